@@ -1,0 +1,2 @@
+//! carrel
+fn main() {}

@@ -1,0 +1,44 @@
+//! The claim: which execution may act for one authorised attempt. Created if absent, never changed, no clock.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, Epoch, ExecutionName, Nonce, ReviewId};
+use crate::timestamp::Timestamp;
+
+/// `claims/<review>/<epoch>-<attempt>.json` in the tenant's outputs bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claim {
+    /// Schema number of this record: [`Claim::SCHEMA`].
+    pub schema: u32,
+    /// The review claimed.
+    pub review: ReviewId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The attempt the ledger authorised.
+    pub attempt: Attempt,
+    /// Who created the claim.
+    pub holder: ClaimHolder,
+    /// Tells the writer's own success from another's when a reply was lost.
+    pub nonce: Nonce,
+    /// When the claim was written.
+    pub claimed_at: Timestamp,
+}
+
+impl Claim {
+    /// The schema number that this code writes.
+    pub const SCHEMA: u32 = 1;
+}
+
+/// Who holds a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum ClaimHolder {
+    /// A worker; it alone may act for this attempt.
+    Execution {
+        /// The execution it runs in.
+        execution: ExecutionName,
+    },
+    /// The dispatcher, so that nobody ever acts for this attempt.
+    Revoked,
+}

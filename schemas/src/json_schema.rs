@@ -1,0 +1,54 @@
+//! JSON Schemas of the wire types, generated from them. `cargo run -p carrel-schemas --example json_schemas` writes
+//! `schemas/json/`; a test holds the checked-in files against the types.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+
+fn of<T: JsonSchema>() -> Schema {
+    SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<T>()
+}
+
+/// Every published schema: file name without `.json`, and the schema.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("tenant-registry", of::<crate::registry::RegistryFile>()),
+        ("upload-event", of::<crate::upload_event::UploadEvent>()),
+        ("review-requested", of::<crate::review_request::ReviewRequested>()),
+        ("create-review", of::<crate::review_request::CreateReview>()),
+        ("seal", of::<crate::seal::Seal>()),
+        ("claim", of::<crate::claim::Claim>()),
+        ("outcome", of::<crate::outcome::Outcome>()),
+        ("outcome-written", of::<crate::completion::OutcomeWritten>()),
+        ("completion", of::<crate::completion::Completion>()),
+        ("agent-request", of::<crate::agent::AgentRequest>()),
+        ("agent-event", of::<crate::agent::AgentEvent>()),
+        ("findings", of::<crate::findings::Findings>()),
+        ("dead-letter", of::<crate::dead_letter::DeadLetter>()),
+    ]
+}
+
+/// The text of a schema file: pretty JSON and a final newline.
+pub fn render(schema: &Schema) -> String {
+    let mut text = serde_json::to_string_pretty(schema).expect("a schema is plain JSON");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn checked_in_schemas_match_the_types() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("json");
+        for (name, schema) in super::all() {
+            let path = folder.join(format!("{name}.json"));
+            let stored = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(
+                stored,
+                super::render(&schema),
+                "{} has drifted; run `cargo run -p carrel-schemas --example json_schemas`",
+                path.display()
+            );
+        }
+    }
+}

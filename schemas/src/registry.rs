@@ -1,0 +1,373 @@
+//! The tenant registry: one bucket pair, one service account, one job for each tenant, and the limits it may use.
+//!
+//! Refuses, with every mistake at once, a configuration in which two tenants would share a bucket, an identity or a
+//! job: isolation is infrastructure, and this is where infrastructure is declared.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BucketName, JobName, TenantId};
+
+/// The registry as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// Schema number: [`RegistryFile::SCHEMA`].
+    pub schema: u32,
+    /// SHA-256 (hex) of bearer tokens that may act for every tenant.
+    #[serde(default)]
+    pub operator_token_sha256: Vec<String>,
+    /// The tenants.
+    pub tenants: Vec<Tenant>,
+}
+
+impl RegistryFile {
+    /// The schema number that this code reads.
+    pub const SCHEMA: u32 = 1;
+}
+
+/// One tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tenant {
+    /// Its id, never reused.
+    pub id: TenantId,
+    /// Where its files arrive.
+    pub uploads_bucket: BucketName,
+    /// Where its reviews, claims and outcomes lie.
+    pub outputs_bucket: BucketName,
+    /// The e-mail address its worker runs as.
+    pub service_account: String,
+    /// The Cloud Run Job that reviews its packs.
+    pub job: JobName,
+    /// When a pack closes.
+    #[serde(default)]
+    pub policy: PackPolicy,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// SHA-256 (hex) of bearer tokens that may act for this tenant alone.
+    #[serde(default)]
+    pub token_sha256: Vec<String>,
+}
+
+/// When a pack closes. The maximum age holds for every policy and counts from the first upload that opened it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", tag = "close", deny_unknown_fields)]
+pub enum PackPolicy {
+    /// When `_COMPLETE` or `_manifest.json` arrives.
+    Marker {
+        /// Seconds after which it closes regardless.
+        #[serde(default = "PackPolicy::default_max_age_seconds")]
+        max_age_seconds: u64,
+    },
+    /// When nothing has arrived for a while, or a marker has.
+    Quiet {
+        /// Seconds without an upload.
+        quiet_seconds: u64,
+        /// Seconds after which it closes regardless.
+        #[serde(default = "PackPolicy::default_max_age_seconds")]
+        max_age_seconds: u64,
+    },
+    /// Every object is a pack of one, at once.
+    Each,
+}
+
+impl PackPolicy {
+    const fn default_max_age_seconds() -> u64 {
+        24 * 60 * 60
+    }
+}
+
+impl Default for PackPolicy {
+    fn default() -> Self {
+        Self::Marker { max_age_seconds: Self::default_max_age_seconds() }
+    }
+}
+
+/// What a tenant may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Files of a pack; the rest are refused.
+    pub max_files: u32,
+    /// Bytes of one file; a larger one is refused unread.
+    pub max_file_bytes: u64,
+    /// Bytes a file may inflate to.
+    pub max_inflated_bytes: u64,
+    /// Seconds one review may take.
+    pub timeout_seconds: u64,
+    /// Bytes of memory the agent may use.
+    pub agent_memory_bytes: u64,
+    /// Bytes the agent may deliver.
+    pub max_output_bytes: u64,
+    /// Reviews of this tenant that run at once.
+    pub max_concurrent: u32,
+    /// Attempts within one epoch.
+    pub max_attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_files: 64,
+            max_file_bytes: 256 << 20,
+            max_inflated_bytes: 1 << 30,
+            timeout_seconds: 900,
+            agent_memory_bytes: 1 << 30,
+            max_output_bytes: 128 << 20,
+            max_concurrent: 2,
+            max_attempts: 3,
+        }
+    }
+}
+
+/// A registry that was checked: lookups by id and by bucket, and no two tenants share anything.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    tenants: BTreeMap<TenantId, Tenant>,
+    by_uploads: BTreeMap<BucketName, TenantId>,
+    by_outputs: BTreeMap<BucketName, TenantId>,
+    operator_token_sha256: Vec<String>,
+}
+
+/// One thing wrong with a registry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryMistake {
+    /// Another schema.
+    #[error("schema is {0}, this program reads 1")]
+    Schema(u32),
+    /// The same tenant twice.
+    #[error("tenant {0} appears twice; ids are never reused")]
+    DuplicateTenant(TenantId),
+    /// Two tenants share something that must be theirs alone.
+    #[error("tenants {first} and {second} share {what} {name:?}; give each its own")]
+    Shared {
+        /// `bucket`, `service account` or `job`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The tenant that named it first.
+        first: TenantId,
+        /// The tenant that named it again.
+        second: TenantId,
+    },
+    /// One tenant's uploads and outputs are the same bucket.
+    #[error("tenant {tenant} has {bucket} for uploads and for outputs; a review would trigger itself, give it two")]
+    SameBucket {
+        /// Which tenant.
+        tenant: TenantId,
+        /// Which bucket.
+        bucket: BucketName,
+    },
+    /// A service account that is no e-mail address.
+    #[error("tenant {tenant}: service account {value:?} is not an e-mail address")]
+    ServiceAccount {
+        /// Which tenant.
+        tenant: TenantId,
+        /// What stood there.
+        value: String,
+    },
+    /// A token hash that is no SHA-256.
+    #[error("{whose}: token hash {value:?} is not 64 lower-case hex digits; write sha256 of the token")]
+    TokenHash {
+        /// `operator` or `tenant ID`.
+        whose: String,
+        /// What stood there.
+        value: String,
+    },
+    /// A limit or period that can never be met.
+    #[error("tenant {tenant}: {field} is 0, must be at least 1")]
+    Zero {
+        /// Which tenant.
+        tenant: TenantId,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+/// Every mistake of one registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryError(pub Vec<RegistryMistake>);
+
+impl std::error::Error for RegistryError {}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tenant registry has {} mistake(s)", self.0.len())?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+    }
+}
+
+impl Registry {
+    /// Checks a registry file; the error lists everything that is wrong with it.
+    pub fn check(file: RegistryFile) -> Result<Self, RegistryError> {
+        let mut mistakes = Vec::new();
+        if file.schema != RegistryFile::SCHEMA {
+            mistakes.push(RegistryMistake::Schema(file.schema));
+        }
+        check_tokens("operator".to_owned(), &file.operator_token_sha256, &mut mistakes);
+        let mut owners: BTreeMap<(&'static str, String), TenantId> = BTreeMap::new();
+        let mut registry = Self {
+            tenants: BTreeMap::new(),
+            by_uploads: BTreeMap::new(),
+            by_outputs: BTreeMap::new(),
+            operator_token_sha256: file.operator_token_sha256,
+        };
+        for tenant in file.tenants {
+            check_tenant(&tenant, &mut mistakes);
+            let mut own = vec![
+                ("bucket", tenant.uploads_bucket.to_string()),
+                ("service account", tenant.service_account.to_ascii_lowercase()),
+                ("job", tenant.job.to_string()),
+            ];
+            if tenant.uploads_bucket != tenant.outputs_bucket {
+                own.push(("bucket", tenant.outputs_bucket.to_string()));
+            }
+            for (what, name) in own {
+                if let Some(first) = owners.insert((what, name.clone()), tenant.id.clone()) {
+                    if first != tenant.id {
+                        mistakes.push(RegistryMistake::Shared { what, name, first, second: tenant.id.clone() });
+                    }
+                }
+            }
+            registry.by_uploads.insert(tenant.uploads_bucket.clone(), tenant.id.clone());
+            registry.by_outputs.insert(tenant.outputs_bucket.clone(), tenant.id.clone());
+            if let Some(twice) = registry.tenants.insert(tenant.id.clone(), tenant) {
+                mistakes.push(RegistryMistake::DuplicateTenant(twice.id));
+            }
+        }
+        if mistakes.is_empty() { Ok(registry) } else { Err(RegistryError(mistakes)) }
+    }
+
+    /// The tenant with this id.
+    pub fn tenant(&self, id: &TenantId) -> Option<&Tenant> {
+        self.tenants.get(id)
+    }
+
+    /// The tenant whose files arrive in this bucket.
+    pub fn by_uploads_bucket(&self, bucket: &BucketName) -> Option<&Tenant> {
+        self.by_uploads.get(bucket).and_then(|id| self.tenants.get(id))
+    }
+
+    /// The tenant whose reviews lie in this bucket.
+    pub fn by_outputs_bucket(&self, bucket: &BucketName) -> Option<&Tenant> {
+        self.by_outputs.get(bucket).and_then(|id| self.tenants.get(id))
+    }
+
+    /// Every tenant, by id.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.values()
+    }
+
+    /// SHA-256 (hex) of the operators' bearer tokens.
+    pub fn operator_token_sha256(&self) -> &[String] {
+        &self.operator_token_sha256
+    }
+}
+
+fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
+    let id = || tenant.id.clone();
+    if tenant.uploads_bucket == tenant.outputs_bucket {
+        mistakes.push(RegistryMistake::SameBucket { tenant: id(), bucket: tenant.uploads_bucket.clone() });
+    }
+    let well_formed = tenant.service_account.split_once('@').is_some_and(|(name, host)| {
+        !name.is_empty() && host.contains('.') && !host.contains('@') && !tenant.service_account.contains(char::is_whitespace)
+    });
+    if !well_formed {
+        mistakes.push(RegistryMistake::ServiceAccount { tenant: id(), value: tenant.service_account.clone() });
+    }
+    check_tokens(format!("tenant {}", tenant.id), &tenant.token_sha256, mistakes);
+    let Limits {
+        max_files,
+        max_file_bytes,
+        max_inflated_bytes,
+        timeout_seconds,
+        agent_memory_bytes,
+        max_output_bytes,
+        max_concurrent,
+        max_attempts,
+    } = tenant.limits;
+    let mut numbers = vec![
+        ("limits.max_files", u64::from(max_files)),
+        ("limits.max_file_bytes", max_file_bytes),
+        ("limits.max_inflated_bytes", max_inflated_bytes),
+        ("limits.timeout_seconds", timeout_seconds),
+        ("limits.agent_memory_bytes", agent_memory_bytes),
+        ("limits.max_output_bytes", max_output_bytes),
+        ("limits.max_concurrent", u64::from(max_concurrent)),
+        ("limits.max_attempts", u64::from(max_attempts)),
+    ];
+    match tenant.policy {
+        PackPolicy::Marker { max_age_seconds } => numbers.push(("policy.max_age_seconds", max_age_seconds)),
+        PackPolicy::Quiet { quiet_seconds, max_age_seconds } => {
+            numbers.push(("policy.quiet_seconds", quiet_seconds));
+            numbers.push(("policy.max_age_seconds", max_age_seconds));
+        }
+        PackPolicy::Each => {}
+    }
+    for (field, _) in numbers.into_iter().filter(|(_, number)| *number == 0) {
+        mistakes.push(RegistryMistake::Zero { tenant: id(), field });
+    }
+}
+
+fn check_tokens(whose: String, hashes: &[String], mistakes: &mut Vec<RegistryMistake>) {
+    let is_hash = |h: &String| h.len() == 64 && h.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    for value in hashes.iter().filter(|h| !is_hash(h)) {
+        mistakes.push(RegistryMistake::TokenHash { whose: whose.clone(), value: value.chars().take(80).collect() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(id: &str) -> Tenant {
+        Tenant {
+            id: TenantId::parse(id).expect("id"),
+            uploads_bucket: BucketName::parse(format!("{id}-uploads")).expect("bucket"),
+            outputs_bucket: BucketName::parse(format!("{id}-outputs")).expect("bucket"),
+            service_account: format!("{id}@fleet.iam.gserviceaccount.com"),
+            job: JobName::parse(format!("projects/fleet/locations/eu/jobs/review-{id}")).expect("job"),
+            policy: PackPolicy::default(),
+            limits: Limits::default(),
+            token_sha256: vec![],
+        }
+    }
+
+    fn file(tenants: Vec<Tenant>) -> RegistryFile {
+        RegistryFile { schema: 1, operator_token_sha256: vec![], tenants }
+    }
+
+    #[test]
+    fn two_tenants_that_share_anything_are_refused_by_name_and_all_at_once() {
+        let (acme, mut bolt) = (tenant("acme"), tenant("bolt"));
+        bolt.uploads_bucket = acme.outputs_bucket.clone();
+        bolt.service_account = acme.service_account.to_uppercase();
+        bolt.job = acme.job.clone();
+        let text = Registry::check(file(vec![acme, bolt])).expect_err("shared").to_string();
+        assert_eq!(text.matches("tenants acme and bolt share").count(), 3, "{text}");
+        for what in ["bucket \"acme-outputs\"", "service account", "job"] {
+            assert!(text.contains(what), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sound_registry_finds_tenants_by_id_and_bucket() {
+        let registry = Registry::check(file(vec![tenant("acme"), tenant("bolt")])).expect("sound");
+        let bucket = BucketName::parse("bolt-uploads").expect("bucket");
+        assert_eq!(registry.by_uploads_bucket(&bucket).map(|t| t.id.as_str()), Some("bolt"));
+        assert!(registry.by_outputs_bucket(&bucket).is_none());
+    }
+
+    #[test]
+    fn one_bucket_for_uploads_and_outputs_is_refused() {
+        let mut acme = tenant("acme");
+        acme.outputs_bucket = acme.uploads_bucket.clone();
+        let error = Registry::check(file(vec![acme])).expect_err("same bucket");
+        assert!(matches!(error.0.as_slice(), [RegistryMistake::SameBucket { .. }]));
+    }
+}

@@ -1,0 +1,32 @@
+//! A request for a review, from the platform by Pub/Sub or from a tenant over HTTP.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BucketName, IdempotencyKey, PackId, TenantId};
+
+/// CloudEvents type of [`ReviewRequested`].
+pub const REVIEW_REQUESTED: &str = "dev.carrel.review.requested.v1";
+
+/// The data of a message on topic `review-requests`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewRequested {
+    /// Whose pack.
+    pub tenant: TenantId,
+    /// Which pack of that tenant.
+    pub pack: PackId,
+    /// The bucket the caller believes the pack lies in; refused where it is not that tenant's uploads bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<BucketName>,
+    /// Asking twice with the same key is asking once; a new key reviews the same files again.
+    pub idempotency_key: IdempotencyKey,
+}
+
+/// The body of `POST /v1/tenants/{tenant}/reviews`; the idempotency key travels in the header `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateReview {
+    /// Which pack of the tenant named in the path.
+    pub pack: PackId,
+}
