@@ -1,1 +1,18 @@
-//! carrel-cloud
+//! Google's clients, built once: Cloud Storage, Pub/Sub, Cloud Run. One retry policy, one way to read an error.
+//!
+//! Owns how this code base talks to the cloud; endpoints and credentials are arguments, so the same calls reach
+//! Google and the loopback cloud alike. Refuses product nouns: no tenant, review or pack here.
+
+mod connect;
+mod error;
+mod jobs;
+mod objects;
+mod publish;
+mod subscribe;
+
+pub use connect::{ConnectError, Connector, Endpoints};
+pub use error::CallError;
+pub use jobs::{Execution, Jobs, Launch, LaunchError};
+pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, Swapped};
+pub use publish::Topic;
+pub use subscribe::{Delivery, Messages, Receipt, Subscription};

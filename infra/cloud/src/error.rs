@@ -1,0 +1,61 @@
+//! What went wrong in one call: which call on which thing, and whether asking again can help.
+
+use google_cloud_gax::error::Error;
+use google_cloud_gax::error::rpc::Code;
+
+/// A call to the cloud that failed after its retries.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {target}")]
+pub struct CallError {
+    /// The verb: `create object`, `publish to`.
+    pub what: &'static str,
+    /// What it was done to: `gs://bucket/name`, a topic, a job.
+    pub target: String,
+    /// What the client library said.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+    /// True where the cloud answered and the same call would be answered the same way.
+    pub permanent: bool,
+}
+
+impl CallError {
+    pub(crate) fn new(what: &'static str, target: impl Into<String>, source: Error) -> Self {
+        let permanent = is_permanent(&source);
+        Self { what, target: target.into(), source: Box::new(source), permanent }
+    }
+
+    pub(crate) fn local(
+        what: &'static str,
+        target: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { what, target: target.into(), source: source.into(), permanent: false }
+    }
+}
+
+/// The status in HTTP's numbers, whichever transport the call took.
+pub(crate) fn status(error: &Error) -> Option<u16> {
+    if let Some(code) = error.http_status_code() {
+        return Some(code);
+    }
+    Some(match error.status()?.code {
+        Code::NotFound => 404,
+        Code::AlreadyExists => 409,
+        Code::FailedPrecondition => 412,
+        Code::PermissionDenied => 403,
+        Code::Unauthenticated => 401,
+        Code::InvalidArgument | Code::OutOfRange => 400,
+        Code::ResourceExhausted => 429,
+        Code::Aborted => 409,
+        Code::Unavailable => 503,
+        _ => return None,
+    })
+}
+
+pub(crate) fn is(error: &Error, wanted: u16) -> bool {
+    status(error) == Some(wanted)
+}
+
+fn is_permanent(error: &Error) -> bool {
+    matches!(status(error), Some(400 | 403 | 404 | 405 | 410 | 411 | 413))
+}

@@ -1,0 +1,120 @@
+//! Executions of Cloud Run Jobs: launch with overrides, look, find, cancel.
+
+use google_cloud_gax::paginator::ItemPaginator as _;
+use google_cloud_run_v2::client::{Executions, Jobs as JobsClient};
+use google_cloud_run_v2::model::condition::State;
+use google_cloud_run_v2::model::run_job_request::Overrides;
+use google_cloud_run_v2::model::run_job_request::overrides::ContainerOverride;
+use google_cloud_run_v2::model::{EnvVar, Execution as WireExecution};
+
+use crate::error::{CallError, status};
+
+/// Cloud Run with one identity.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    jobs: JobsClient,
+    executions: Executions,
+}
+
+/// What one launch sets; everything else is the job's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Replaces the container's arguments.
+    pub args: Vec<String>,
+    /// Added to the container's environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// One execution as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// `projects/P/locations/L/jobs/J/executions/E`.
+    pub name: String,
+    /// The container's arguments, by which a lost launch is found again.
+    pub args: Vec<String>,
+    /// No task of it runs or will run.
+    pub terminal: bool,
+}
+
+/// Why a launch has no execution to show.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The cloud said no: nothing runs, and asking again the same way is answered the same way.
+    #[error("launch refused")]
+    Refused(#[source] CallError),
+    /// The cloud said not now: nothing runs.
+    #[error("launch put off")]
+    Throttled(#[source] CallError),
+    /// No usable answer: an execution may run, and must be looked for before another launch.
+    #[error("launch in doubt")]
+    InDoubt(#[source] CallError),
+}
+
+impl Jobs {
+    pub(crate) fn new(jobs: JobsClient, executions: Executions) -> Self {
+        Self { jobs, executions }
+    }
+
+    /// Starts one execution of `job`. Not idempotent: never repeat it without looking.
+    pub async fn run(&self, job: &str, launch: Launch) -> Result<String, LaunchError> {
+        let env = launch.env.into_iter().map(|(name, value)| EnvVar::new().set_name(name).set_value(value));
+        let container = ContainerOverride::new().set_args(launch.args).set_env(env);
+        let overrides = Overrides::new().set_container_overrides([container]).set_task_count(1);
+        let sent = self.jobs.run_job().set_name(job).set_overrides(overrides).send().await;
+        let operation = sent.map_err(|error| {
+            let code = status(&error);
+            let call = CallError::new("run job", job, error);
+            match code {
+                Some(429) => LaunchError::Throttled(call),
+                Some(400..=499) => LaunchError::Refused(call),
+                _ => LaunchError::InDoubt(call),
+            }
+        })?;
+        let execution = operation.metadata.as_ref().map(|any| any.to_msg::<WireExecution>());
+        match execution {
+            Some(Ok(execution)) => Ok(execution.name),
+            Some(Err(error)) => Err(LaunchError::InDoubt(CallError::local("run job", job, error))),
+            None => Err(LaunchError::InDoubt(CallError::local("run job", job, "the operation names no execution"))),
+        }
+    }
+
+    /// The job's executions, newest first.
+    pub async fn executions(&self, job: &str) -> Result<Vec<Execution>, CallError> {
+        let mut items = self.executions.list_executions().set_parent(job).by_item();
+        let mut found = Vec::new();
+        while let Some(item) = items.next().await {
+            found.push(execution(item.map_err(|error| CallError::new("list executions of", job, error))?));
+        }
+        Ok(found)
+    }
+
+    /// One execution; `None` if the cloud has forgotten it.
+    pub async fn execution(&self, name: &str) -> Result<Option<Execution>, CallError> {
+        match self.executions.get_execution().set_name(name).send().await {
+            Ok(found) => Ok(Some(execution(found))),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(CallError::new("get execution", name, error)),
+        }
+    }
+
+    /// Asks the cloud to end an execution; true unless it was gone already.
+    pub async fn cancel(&self, name: &str) -> Result<bool, CallError> {
+        match self.executions.cancel_execution().set_name(name).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(status(&error), Some(404 | 400 | 409 | 412)) => Ok(false),
+            Err(error) => Err(CallError::new("cancel execution", name, error)),
+        }
+    }
+}
+
+fn execution(wire: WireExecution) -> Execution {
+    let container = wire.template.and_then(|template| template.containers.into_iter().next());
+    let decided = wire.conditions.iter().any(|condition| {
+        condition.r#type == "Completed" && matches!(condition.state, State::ConditionSucceeded | State::ConditionFailed)
+    });
+    Execution {
+        name: wire.name,
+        args: container.map(|container| container.args).unwrap_or_default(),
+        terminal: wire.completion_time.is_some() || decided,
+    }
+}

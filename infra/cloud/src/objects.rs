@@ -1,0 +1,324 @@
+//! Objects of Cloud Storage: create if absent, swap by generation, read with a cap, list, delete.
+//!
+//! Every write that decides something carries a precondition, so the client may repeat it after a lost reply; the
+//! price is that an own success can come back as [`Created::Exists`] or [`Swapped::Mismatch`]. Whoever cares reads
+//! the object and compares.
+
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use google_cloud_gax::error::Error;
+use google_cloud_gax::options::RequestOptionsBuilder as _;
+use google_cloud_gax::paginator::ItemPaginator as _;
+use google_cloud_storage::client::{Storage, StorageControl};
+use google_cloud_storage::model::Object;
+use time::OffsetDateTime;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::error::{CallError, is};
+
+/// Cloud Storage with one identity.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    data: Storage,
+    control: StorageControl,
+}
+
+/// What became of a create-if-absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Written; this is its generation.
+    New(i64),
+    /// Something was there: another's object, or our own after a lost reply.
+    Exists,
+}
+
+/// What became of a compare-and-swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swapped {
+    /// Written; this is its new generation.
+    Done(i64),
+    /// The object has another generation, or none: another's write, or our own after a lost reply.
+    Mismatch,
+}
+
+/// An object read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its generation.
+    pub generation: i64,
+}
+
+/// What a listing or a look at one object tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Full name.
+    pub name: String,
+    /// Generation.
+    pub generation: i64,
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32C (Castagnoli) of the bytes; absent only for objects whose checksum Google has not computed.
+    pub crc32c: Option<u32>,
+    /// As the uploader gave it; empty if not.
+    pub content_type: String,
+    /// When this generation was created.
+    pub created: Option<OffsetDateTime>,
+}
+
+/// A generation written to a local file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Downloaded {
+    /// Bytes written.
+    pub size: u64,
+    /// CRC-32C (Castagnoli) of them, computed while writing.
+    pub crc32c: u32,
+}
+
+/// Why a generation could not be written to a local file.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The generation does not exist any more.
+    #[error("gs://{bucket}/{name}#{generation} is gone")]
+    Gone {
+        /// Its bucket.
+        bucket: String,
+        /// Its name.
+        name: String,
+        /// The generation asked for.
+        generation: i64,
+    },
+    /// More bytes than allowed.
+    #[error("gs://{bucket}/{name} has more than {max_bytes} bytes")]
+    TooLarge {
+        /// Its bucket.
+        bucket: String,
+        /// Its name.
+        name: String,
+        /// The cap.
+        max_bytes: u64,
+    },
+    /// The local file could not be written.
+    #[error("write {path}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The cloud did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+fn resource(bucket: &str) -> String {
+    format!("projects/_/buckets/{bucket}")
+}
+
+fn url(bucket: &str, name: &str) -> String {
+    format!("gs://{bucket}/{name}")
+}
+
+impl Objects {
+    pub(crate) fn new(data: Storage, control: StorageControl) -> Self {
+        Self { data, control }
+    }
+
+    /// Writes `body` if no object of this name exists.
+    pub async fn create(&self, bucket: &str, name: &str, body: Bytes, kind: &str) -> Result<Created, CallError> {
+        let sent = self.write(bucket, name, body, kind, 0).await;
+        match sent {
+            Ok(object) => Ok(Created::New(object.generation)),
+            Err(error) if is(&error, 412) => Ok(Created::Exists),
+            Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
+        }
+    }
+
+    /// Writes the file at `path` if no object of this name exists; large files go in resumable chunks.
+    pub async fn create_from_file(
+        &self,
+        bucket: &str,
+        name: &str,
+        path: &Path,
+        kind: &str,
+    ) -> Result<Created, CallError> {
+        let local = |source| CallError::local("read file", path.display().to_string(), source);
+        let file = tokio::fs::File::open(path).await.map_err(local)?;
+        let sent = self
+            .data
+            .write_object(resource(bucket), name, file)
+            .set_if_generation_match(0)
+            .set_content_type(kind)
+            .send_unbuffered()
+            .await;
+        match sent {
+            Ok(object) => Ok(Created::New(object.generation)),
+            Err(error) if is(&error, 412) => Ok(Created::Exists),
+            Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
+        }
+    }
+
+    /// Replaces the object if it still has the `expected` generation.
+    pub async fn swap(
+        &self,
+        bucket: &str,
+        name: &str,
+        expected: i64,
+        body: Bytes,
+        kind: &str,
+    ) -> Result<Swapped, CallError> {
+        match self.write(bucket, name, body, kind, expected).await {
+            Ok(object) => Ok(Swapped::Done(object.generation)),
+            Err(error) if is(&error, 412) || is(&error, 404) => Ok(Swapped::Mismatch),
+            Err(error) => Err(CallError::new("replace object", url(bucket, name), error)),
+        }
+    }
+
+    /// Writes the object whatever was there; for hints that may be lost and overwritten.
+    pub async fn put(&self, bucket: &str, name: &str, body: Bytes, kind: &str) -> Result<i64, CallError> {
+        self.data
+            .write_object(resource(bucket), name, body)
+            .set_content_type(kind)
+            .with_idempotency(true)
+            .send_unbuffered()
+            .await
+            .map(|object| object.generation)
+            .map_err(|error| CallError::new("write object", url(bucket, name), error))
+    }
+
+    async fn write(
+        &self,
+        bucket: &str,
+        name: &str,
+        body: Bytes,
+        kind: &str,
+        if_generation: i64,
+    ) -> Result<Object, Error> {
+        self.data
+            .write_object(resource(bucket), name, body)
+            .set_if_generation_match(if_generation)
+            .set_content_type(kind)
+            .send_unbuffered()
+            .await
+    }
+
+    /// Reads an object whole; an error if it has more than `max_bytes`, `None` if there is none.
+    pub async fn get(&self, bucket: &str, name: &str, max_bytes: u64) -> Result<Option<Body>, CallError> {
+        let fail = |error| CallError::new("read object", url(bucket, name), error);
+        let mut response = match self.data.read_object(resource(bucket), name).send().await {
+            Ok(response) => response,
+            Err(error) if is(&error, 404) => return Ok(None),
+            Err(error) => return Err(fail(error)),
+        };
+        let generation = response.object().generation;
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = response.next().await {
+            let chunk = chunk.map_err(fail)?;
+            if (bytes.len() + chunk.len()) as u64 > max_bytes {
+                let too_large = format!("has more than {max_bytes} bytes");
+                return Err(CallError {
+                    permanent: true,
+                    ..CallError::local("read object", url(bucket, name), too_large)
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(Body { bytes: bytes.freeze(), generation }))
+    }
+
+    /// Writes one generation to the local file `to`, which is created or truncated.
+    pub async fn download(
+        &self,
+        bucket: &str,
+        name: &str,
+        generation: i64,
+        to: &Path,
+        max_bytes: u64,
+    ) -> Result<Downloaded, DownloadError> {
+        let fail = |error| CallError::new("read object", url(bucket, name), error);
+        let local = |source| DownloadError::File { path: to.display().to_string(), source };
+        let read = self.data.read_object(resource(bucket), name).set_generation(generation);
+        let mut response = match read.send().await {
+            Ok(response) => response,
+            Err(error) if is(&error, 404) => {
+                return Err(DownloadError::Gone { bucket: bucket.to_owned(), name: name.to_owned(), generation });
+            }
+            Err(error) => return Err(fail(error).into()),
+        };
+        let mut file = tokio::fs::File::create(to).await.map_err(local)?;
+        let mut done = Downloaded { size: 0, crc32c: 0 };
+        while let Some(chunk) = response.next().await {
+            let chunk = chunk.map_err(fail)?;
+            done.size += chunk.len() as u64;
+            if done.size > max_bytes {
+                return Err(DownloadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
+            }
+            done.crc32c = crc32c::crc32c_append(done.crc32c, &chunk);
+            file.write_all(&chunk).await.map_err(local)?;
+        }
+        file.flush().await.map_err(local)?;
+        Ok(done)
+    }
+
+    /// Every object whose name begins with `prefix`, in order of names.
+    pub async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        let fail = |error| CallError::new("list objects", url(bucket, prefix), error);
+        let mut items = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix).by_item();
+        let mut found = Vec::new();
+        while let Some(object) = items.next().await {
+            found.push(meta(object.map_err(fail)?));
+        }
+        Ok(found)
+    }
+
+    /// One page of a bucket's objects from `page_token` on; the second part is the next token, if there is one.
+    pub async fn list_page(
+        &self,
+        bucket: &str,
+        page_size: u32,
+        page_token: &str,
+    ) -> Result<(Vec<ObjectMeta>, Option<String>), CallError> {
+        let page = self
+            .control
+            .list_objects()
+            .set_parent(resource(bucket))
+            .set_page_size(i32::try_from(page_size).unwrap_or(1000))
+            .set_page_token(page_token)
+            .send()
+            .await
+            .map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
+        let next = (!page.next_page_token.is_empty()).then_some(page.next_page_token);
+        Ok((page.objects.into_iter().map(meta).collect(), next))
+    }
+
+    /// Deletes an object, of the given generation only if one is given; false if there was nothing to delete.
+    pub async fn delete(&self, bucket: &str, name: &str, generation: Option<i64>) -> Result<bool, CallError> {
+        let mut request =
+            self.control.delete_object().set_bucket(resource(bucket)).set_object(name).with_idempotency(true);
+        if let Some(generation) = generation {
+            request = request.set_if_generation_match(generation);
+        }
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if is(&error, 404) || is(&error, 412) => Ok(false),
+            Err(error) => Err(CallError::new("delete object", url(bucket, name), error)),
+        }
+    }
+}
+
+fn meta(object: Object) -> ObjectMeta {
+    let instant = |t: google_cloud_wkt::Timestamp| {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(t.seconds()) * 1_000_000_000 + i128::from(t.nanos())).ok()
+    };
+    ObjectMeta {
+        name: object.name,
+        generation: object.generation,
+        size: u64::try_from(object.size).unwrap_or(0),
+        crc32c: object.checksums.and_then(|sums| sums.crc32c),
+        content_type: object.content_type,
+        created: object.create_time.and_then(instant),
+    }
+}
