@@ -1,0 +1,232 @@
+//! The house's own rules, held over `cargo metadata` and the source text.
+//!
+//! Owns what no lint can say: which room may link which, transitively; what every file begins with and how long it may
+//! grow; where `unsafe` and the environment may be touched; which words the loopback cloud must not know. Refuses style:
+//! that is rustfmt's and clippy's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+
+mod compose;
+
+const ROOMS: [&str; 5] = ["dispatcher", "worker", "schemas", "infra", "tests"];
+
+/// What a crate must never reach, with the reason.
+const NEVER: [(&str, &[&str], &str); 8] = [
+    ("carrel-worker", &["carrel-dispatcher", "carrel-local", "carrel"], "the worker runs beside hostile bytes"),
+    ("carrel-worker", &["arrow", "calamine", "pdf_oxide"], "parsers run in the room, as a process of their own"),
+    ("carrel-dispatcher", &["carrel-worker", "carrel-local", "carrel"], "the dispatcher knows no fake"),
+    ("carrel-dispatcher", &["arrow", "calamine", "pdf_oxide"], "the dispatcher reads no customer's bytes"),
+    ("carrel-schemas", &["tokio", "hyper", "axum", "reqwest", "tonic", "carrel-cloud"], "wire types have no behaviour"),
+    (
+        "carrel-local",
+        &["carrel-schemas", "carrel-cloud", "carrel-dispatcher", "carrel-worker"],
+        "a bug shared with the product would hide on both sides",
+    ),
+    ("carrel-ingest", &["tokio", "hyper", "reqwest", "mio", "socket2"], "a parser has no network"),
+    ("carrel-analyst", &["tokio", "hyper", "reqwest", "mio", "socket2"], "the analyst is pure inside"),
+];
+
+/// Which rooms a room may name in its manifest; the root package names them all.
+const DRAWN: [(&str, &[&str]); 10] = [
+    ("carrel-schemas", &[]),
+    ("carrel-cloud", &[]),
+    ("carrel-telemetry", &[]),
+    ("carrel-sandbox", &[]),
+    ("carrel-samples", &[]),
+    ("carrel-ingest", &[]),
+    ("carrel-local", &["carrel-sandbox"]),
+    ("carrel-analyst", &["carrel-schemas", "carrel-ingest"]),
+    ("carrel-worker", &["carrel-schemas", "carrel-cloud", "carrel-sandbox", "carrel-telemetry"]),
+    ("carrel-dispatcher", &["carrel-schemas", "carrel-cloud", "carrel-telemetry"]),
+];
+
+fn metadata() -> Metadata {
+    let mut command = MetadataCommand::new();
+    let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    command.other_options(["--locked".to_owned(), "--filter-platform".to_owned(), here]);
+    command.exec().expect("cargo metadata of this workspace")
+}
+
+/// Every package that `from` links or builds with, and through whom.
+fn reached<'a>(metadata: &'a Metadata, from: &str) -> BTreeMap<&'a str, &'a str> {
+    let nodes: BTreeMap<&PackageId, _> =
+        metadata.resolve.as_ref().expect("a resolved graph").nodes.iter().map(|node| (&node.id, node)).collect();
+    let name = |id: &PackageId| metadata[id].name.as_str();
+    let start = metadata.packages.iter().find(|package| package.name == from).expect("a member of the workspace");
+    let (mut through, mut open) = (BTreeMap::new(), vec![&start.id]);
+    while let Some(id) = open.pop() {
+        for dependency in &nodes[id].deps {
+            let linked = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
+            if linked && !through.contains_key(name(&dependency.pkg)) {
+                through.insert(name(&dependency.pkg), name(id));
+                open.push(&dependency.pkg);
+            }
+        }
+    }
+    through
+}
+
+#[test]
+fn no_room_links_what_it_must_not_know() {
+    let metadata = metadata();
+    let mut broken = Vec::new();
+    for (from, never, why) in NEVER {
+        let through = reached(&metadata, from);
+        for name in never.iter().filter(|name| through.contains_key(**name)) {
+            let mut path = vec![*name];
+            while let Some(user) = through.get(path[path.len() - 1]).filter(|user| **user != from) {
+                path.push(user);
+            }
+            broken.push(format!("{from} -> {} ({why})", path.into_iter().rev().collect::<Vec<_>>().join(" -> ")));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn rooms_link_each_other_as_drawn() {
+    let metadata = metadata();
+    for package in metadata.workspace_packages().into_iter().filter(|package| package.name != "carrel") {
+        let drawn = DRAWN.iter().find(|(name, _)| *name == package.name.as_str());
+        let (_, drawn) = drawn.unwrap_or_else(|| panic!("{} is a new room; draw what it may link here", package.name));
+        let rooms = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
+        for room in rooms.filter(|dependency| dependency.kind != DependencyKind::Development) {
+            assert!(drawn.contains(&room.name.as_str()), "{} must not link {}", package.name, room.name);
+        }
+    }
+    assert!(reached(&metadata, "carrel-worker").contains_key("tokio"), "the walk over the graph finds nothing");
+}
+
+#[test]
+fn every_member_takes_the_workspaces_lints() {
+    for package in metadata().workspace_packages() {
+        let manifest = std::fs::read_to_string(&package.manifest_path).expect("a manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{} lacks `[lints] workspace = true`", package.name);
+    }
+}
+
+/// One source file, by its path from the root.
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    fn within(&self, folder: &str) -> bool {
+        self.path.starts_with(folder)
+    }
+
+    fn has_part(&self, part: &str) -> bool {
+        self.path.iter().any(|name| name == part)
+    }
+
+    /// The lines that are code, numbered from 1: neither comments nor documentation, and nothing below `mod tests {`.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = (1..).zip(self.text.lines()).take_while(|(_, line)| line.trim() != "mod tests {");
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// Lines of code that satisfy `test`, as `path:line`.
+    fn hits(&self, test: impl Fn(&str) -> bool) -> Vec<String> {
+        self.code().filter(|(_, line)| test(line)).map(|(at, _)| format!("{}:{at}", self.path.display())).collect()
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(root: &Path, folder: &Path, found: &mut Vec<Source>) {
+        for entry in std::fs::read_dir(folder).expect("a readable folder") {
+            let path = entry.expect("a readable entry").path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+                walk(root, &path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("UTF-8 source");
+                found.push(Source { path: path.strip_prefix(root).expect("below the root").to_owned(), text });
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for room in ROOMS {
+        walk(root, &root.join(room), &mut found);
+    }
+    assert!(found.len() > 20, "the walk lost its way: {} files", found.len());
+    found
+}
+
+fn word(line: &str, word: &str) -> bool {
+    line.split(|letter: char| !(letter.is_alphanumeric() || letter == '_')).any(|part| part == word)
+}
+
+#[test]
+fn the_top_level_is_the_one_that_is_drawn() {
+    let known: BTreeSet<&str> = ["dispatcher", "worker", "schemas", "infra", "tests", "target"].into();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(root).expect("the root") {
+        let entry = entry.expect("a readable entry");
+        let name = entry.file_name().into_string().expect("a UTF-8 name");
+        let folder = entry.file_type().expect("a file type").is_dir();
+        assert!(!folder || name.starts_with('.') || known.contains(name.as_str()), "a new top-level folder: {name}");
+    }
+}
+
+#[test]
+fn every_file_opens_with_what_it_owns_and_stays_readable() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        if !source.text.starts_with("//!") {
+            broken.push(format!("{}: does not open with //!", source.path.display()));
+        }
+        let lines = source.text.lines().count();
+        if lines > 600 {
+            broken.push(format!("{}: {lines} lines; 600 is the limit, split it", source.path.display()));
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn unsafe_code_lies_in_the_sandbox_alone() {
+    let outside = sources().into_iter().filter(|source| !source.within("infra/sandbox"));
+    let hits: Vec<String> = outside
+        .flat_map(|source| {
+            source.hits(|line| {
+                word(line, "unsafe")
+                    && (line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"))
+            })
+        })
+        .collect();
+    // This file spells the words it looks for.
+    let hits: Vec<&String> = hits.iter().filter(|hit| !hit.starts_with("tests/house.rs")).collect();
+    assert!(hits.is_empty(), "{hits:#?}");
+}
+
+#[test]
+fn the_environment_is_read_in_configs_and_mains_alone() {
+    let may = |source: &Source| {
+        let name = source.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        matches!(name, "config.rs" | "main.rs" | "build.rs" | "tests.rs")
+            || ["tests", "config", "examples", "benches"].iter().any(|part| source.has_part(part))
+            // The command line is the program's main, spread over one file for each command.
+            || source.within("infra/cli")
+    };
+    let hits: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| !may(source))
+        .flat_map(|source| source.hits(|line| line.contains("env::") && !line.contains("env::consts")))
+        .collect();
+    assert!(hits.is_empty(), "{hits:#?}");
+}
+
+#[test]
+fn the_loopback_cloud_knows_googles_nouns_only() {
+    let ours = ["tenant", "tenants", "review", "reviews", "ReviewId", "TenantId", "epoch", "claim", "outcome"];
+    let hits: Vec<String> = sources()
+        .into_iter()
+        .filter(|source| source.within("infra/local/src"))
+        .flat_map(|source| source.hits(|line| ours.iter().any(|noun| word(line, noun))))
+        .collect();
+    assert!(hits.is_empty(), "{hits:#?}");
+}
