@@ -1,0 +1,323 @@
+//! The JSON API's routes but uploads: buckets, metadata, content, listings, copies, patches and deletions.
+
+use super::listing::Query;
+use super::name::{BucketName, ObjectName};
+use super::operations::{Bucket, Source, Storage, Target};
+use super::params::{Params, Slice, header, slice};
+use super::record::{ObjectInput, ObjectRecord, STORAGE_CLASS, Settings, crc32c_text, rfc3339_millis};
+use super::refusal::Refusal;
+use super::upload;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+use std::io::{Seek, SeekFrom};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+/// The longest JSON body.
+const MAX_JSON_BYTES: usize = 1024 * 1024;
+/// Bytes read from a file at a time.
+const READ_BYTES: usize = 128 * 1024;
+
+type Answer = Result<Response, Refusal>;
+
+/// All routes of the JSON API.
+pub(super) fn router(storage: Storage) -> Router {
+    Router::new()
+        .route("/storage/v1/b", get(list_buckets))
+        .route("/storage/v1/b/{bucket}", get(get_bucket))
+        .route("/storage/v1/b/{bucket}/o", get(list_objects))
+        .route("/storage/v1/b/{bucket}/o/{object}", get(get_object).patch(patch_object).delete(delete_object))
+        .route("/storage/v1/b/{bucket}/o/{object}/rewriteTo/b/{to_bucket}/o/{to_object}", post(rewrite_object))
+        .route("/storage/v1/b/{bucket}/o/{object}/copyTo/b/{to_bucket}/o/{to_object}", post(copy_object))
+        .route("/download/storage/v1/b/{bucket}/o/{object}", get(get_object))
+        .route("/upload/storage/v1/b/{bucket}/o", post(upload::post).put(upload::put))
+        .with_state(storage)
+}
+
+fn target(bucket: &str, object: &str, params: &Params) -> Result<Target, Refusal> {
+    Ok(Target {
+        bucket: BucketName::parse(bucket)?,
+        name: ObjectName::parse(object)?,
+        generation: params.generation,
+        conditions: params.preconditions(),
+    })
+}
+
+async fn json_body(request: Request) -> Result<Option<Value>, Refusal> {
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES)
+        .await
+        .map_err(|error| Refusal::Invalid(format!("cannot read the request body: {error}")))?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Refusal::Invalid(format!("the request body is no JSON: {error}")))
+}
+
+fn bucket_resource(storage: &Storage, name: &str, bucket: &Bucket) -> Value {
+    let created = rfc3339_millis(bucket.created_us);
+    json!({
+        "kind": "storage#bucket",
+        "id": name,
+        "name": name,
+        "selfLink": format!("{}/storage/v1/b/{name}", storage.0.base),
+        "location": storage.0.location,
+        "locationType": "region",
+        "storageClass": STORAGE_CLASS,
+        "metageneration": "1",
+        "etag": "CAE=",
+        "timeCreated": created,
+        "updated": created,
+    })
+}
+
+async fn list_buckets(State(storage): State<Storage>, request: Request) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let project = params.project.ok_or_else(|| Refusal::Invalid("the query must name a project".to_owned()))?;
+    storage.0.may_list_buckets(&who, &project)?;
+    let prefix = params.prefix.unwrap_or_default();
+    let here = if project == storage.0.project { Some(&storage.0.buckets) } else { None };
+    let items: Vec<Value> = here
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| name.starts_with(&prefix))
+        .map(|(name, bucket)| bucket_resource(&storage, name, bucket))
+        .collect();
+    Ok(Json(json!({ "kind": "storage#buckets", "items": items })).into_response())
+}
+
+async fn get_bucket(State(storage): State<Storage>, Path(bucket): Path<String>, headers: HeaderMap) -> Answer {
+    let who = storage.0.authenticate(header(&headers, "authorization"))?;
+    let name = BucketName::parse(&bucket)?;
+    let found = storage.0.bucket(&who, "storage.buckets.get", &name)?;
+    Ok(Json(bucket_resource(&storage, &bucket, found)).into_response())
+}
+
+async fn list_objects(State(storage): State<Storage>, Path(bucket): Path<String>, request: Request) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    if params.match_glob.is_some() {
+        return Err(Refusal::Invalid("matchGlob is not served here: list with prefix and delimiter".to_owned()));
+    }
+    let query = Query {
+        prefix: params.prefix.unwrap_or_default(),
+        delimiter: params.delimiter.unwrap_or_default(),
+        start: params.start_offset.unwrap_or_default(),
+        end: params.end_offset.unwrap_or_default(),
+        include_trailing_delimiter: params.include_trailing_delimiter,
+        page_token: params.page_token.unwrap_or_default(),
+        page_size: params.max_results.unwrap_or_default(),
+    };
+    let page = storage.list(&who, &BucketName::parse(&bucket)?, &query)?;
+    let mut answer = json!({ "kind": "storage#objects" });
+    if !page.objects.is_empty() {
+        answer["items"] = page.objects.iter().map(|r| r.resource(&storage.0.base)).collect();
+    }
+    if !page.prefixes.is_empty() {
+        answer["prefixes"] = page.prefixes.into();
+    }
+    if !page.next_page_token.is_empty() {
+        answer["nextPageToken"] = page.next_page_token.into();
+    }
+    Ok(Json(answer).into_response())
+}
+
+async fn get_object(
+    State(storage): State<Storage>,
+    Path((bucket, object)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let target = target(&bucket, &object, &params)?;
+    if params.alt.as_deref() == Some("media") {
+        let (record, source) = storage.fetch(&who, &target)?;
+        return content(&record, source, header(request.headers(), "range"));
+    }
+    Ok(Json(storage.get(&who, &target)?.resource(&storage.0.base)).into_response())
+}
+
+fn content(record: &ObjectRecord, source: Source, range: Option<&str>) -> Answer {
+    let part = slice(range, record.size).map_err(|()| Refusal::Range(record.size))?;
+    let Slice { start, length } = part.unwrap_or(Slice { start: 0, length: record.size });
+    let body = match source {
+        Source::Inline(bytes) => {
+            let at = |offset: u64| usize::try_from(offset).expect("inline content is small");
+            Body::from(bytes.slice(at(start)..at(start + length)))
+        }
+        Source::File(mut file) => {
+            file.seek(SeekFrom::Start(start))?;
+            Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), READ_BYTES))
+        }
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    let mut put = |name: &str, value: &str| {
+        // A value that no header can carry (a line break in metadata) is left out, as its resource still shows it.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+            && !value.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    };
+    let settings = &record.settings;
+    let content_type =
+        if settings.content_type.is_empty() { "application/octet-stream" } else { &settings.content_type };
+    put("content-type", content_type);
+    put("content-encoding", &settings.content_encoding);
+    put("content-disposition", &settings.content_disposition);
+    put("content-language", &settings.content_language);
+    put(
+        "cache-control",
+        if settings.cache_control.is_empty() { "private, max-age=0" } else { &settings.cache_control },
+    );
+    put("content-length", &length.to_string());
+    put("accept-ranges", "bytes");
+    put("etag", &record.etag());
+    put("x-goog-generation", &record.generation.to_string());
+    put("x-goog-metageneration", &record.metageneration.to_string());
+    put("x-goog-hash", &format!("crc32c={}", crc32c_text(record.crc32c)));
+    put("x-goog-stored-content-length", &record.size.to_string());
+    let stored_encoding = if settings.content_encoding.is_empty() { "identity" } else { &settings.content_encoding };
+    put("x-goog-stored-content-encoding", stored_encoding);
+    put("x-goog-storage-class", STORAGE_CLASS);
+    for (key, value) in &settings.metadata {
+        put(&format!("x-goog-meta-{key}"), value);
+    }
+    if part.is_some() {
+        put("content-range", &format!("bytes {start}-{}/{}", start + length - 1, record.size));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+async fn delete_object(
+    State(storage): State<Storage>,
+    Path((bucket, object)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    storage.delete(who, target(&bucket, &object, &params)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn patch_object(
+    State(storage): State<Storage>,
+    Path((bucket, object)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let target = target(&bucket, &object, &params)?;
+    let Some(Value::Object(patch)) = json_body(request).await? else {
+        return Err(Refusal::Invalid("a patch is a JSON object with the fields to change".to_owned()));
+    };
+    // Tried on empty settings first, so that nothing can fail inside the transaction.
+    merged(&Settings::default(), &patch)
+        .map_err(|error| Refusal::Invalid(format!("cannot apply the patch: {error}")))?;
+    let edit = move |settings: &mut Settings| {
+        if let Ok(changed) = merged(settings, &patch) {
+            *settings = changed;
+        }
+    };
+    Ok(Json(storage.patch(who, target, edit).await?.resource(&storage.0.base)).into_response())
+}
+
+/// JSON merge patch (RFC 7396) of the settings: null clears, a map of metadata is merged key by key.
+fn merged(settings: &Settings, patch: &Map<String, Value>) -> Result<Settings, serde_json::Error> {
+    let mut whole = serde_json::to_value(settings)?;
+    let fields = whole.as_object_mut().expect("settings are a JSON object");
+    for (key, value) in patch {
+        match (key.as_str(), value) {
+            (_, Value::Null) => {
+                fields.remove(key);
+            }
+            ("metadata", Value::Object(changes)) => {
+                let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+                let metadata = metadata.as_object_mut().expect("metadata is a JSON object");
+                for (key, value) in changes {
+                    if value.is_null() {
+                        metadata.remove(key);
+                    } else {
+                        metadata.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+            _ => {
+                fields.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    serde_json::from_value(whole)
+}
+
+type Addresses = (String, String, String, String);
+
+async fn copied(
+    storage: &Storage,
+    (bucket, object, to_bucket, to_object): Addresses,
+    request: Request,
+) -> Result<ObjectRecord, Refusal> {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let source = Target {
+        generation: params.source_generation,
+        conditions: params.source_preconditions(),
+        ..target(&bucket, &object, &params)?
+    };
+    let target = Target { generation: None, ..target(&to_bucket, &to_object, &params)? };
+    let settings = match json_body(request).await? {
+        Some(Value::Object(fields)) if !fields.is_empty() => {
+            let input: ObjectInput = serde_json::from_value(Value::Object(fields))
+                .map_err(|error| Refusal::Invalid(format!("cannot read the object metadata: {error}")))?;
+            Some(input.settings)
+        }
+        _ => None,
+    };
+    storage.copy(who, source, target, settings).await
+}
+
+async fn copy_object(State(storage): State<Storage>, Path(addresses): Path<Addresses>, request: Request) -> Answer {
+    let record = copied(&storage, addresses, request).await?;
+    Ok(Json(record.resource(&storage.0.base)).into_response())
+}
+
+async fn rewrite_object(State(storage): State<Storage>, Path(addresses): Path<Addresses>, request: Request) -> Answer {
+    let record = copied(&storage, addresses, request).await?;
+    Ok(Json(json!({
+        "kind": "storage#rewriteResponse",
+        "totalBytesRewritten": record.size.to_string(),
+        "objectSize": record.size.to_string(),
+        "done": true,
+        "resource": record.resource(&storage.0.base),
+    }))
+    .into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_merges_metadata_and_null_clears() {
+        let settings = Settings {
+            content_type: "text/plain".to_owned(),
+            metadata: [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into(),
+            ..Default::default()
+        };
+        let patch = json!({ "contentType": null, "metadata": { "a": null, "c": "3" }, "cacheControl": "no-store" });
+        let got = merged(&settings, patch.as_object().expect("an object")).expect("applies");
+        assert_eq!(got.content_type, "");
+        assert_eq!(got.cache_control, "no-store");
+        assert_eq!(got.metadata.keys().collect::<Vec<_>>(), ["b", "c"]);
+        assert!(merged(&settings, json!({ "metadata": 7 }).as_object().expect("an object")).is_err());
+    }
+}
