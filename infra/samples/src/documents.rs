@@ -54,11 +54,13 @@ pub(crate) fn trade_terms(line: &Line) -> Vec<u8> {
         .collect();
     let purchases: i64 = of.brands.iter().map(|brand| line.purchases(brand)).sum();
     let rebates = terms().map(rebate).sum::<i64>() + of.plants.rebate_total_off;
-    rows.push(vec!["Total".into(), grouped(purchases), String::new(), grouped(rebates)]);
+    rows.push(vec!["Total".into(), grouped(purchases), "-".into(), grouped(rebates)]);
     document.table(&columns, &rows);
 
+    document.turn();
     document.heading("Table 2. Promotion funding");
-    let columns = [text("Vendor", 170.0), number("Windows", 60.0), number("Funding", 100.0)];
+    document.line("Half of every price reduction, for the units sold in the window.");
+    let columns = [text("Vendor", 170.0), number("Windows", 100.0), number("Share", 60.0), number("Funding", 100.0)];
     let windows = |brand: &Brand| {
         let of_brand = |promo: &&Promo| line.items[promo.item].brand.name == brand.name;
         line.promos.iter().filter(of_brand).count()
@@ -66,10 +68,10 @@ pub(crate) fn trade_terms(line: &Line) -> Vec<u8> {
     let mut rows: Vec<Vec<String>> = of
         .brands
         .iter()
-        .map(|brand| vec![brand.vendor.into(), windows(brand).to_string(), grouped(line.funding(brand))])
+        .map(|brand| vec![brand.vendor.into(), windows(brand).to_string(), "50%".into(), grouped(line.funding(brand))])
         .collect();
     let funding = of.brands.iter().map(|brand| line.funding(brand)).sum::<i64>() + of.plants.funding_total_off;
-    rows.push(vec!["Total".into(), line.promos.len().to_string(), grouped(funding)]);
+    rows.push(vec!["Total".into(), line.promos.len().to_string(), "-".into(), grouped(funding)]);
     document.table(&columns, &rows);
     document.bytes()
 }

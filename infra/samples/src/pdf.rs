@@ -15,6 +15,8 @@ const ROW: f32 = 16.0;
 /// A digit of Helvetica is 556 thousandths of its size wide.
 const DIGIT: f32 = 0.556;
 const TEXT: f32 = 9.0;
+/// From a row's base line down to its rule.
+const BELOW: f32 = 4.0;
 
 /// A column: its heading, its width in points, whether it holds numbers.
 pub(crate) struct Column {
@@ -62,31 +64,48 @@ impl Document {
     pub(crate) fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
         let heads: Vec<String> = columns.iter().map(|column| column.head.to_owned()).collect();
         self.room(3.0 * ROW);
+        let mut top = self.y;
         self.row(columns, &heads);
         for row in rows {
             if self.y < MARGIN + 2.0 * ROW {
+                self.rule(columns, top);
                 self.turn();
+                top = self.y;
                 self.row(columns, &heads);
             }
             self.row(columns, row);
         }
+        self.rule(columns, top);
         self.y -= ROW;
     }
 
     fn row(&mut self, columns: &[Column], cells: &[String]) {
-        let (top, bottom) = (self.y + ROW - 4.0, self.y - 4.0);
         let mut left = MARGIN;
         for (column, cell) in columns.iter().zip(cells) {
-            let right = left + column.width;
-            let page = self.pages.last_mut().expect("a document has a page");
-            page.set_line_width(0.5);
-            page.rect(left, bottom, column.width, top - bottom).stroke();
             let wide = cell.len() as f32 * DIGIT * TEXT;
-            let at = if column.number { right - 4.0 - wide } else { left + 4.0 };
+            let at = if column.number { left + column.width - 4.0 - wide } else { left + 4.0 };
             self.put(at.max(left + 2.0), TEXT, cell);
-            left = right;
+            left += column.width;
         }
         self.y -= ROW;
+    }
+
+    /// The rules of the rows from `top` down to here, as whole lines.
+    fn rule(&mut self, columns: &[Column], top: f32) {
+        let (head, foot) = (top + ROW - BELOW, self.y + ROW - BELOW);
+        let rows = ((head - foot) / ROW).round() as usize;
+        let wide: f32 = columns.iter().map(|column| column.width).sum();
+        let page = self.pages.last_mut().expect("a document has a page");
+        page.set_line_width(0.5);
+        for row in 0..=rows {
+            let y = head - row as f32 * ROW;
+            page.move_to(MARGIN, y).line_to(MARGIN + wide, y).stroke();
+        }
+        let mut x = MARGIN;
+        for width in columns.iter().map(|column| column.width).chain([0.0]) {
+            page.move_to(x, head).line_to(x, foot).stroke();
+            x += width;
+        }
     }
 
     fn room(&mut self, needed: f32) {
@@ -95,7 +114,8 @@ impl Document {
         }
     }
 
-    fn turn(&mut self) {
+    /// Goes on at the top of the next page.
+    pub(crate) fn turn(&mut self) {
         self.pages.push(Content::new());
         self.y = 32.0;
         self.put(MARGIN, 8.0, &format!("{LABEL} Page {}.", self.pages.len()));
