@@ -105,6 +105,7 @@ fn no_demo_tenant_is_bound_to_anothers_bucket() {
         });
         let job = job.unwrap_or_else(|| panic!("tenant {} has no job", tenant.id));
         assert_eq!(job["service_account"], *tenant.service_account);
+        assert_eq!(job["env"]["CARREL_JOB"], *tenant.job.as_str());
         assert_eq!(job["env"]["CARREL_UPLOADS_BUCKET"], *tenant.uploads_bucket.as_str());
         assert_eq!(job["env"]["CARREL_OUTPUTS_BUCKET"], *tenant.outputs_bucket.as_str());
     }
