@@ -1,0 +1,72 @@
+//! How a command ended: exit, the limit that ended it, what it used.
+//!
+//! The kernel does not say that a memory limit was met: allocation fails and the program does as it likes. So
+//! [`LimitHit::Memory`] is inferred, from a kill that was not ours or from a failure with the words of a failed
+//! allocation. It is a label for people, never a ground for trust.
+
+use std::time::Duration;
+
+/// The end of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How the process went.
+    pub exit: Exit,
+    /// The limit that ended it, if one did.
+    pub limit: Option<LimitHit>,
+    /// What it and the children it waited for used.
+    pub used: Used,
+    /// The last bytes of its stderr.
+    pub stderr_tail: Vec<u8>,
+}
+
+/// How a process went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Which limit ended a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitHit {
+    /// The deadline.
+    Wall,
+    /// Processor time.
+    Cpu,
+    /// Memory; inferred.
+    Memory,
+    /// The size of a file.
+    FileSize,
+    /// Bytes on stdout or stderr.
+    Output,
+}
+
+/// What a command used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Time by the monotonic clock.
+    pub wall: Duration,
+    /// Processor time, user and system.
+    pub cpu: Duration,
+    /// Peak resident memory of its largest process, bytes.
+    pub peak_bytes: u64,
+}
+
+/// Words of a failed allocation: Rust, C++, Python, C.
+const OUT_OF_MEMORY: [&[u8]; 4] =
+    [b"memory allocation of", b"std::bad_alloc", b"MemoryError", b"Cannot allocate memory"];
+
+/// The limit behind an exit that the supervisor did not cause.
+pub(crate) fn infer(exit: Exit, stderr_tail: &[u8]) -> Option<LimitHit> {
+    let said_so = || OUT_OF_MEMORY.iter().any(|words| stderr_tail.windows(words.len()).any(|at| at == *words));
+    match exit {
+        Exit::Code(0) => None,
+        Exit::Signal(libc::SIGXCPU) => Some(LimitHit::Cpu),
+        Exit::Signal(libc::SIGXFSZ) => Some(LimitHit::FileSize),
+        // Nobody but the kernel's out-of-memory killer sends this here.
+        Exit::Signal(libc::SIGKILL) => Some(LimitHit::Memory),
+        Exit::Code(_) | Exit::Signal(_) => said_so().then_some(LimitHit::Memory),
+    }
+}
