@@ -1,7 +1,7 @@
 //! `docker-compose.yml` and the image recipes, checked without Docker: the files parse, what they name exists, and what
 //! runs in a container of ours is an ordinary uid without capabilities.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use carrel_schemas::registry::{Registry, RegistryFile};
@@ -25,6 +25,14 @@ fn services() -> Vec<(String, Value)> {
 fn strings(list: &Value) -> Vec<String> {
     let items = list.as_sequence().map(Vec::as_slice).unwrap_or_default();
     items.iter().map(|item| item.as_str().expect("a string").to_owned()).collect()
+}
+
+fn cloud() -> serde_json::Value {
+    serde_json::from_str(&read("infra/images/compose/cloud.json")).expect("the cloud's configuration is JSON")
+}
+
+fn list(of: &serde_json::Value) -> Vec<serde_json::Value> {
+    of.as_array().cloned().unwrap_or_default()
 }
 
 /// Ours are those that are built here.
@@ -82,9 +90,7 @@ fn no_demo_tenant_is_bound_to_anothers_bucket() {
     let registry: RegistryFile =
         serde_json::from_str(&read("infra/images/compose/registry.json")).expect("a registry file");
     let registry = Registry::check(registry).expect("tenants that share nothing");
-    let cloud: serde_json::Value =
-        serde_json::from_str(&read("infra/images/compose/cloud.json")).expect("the cloud's configuration");
-    let list = |of: &serde_json::Value| of.as_array().cloned().unwrap_or_default();
+    let cloud = cloud();
     let bindings = list(&cloud["bindings"]);
     for tenant in registry.tenants() {
         let allowed = [tenant.service_account.as_str(), "dispatcher@carrel-local.iam.gserviceaccount.com"]
@@ -116,4 +122,36 @@ fn no_demo_tenant_is_bound_to_anothers_bucket() {
         ["serviceAccount:dispatcher@carrel-local.iam.gserviceaccount.com"],
         "held by a tenant everywhere"
     );
+}
+
+#[test]
+fn the_dispatcher_is_told_all_it_needs() {
+    let (_, service) = ours().into_iter().find(|(name, _)| name == "dispatcher").expect("the service");
+    let registry = root().join("infra/images/compose/registry.json").display().to_string();
+    let lookup = |name: &str| match name {
+        "CARREL_REGISTRY" => Some(registry.clone()),
+        _ => service["environment"][name].as_str().map(str::to_owned),
+    };
+    let config = carrel_dispatcher::config::Config::read(&lookup).expect("a complete environment");
+    let cloud = cloud();
+    assert_eq!(cloud["project"], *config.project);
+    let control = config.control_bucket.as_str();
+    assert!(list(&cloud["buckets"]).iter().any(|bucket| bucket["name"] == control), "{control} is not made");
+    assert_eq!(list(&cloud["metadata_servers"])[0]["listen"], "0.0.0.0:8087");
+    assert_eq!(service["environment"]["GCE_METADATA_HOST"], "cloud:8087");
+}
+
+#[test]
+fn every_job_is_told_all_it_needs() {
+    for job in list(&cloud()["jobs"]) {
+        let mut variables: BTreeMap<String, String> =
+            serde_json::from_value(job["env"].clone()).expect("variables are text");
+        let name = job["name"].as_str().expect("a name");
+        variables.insert("CLOUD_RUN_JOB".into(), name.into());
+        variables.insert("CLOUD_RUN_EXECUTION".into(), format!("{name}-x1"));
+        let review = format!("rv_{}", "0".repeat(32));
+        let args = ["--review", &review, "--epoch", "1", "--attempt", "1"].map(str::to_owned);
+        let config = carrel_worker::Config::parse(args, &variables, "/tmp".into()).expect("a complete environment");
+        assert_eq!(config.execution.job().as_str(), variables["CARREL_JOB"]);
+    }
 }
