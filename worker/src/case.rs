@@ -1,0 +1,101 @@
+//! What every stage carries: the settings, the tenant's buckets, the seal; and the ways a stage may end the journey.
+//!
+//! A fault of the cloud is never a verdict: [`Stop::Retry`] leaves no outcome, and the next attempt starts afresh.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use carrel_cloud::Objects;
+use carrel_schemas::ids::{FileId, Nonce, ObjectName};
+use carrel_schemas::outcome::{InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
+use carrel_schemas::seal::Seal;
+
+use crate::config::Config;
+use crate::progress::Progress;
+
+/// One claimed attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) config: Arc<Config>,
+    pub(crate) objects: Objects,
+    pub(crate) progress: Progress,
+    pub(crate) seal: Arc<Seal>,
+    pub(crate) nonce: Nonce,
+    pub(crate) began: Instant,
+}
+
+/// Why the journey ends before its last stage.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Somebody else has this attempt, or the epoch is decided: nothing was done, nothing is to do.
+    StandDown(String),
+    /// There is a verdict.
+    Decide(Box<Decision>),
+    /// The cloud or this machine failed; another attempt may succeed.
+    Retry(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Retry(error.into())
+    }
+}
+
+/// A verdict with everything the outcome says beside it.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) case: Case,
+    pub(crate) verdict: Verdict,
+    pub(crate) inputs: Vec<InputReport>,
+    pub(crate) room: Option<RoomReport>,
+    pub(crate) usage: Usage,
+}
+
+/// Why one file is not shown to the agent, in a code and in words that end with the next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For the uploader.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// What became of one member so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    pub(crate) file_id: FileId,
+    pub(crate) name: ObjectName,
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Looked {
+    pub(crate) fn report(&self) -> InputReport {
+        let verdict = match &self.refusal {
+            None => InputVerdict::Accepted,
+            Some(refusal) => InputVerdict::Refused { code: refusal.code, message: refusal.message.clone() },
+        };
+        InputReport { file_id: self.file_id.clone(), name: self.name.clone(), verdict }
+    }
+}
+
+impl Case {
+    /// Ends the journey with a verdict, before an agent has run.
+    pub(crate) fn decide(self, verdict: Verdict, looked: &[Looked]) -> Stop {
+        let usage = Usage { wall_ms: 0, agent_cpu_ms: 0, agent_peak_bytes: 0, input_bytes: 0, output_bytes: 0 };
+        let inputs = looked.iter().map(Looked::report).collect();
+        Stop::Decide(Box::new(Decision { case: self, verdict, inputs, room: None, usage }))
+    }
+
+    /// A member's name within its pack: what the customer calls it.
+    pub(crate) fn short_name<'a>(&self, name: &'a ObjectName) -> &'a str {
+        let whole = name.as_str();
+        whole.strip_prefix(self.seal.pack.as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(whole)
+    }
+}

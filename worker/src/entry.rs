@@ -1,0 +1,96 @@
+//! The process: settings, telemetry, one small runtime, SIGTERM, an exit code.
+//!
+//! 0: decided, or nothing to do. 64: the settings are wrong. 75: no outcome, try again. 143: told to stop.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use carrel_cloud::Connector;
+use carrel_telemetry::fields;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::Instrument as _;
+
+use crate::config::Config;
+use crate::run::{End, run};
+
+/// EX_USAGE of sysexits.h.
+const USAGE: u8 = 64;
+/// EX_TEMPFAIL of sysexits.h.
+const TRY_AGAIN: u8 = 75;
+/// What a shell shows for SIGTERM.
+const STOPPED: u8 = 143;
+/// Blocking work that is left when the process ends, such as a scan, is not waited for longer.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs one attempt; `args` are those after the program's name.
+pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
+    let config = match Config::from_process(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    // One attempt waits most of its time; one thread starts fastest.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("start the runtime: {error}");
+            return ExitCode::from(TRY_AGAIN);
+        }
+    };
+    let guard = match carrel_telemetry::init(config.telemetry.clone()) {
+        Ok(guard) => guard,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let span = tracing::info_span!(
+        "attempt",
+        { fields::TENANT_ID } = %config.tenant,
+        { fields::REVIEW_ID } = %config.review,
+        { fields::EPOCH } = %config.epoch,
+        { fields::ATTEMPT } = %config.attempt,
+        { fields::EXECUTION_NAME } = %config.execution,
+    );
+    if config.traceparent.as_deref().is_some_and(|parent| !carrel_telemetry::set_parent(&span, parent)) {
+        tracing::debug!("CARREL_TRACEPARENT is no traceparent; the trace starts here");
+    }
+    let code = runtime.block_on(attempt(config).instrument(span));
+    runtime.shutdown_timeout(GRACE);
+    guard.shutdown();
+    ExitCode::from(code)
+}
+
+async fn attempt(config: Config) -> u8 {
+    let mut stop = match signal(SignalKind::terminate()) {
+        Ok(stop) => stop,
+        Err(error) => {
+            tracing::error!(%error, "cannot listen for SIGTERM");
+            return TRY_AGAIN;
+        }
+    };
+    let journey = async {
+        let connector = Connector::application_default(config.endpoints.clone())?;
+        run(config, &connector).await
+    };
+    let ended = tokio::select! {
+        ended = journey => ended,
+        _ = stop.recv() => {
+            tracing::warn!("told to stop; the agent was ended and there is no outcome");
+            return STOPPED;
+        }
+    };
+    match ended {
+        Ok(End::Decided(state)) => tracing::info!(state, "decided"),
+        Ok(End::Deferred(state)) => tracing::info!(state, "another decided first"),
+        Ok(End::StoodDown(why)) => tracing::info!(why, "nothing to do"),
+        Err(error) => {
+            let error = format!("{error:#}");
+            tracing::error!(error, "no outcome; another attempt may succeed");
+            return TRY_AGAIN;
+        }
+    }
+    0
+}

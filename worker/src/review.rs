@@ -1,0 +1,295 @@
+//! The agent's run: a request file, three directories, a child under supervision, and judgement over what it left.
+//!
+//! The agent gets neither tenant nor credentials, and an environment of its own. What it prints is hostile: lines that
+//! are no events are dropped, numbers are bounded, texts are cut. Exit codes and events are hints; a review counts only
+//! if its findings validate. Refuses to blame the agent for this machine: an agent that cannot be started is a retry.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use carrel_sandbox::{Command, Ended, Exit, LimitHit, Limits as Caps};
+use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentRequest, RefusedInput, exit_code};
+use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
+
+use crate::case::{Case, Decision, Looked, Stop};
+use crate::check::Place;
+use crate::judge;
+use crate::outbox::{CollectError, Outbox, Parcel};
+use crate::progress::Progress;
+use crate::scan::{Accepted, Scanned};
+
+/// A longer line of the agent's stdout is dropped.
+const MAX_LINE: usize = 16 << 10;
+/// What an agent may say on stdout and stderr, each.
+const MAX_SAID: u64 = 16 << 20;
+/// The end of the agent's stderr that an outcome keeps.
+const LOG_TAIL: usize = 4 << 10;
+/// A text of the agent that people are shown.
+const MAX_TEXT: usize = 300;
+
+/// A review that validates, copied to where the agent cannot reach it.
+#[derive(Debug)]
+pub(crate) struct Reviewed {
+    pub(crate) case: Case,
+    pub(crate) looked: Vec<Looked>,
+    pub(crate) room: RoomReport,
+    pub(crate) usage: Usage,
+    pub(crate) parcels: Vec<Parcel>,
+    pub(crate) top_findings: Vec<FindingSummary>,
+    /// Holds the parcels on disk.
+    pub(crate) place: Place,
+}
+
+impl Reviewed {
+    /// Ends the journey with another verdict than delivery.
+    pub(crate) fn decide(self, verdict: Verdict) -> Stop {
+        let inputs = self.looked.iter().map(Looked::report).collect();
+        let Self { case, room, usage, .. } = self;
+        Stop::Decide(Box::new(Decision { case, verdict, inputs, room: Some(room), usage }))
+    }
+}
+
+pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
+    let Scanned { case, looked, accepted, place } = scanned;
+    case.progress.stage("review");
+    let wall = time_left(&case);
+    write_request(&case, &looked, &accepted, &place, wall)?;
+    let output = place.dir("output");
+    // Opened before the agent runs: what it later puts in the directory's place is not what is delivered.
+    let outbox = Outbox::open(&output).with_context(|| format!("open {}", output.display()))?;
+    let mut listener = Listener { progress: case.progress.clone(), last: None };
+    let ended = carrel_sandbox::run(command(&case, &place)?, caps(&case, wall), |line| listener.hear(line)).await?;
+    tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
+
+    let room = RoomReport { tier: "none".to_owned(), memory_guarantee: false };
+    tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
+    let usage = Usage {
+        wall_ms: 0,
+        agent_cpu_ms: millis(ended.used.cpu),
+        agent_peak_bytes: ended.used.peak_bytes,
+        input_bytes: accepted.iter().map(|input| input.size).sum(),
+        output_bytes: 0,
+    };
+    let mut reviewed = Reviewed { case, looked, room, usage, parcels: Vec::new(), top_findings: Vec::new(), place };
+    match end(&ended) {
+        End::Judge => {}
+        End::Refused => {
+            let said = listener.last.unwrap_or_else(|| "the agent found nothing it can read".to_owned());
+            return Err(
+                reviewed.decide(Verdict::Refused { reason: format!("{said}; correct the files and upload again") })
+            );
+        }
+        End::Failed(class, message) => return Err(failed(reviewed, class, message, &ended)),
+        End::Retry(why) => return Err(Stop::Retry(anyhow!(why))),
+    }
+    reviewed.case.progress.stage("judge");
+    let (target, most) = (reviewed.place.dir("outbox"), reviewed.case.config.limits.max_output_bytes);
+    let judged = tokio::task::spawn_blocking(move || -> Result<_, CollectError> {
+        let parcels = outbox.collect(&target, most)?;
+        let judged = judge::judge(&parcels, &accepted);
+        Ok((parcels, judged))
+    });
+    let (parcels, judged) = match judged.await.context("judgement was cut off")? {
+        Ok(judged) => judged,
+        Err(error) if error.is_ours() => return Err(error.into()),
+        Err(error) => return Err(failed(reviewed, FailureClass::AgentFailed, error.to_string(), &ended)),
+    };
+    match judged {
+        Ok(top_findings) => {
+            reviewed.usage.output_bytes = parcels.iter().map(|parcel| parcel.size).sum();
+            reviewed.parcels = parcels;
+            reviewed.top_findings = top_findings;
+            Ok(reviewed)
+        }
+        Err(why) => Err(failed(reviewed, FailureClass::AgentFailed, why, &ended)),
+    }
+}
+
+fn failed(reviewed: Reviewed, class: FailureClass, message: String, ended: &Ended) -> Stop {
+    let log_tail =
+        (!ended.stderr_tail.is_empty()).then(|| printable(&String::from_utf8_lossy(&ended.stderr_tail), LOG_TAIL));
+    reviewed.decide(Verdict::Failed { class, message, log_tail })
+}
+
+/// What an exit means before anything is validated.
+enum End {
+    Judge,
+    Refused,
+    Failed(FailureClass, String),
+    Retry(&'static str),
+}
+
+fn end(ended: &Ended) -> End {
+    let wall = ended.used.wall.as_secs();
+    match (ended.limit, ended.exit) {
+        (Some(LimitHit::Wall), _) => {
+            End::Failed(FailureClass::TimedOut, format!("the agent passed its deadline after {wall} s"))
+        }
+        (Some(LimitHit::Cpu), _) => {
+            End::Failed(FailureClass::TimedOut, "the agent used up its processor time".to_owned())
+        }
+        (Some(LimitHit::Memory), _) => {
+            let peak = ended.used.peak_bytes >> 20;
+            End::Failed(FailureClass::OutOfMemory, format!("the agent ran out of memory, at {peak} MiB resident"))
+        }
+        (Some(LimitHit::FileSize), _) => {
+            End::Failed(FailureClass::AgentFailed, "the agent wrote a file beyond its limit".to_owned())
+        }
+        (Some(LimitHit::Output), _) => {
+            End::Failed(FailureClass::AgentFailed, format!("the agent printed more than {MAX_SAID} bytes"))
+        }
+        (None, Exit::Code(exit_code::COMPLETE | exit_code::PARTIAL)) => End::Judge,
+        (None, Exit::Code(exit_code::UNUSABLE_INPUT)) => End::Refused,
+        (None, Exit::Code(exit_code::MODEL_UNAVAILABLE)) => End::Retry("the agent's model did not answer"),
+        (None, Exit::Code(exit_code::LIMIT_REACHED)) => {
+            End::Failed(FailureClass::AgentFailed, "the agent reached a limit of its own".to_owned())
+        }
+        (None, Exit::Code(exit_code::POLICY_VIOLATION)) => {
+            End::Failed(FailureClass::AgentFailed, "the agent broke its policy".to_owned())
+        }
+        (None, Exit::Code(code)) => End::Failed(FailureClass::AgentFailed, format!("the agent exited with {code}")),
+        (None, Exit::Signal(signal)) => {
+            End::Failed(FailureClass::AgentFailed, format!("the agent was ended by signal {signal}"))
+        }
+    }
+}
+
+/// What remains of the review's time, less a fifth (30 s at most) for judging and delivering.
+fn time_left(case: &Case) -> Duration {
+    let all = Duration::from_secs(case.config.limits.timeout_seconds);
+    let reserve = (all / 5).min(Duration::from_secs(30));
+    all.saturating_sub(reserve).saturating_sub(case.began.elapsed()).max(Duration::from_secs(1))
+}
+
+fn write_request(
+    case: &Case,
+    looked: &[Looked],
+    accepted: &[Accepted],
+    place: &Place,
+    wall: Duration,
+) -> anyhow::Result<()> {
+    let refused = looked.iter().filter_map(|look| {
+        let refusal = look.refusal.as_ref()?;
+        let name = case.short_name(&look.name).to_owned();
+        Some(RefusedInput { name, code: refusal.code, message: refusal.message.clone() })
+    });
+    let dir = |name: &str| place.dir(name).to_string_lossy().into_owned();
+    let request = AgentRequest {
+        schema: AgentRequest::SCHEMA,
+        review: case.seal.review.clone(),
+        pack: case.seal.pack.clone(),
+        input_dir: dir("input"),
+        scratch_dir: dir("scratch"),
+        output_dir: dir("output"),
+        inputs: accepted.to_vec(),
+        refused: refused.collect(),
+        timeout_seconds: wall.as_secs(),
+    };
+    let path = place.dir("request.json");
+    std::fs::write(&path, serde_json::to_vec_pretty(&request)?).with_context(|| format!("write {}", path.display()))
+}
+
+fn command(case: &Case, place: &Place) -> anyhow::Result<Command> {
+    let (program, args) = case.config.agent.split_first().context("the agent's command line is empty")?;
+    let mut args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    args.push(place.dir("request.json").into());
+    let scratch = place.dir("scratch");
+    let env = vec![
+        ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+        ("HOME".into(), place.dir("home").into()),
+        ("TMPDIR".into(), scratch.clone().into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        // Each arena reserves 64 MiB of the address space that the memory limit counts.
+        ("MALLOC_ARENA_MAX".into(), "2".into()),
+    ];
+    Ok(Command { program: program.into(), args, env, cwd: scratch })
+}
+
+fn caps(case: &Case, wall: Duration) -> Caps {
+    let limits = &case.config.limits;
+    Caps {
+        wall,
+        // Threads add up, so processor time may pass wall time; a few cores' worth is a runaway.
+        cpu_seconds: wall.as_secs().saturating_mul(4).max(1),
+        memory_bytes: limits.agent_memory_bytes,
+        file_bytes: limits.max_output_bytes.max(limits.max_inflated_bytes),
+        open_files: 1024,
+        output_bytes: MAX_SAID,
+        line_bytes: MAX_LINE,
+        stderr_tail_bytes: LOG_TAIL,
+    }
+}
+
+/// Turns lines of the agent into progress and log lines.
+struct Listener {
+    progress: Progress,
+    /// The last thing it said in words.
+    last: Option<String>,
+}
+
+impl Listener {
+    fn hear(&mut self, line: &[u8]) {
+        let Ok(event) = serde_json::from_slice::<AgentEvent>(line) else {
+            tracing::debug!(bytes = line.len(), "the agent printed a line that is no event");
+            return;
+        };
+        let message = event.msg.as_deref().map(|text| printable(text, MAX_TEXT));
+        let stage = event
+            .stage
+            .as_deref()
+            .map_or_else(|| "review".to_owned(), |stage| format!("review: {}", printable(stage, 40)));
+        tracing::info!(kind = ?event.kind, stage, said = message, "agent");
+        if event.kind == AgentEventKind::Progress {
+            let pct = event.pct.filter(|pct| pct.is_finite()).map(|pct| pct.clamp(0.0, 100.0));
+            self.progress.update(stage, pct, message.clone());
+        }
+        self.last = message.or_else(|| self.last.take());
+    }
+}
+
+/// Text of a stranger, fit for a terminal: no control characters but line feeds, at most `max` bytes, its end kept.
+fn printable(text: &str, max: usize) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+    let mut from = clean.len().saturating_sub(max);
+    while !clean.is_char_boundary(from) {
+        from += 1;
+    }
+    clean[from..].to_owned()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrel_sandbox::Used;
+
+    fn ended(exit: Exit, limit: Option<LimitHit>) -> Ended {
+        let used = Used { wall: Duration::ZERO, cpu: Duration::ZERO, peak_bytes: 0 };
+        Ended { exit, limit, used, stderr_tail: Vec::new() }
+    }
+
+    #[test]
+    fn each_end_of_an_agent_has_its_class() {
+        assert!(matches!(end(&ended(Exit::Code(10), None)), End::Judge));
+        assert!(matches!(end(&ended(Exit::Code(20), None)), End::Refused));
+        assert!(matches!(end(&ended(Exit::Code(30), None)), End::Retry(_)));
+        for (exit, limit, class) in [
+            (Exit::Signal(9), Some(LimitHit::Wall), FailureClass::TimedOut),
+            (Exit::Code(1), Some(LimitHit::Memory), FailureClass::OutOfMemory),
+            (Exit::Code(1), None, FailureClass::AgentFailed),
+            (Exit::Signal(11), None, FailureClass::AgentFailed),
+        ] {
+            assert!(matches!(end(&ended(exit, limit)), End::Failed(found, _) if found == class), "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_s_text_cannot_drive_a_terminal() {
+        assert_eq!(printable("a\x1b[31mb\r\nc", 100), "a [31mb \nc");
+        assert_eq!(printable("äöü", 3), "ü");
+    }
+}
