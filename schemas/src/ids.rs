@@ -128,8 +128,9 @@ text_id!(
 
 text_id!(
     /// Which uploads belong together: a top-level folder of the uploads bucket, [`PackId::ROOT`] for loose objects,
-    /// or a whole object name where every object is a pack of one.
-    PackId, "pack id", check_object_name
+    /// or a whole object name where every object is a pack of one. Text to print and to hash, never a path: `..` is a
+    /// folder like any other.
+    PackId, "pack id", check_name
 );
 
 text_id!(
@@ -361,6 +362,13 @@ impl fmt::Display for ObjectRef {
 }
 
 fn check_object_name(text: &str) -> Result<(), &'static str> {
+    if text == "." || text == ".." {
+        return Err("must not be '.' or '..'");
+    }
+    check_name(text)
+}
+
+fn check_name(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("must not be empty");
     }
@@ -369,9 +377,6 @@ fn check_object_name(text: &str) -> Result<(), &'static str> {
     }
     if text.contains(['\r', '\n']) {
         return Err("must hold no line break");
-    }
-    if text == "." || text == ".." {
-        return Err("must not be '.' or '..'");
     }
     Ok(())
 }

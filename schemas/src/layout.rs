@@ -58,7 +58,6 @@ pub fn classify(object: &ObjectName) -> (PackId, UploadKind) {
         // A leading slash names a folder without a name: such objects are loose.
         _ => (PackId::ROOT, name),
     };
-    let folder = if folder == "." || folder == ".." { PackId::ROOT } else { folder };
     let pack = PackId::parse(folder).expect("a part of an object name is one");
     let kind = match rest {
         MARKER => UploadKind::Marker,
@@ -88,7 +87,7 @@ mod tests {
             ("q3/", "q3", UploadKind::Ignored),
             ("q3/sub/", "q3", UploadKind::Ignored),
             ("/a.csv", "_root", UploadKind::File),
-            ("../a.csv", "_root", UploadKind::File),
+            ("../a.csv", "..", UploadKind::File),
             ("a//b.csv", "a", UploadKind::File),
             ("gcloud/tmp/parallel_composite_uploads/x", "gcloud", UploadKind::Ignored),
         ] {

@@ -26,6 +26,9 @@ pub struct Seal {
     /// The `_manifest.json` that closed the pack, which the worker holds against the members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Member>,
+    /// The generation of the `_COMPLETE` or `_manifest.json` that lay in the pack: a later one closes the next revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Generation>,
     /// What closed the pack.
     pub closed_by: ClosedBy,
     /// When the sealer listed the bucket.

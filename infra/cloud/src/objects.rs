@@ -274,6 +274,17 @@ impl Objects {
         Ok(found)
     }
 
+    /// Every object whose name holds no `/`, in order of names.
+    pub async fn list_loose(&self, bucket: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        let fail = |error| CallError::new("list objects", url(bucket, ""), error);
+        let mut items = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/").by_item();
+        let mut found = Vec::new();
+        while let Some(object) = items.next().await {
+            found.push(meta(object.map_err(fail)?));
+        }
+        Ok(found)
+    }
+
     /// One page of a bucket's objects from `page_token` on; the second part is the next token, if there is one.
     pub async fn list_page(
         &self,

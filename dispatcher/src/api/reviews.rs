@@ -1,0 +1,73 @@
+//! Reviews over HTTP: ask for one, look at them.
+
+use axum::Json;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, StatusCode};
+use carrel_schemas::ids::{IdempotencyKey, ReviewId};
+use carrel_schemas::review_request::CreateReview;
+use serde::Serialize;
+
+use super::{Refused, State, auth};
+use crate::desk::Wake;
+use crate::ledger::ReviewRecord;
+
+/// A record with the word for its state.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    status: &'static str,
+    #[serde(flatten)]
+    record: ReviewRecord,
+}
+
+impl From<ReviewRecord> for View {
+    fn from(record: ReviewRecord) -> Self {
+        Self { status: record.state.word(), record }
+    }
+}
+
+/// A page of reviews, newest first; there is one page for now.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    reviews: Vec<View>,
+}
+
+pub(super) async fn create(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Result<(StatusCode, Json<View>), Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let key = key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
+    let key = IdempotencyKey::parse(key).map_err(|error| Refused::Bad(error.to_string()))?;
+    let wish: CreateReview =
+        serde_json::from_slice(&body).map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
+    let traceparent = carrel_telemetry::inject();
+    let sealed = state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await?;
+    let seal = sealed.ok_or(Refused::NotFound("pack"))?;
+    state.0.bell.ring(Wake::Review(tenant.id.clone(), seal.review.clone())).await;
+    let held = state.0.ledger.review(&tenant.id, &seal.review).await?.ok_or(Refused::NotFound("review"))?;
+    Ok((StatusCode::ACCEPTED, Json(held.value.into())))
+}
+
+pub(super) async fn list(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Page>, Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let records = state.0.ledger.reviews(&tenant.id).await?;
+    Ok(Json(Page { reviews: records.into_iter().map(View::from).collect() }))
+}
+
+pub(super) async fn show(
+    Extract(state): Extract<State>,
+    Path((tenant, review)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<View>, Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
+    let held = state.0.ledger.review(&tenant.id, &review).await?.ok_or(Refused::NotFound("review"))?;
+    Ok(Json(held.value.into()))
+}

@@ -1,0 +1,147 @@
+//! From an outcome in the tenant's bucket to one completion event.
+//!
+//! Owns reading and, where the dispatcher decides, writing outcomes; and publishing `completions`. An outcome lies
+//! where the tenant's worker writes, so it is read with a cap and held against the record: what does not fit is not
+//! copied but replaced by a failure that says so.
+
+use bytes::Bytes;
+use carrel_cloud::{CallError, Created, Objects, Topic};
+use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT, Completion};
+use carrel_schemas::layout;
+use carrel_schemas::outcome::{DecidedBy, FailureClass, Outcome, Verdict};
+use carrel_schemas::registry::Tenant;
+use carrel_schemas::timestamp::Timestamp;
+
+use crate::ledger::{ReviewRecord, fresh_nonce};
+
+/// Why an outcome could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("outcome of review {review}")]
+pub struct OutcomeError {
+    review: carrel_schemas::ids::ReviewId,
+    #[source]
+    source: CallError,
+}
+
+/// The outcomes of every tenant's reviews.
+#[derive(Debug)]
+pub struct Outcomes {
+    objects: Objects,
+}
+
+/// Publishes completions.
+#[derive(Debug)]
+pub struct Announcer {
+    topic: Topic,
+}
+
+impl Outcomes {
+    /// Outcomes as the dispatcher may see them.
+    pub fn new(objects: Objects) -> Self {
+        Self { objects }
+    }
+
+    /// The completion of the record's epoch, if it is decided.
+    pub async fn read(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Option<Completion>, OutcomeError> {
+        let name = layout::outcome(&record.review, record.epoch);
+        let bucket = tenant.outputs_bucket.as_str();
+        let outcome = match self.objects.get(bucket, name.as_str(), Outcome::MAX_BYTES).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(body)) => parse(&body.bytes, record),
+            Err(error) if error.permanent => Err(format!("{error}: {}", error.source)),
+            Err(source) => return Err(OutcomeError { review: record.review.clone(), source }),
+        };
+        let outcome = outcome.unwrap_or_else(|why| {
+            tracing::error!(review.id = %record.review, why, "outcome refused");
+            let message = format!("the worker wrote an outcome that is not one: {why}");
+            // The time is the record's: whoever reads the same bad outcome makes the same completion of it.
+            let verdict = Verdict::Failed { class: FailureClass::AgentFailed, message, log_tail: None };
+            own(record, verdict, record.opened_at)
+        });
+        Ok(Some(Completion::of(&outcome, tenant.outputs_bucket.clone())))
+    }
+
+    /// Decides the record's epoch, unless somebody has: then theirs is returned.
+    pub async fn decide(
+        &self,
+        tenant: &Tenant,
+        record: &ReviewRecord,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<Completion, OutcomeError> {
+        let failed = |source| OutcomeError { review: record.review.clone(), source };
+        let outcome = own(record, verdict, now);
+        let name = layout::outcome(&record.review, record.epoch);
+        let body = Bytes::from(serde_json::to_vec(&outcome).expect("an outcome is plain JSON"));
+        let bucket = tenant.outputs_bucket.as_str();
+        match self.objects.create(bucket, name.as_str(), body, "application/json").await.map_err(failed)? {
+            Created::New(_) => Ok(Completion::of(&outcome, tenant.outputs_bucket.clone())),
+            Created::Exists => {
+                let held = self.read(tenant, record).await?;
+                Ok(held.unwrap_or_else(|| Completion::of(&outcome, tenant.outputs_bucket.clone())))
+            }
+        }
+    }
+}
+
+fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcome {
+    Outcome {
+        schema: Outcome::SCHEMA,
+        review: record.review.clone(),
+        tenant: record.tenant.clone(),
+        pack: record.pack.clone(),
+        revision: record.revision,
+        epoch: record.epoch,
+        decided_by: DecidedBy::Dispatcher,
+        nonce: fresh_nonce(),
+        decided_at,
+        verdict,
+        inputs: Vec::new(),
+        room: None,
+        usage: None,
+    }
+}
+
+/// Reads an outcome and holds it against the record; the error says what does not fit.
+fn parse(bytes: &[u8], record: &ReviewRecord) -> Result<Outcome, String> {
+    let outcome: Outcome = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let about = (&outcome.tenant, &outcome.review, outcome.epoch, &outcome.pack, outcome.revision);
+    if about != (&record.tenant, &record.review, record.epoch, &record.pack, record.revision) {
+        return Err("it speaks of another review".to_owned());
+    }
+    if let DecidedBy::Worker { attempt, .. } = outcome.decided_by {
+        if attempt.get() > record.attempts {
+            return Err(format!("attempt {attempt} was never authorised"));
+        }
+    }
+    if let Verdict::Delivered { files, .. } = &outcome.verdict {
+        let prefix = format!("reviews/{}/{}-", record.review, record.epoch);
+        if files.is_empty() {
+            return Err("it delivers no file".to_owned());
+        }
+        if let Some(stray) = files.iter().find(|file| !file.object.as_str().starts_with(&prefix)) {
+            return Err(format!("it names {:?}, which is no file of this review", stray.object));
+        }
+    }
+    Ok(outcome)
+}
+
+impl Announcer {
+    /// Publishes to topic `completions`.
+    pub fn new(topic: Topic) -> Self {
+        Self { topic }
+    }
+
+    /// Publishes one completion; the event's id is the same however often this is called.
+    pub async fn announce(&self, completion: &Completion, traceparent: Option<&str>) -> Result<(), CallError> {
+        let mut attributes = completion.context().to_attributes();
+        attributes.insert(ATTRIBUTE_TENANT.to_owned(), completion.tenant.to_string());
+        attributes.insert(ATTRIBUTE_STATE.to_owned(), completion.verdict.state().to_owned());
+        if let Some(traceparent) = traceparent {
+            attributes.insert(carrel_telemetry::ATTRIBUTE.to_owned(), traceparent.to_owned());
+        }
+        let data = Bytes::from(serde_json::to_vec(completion).expect("a completion is plain JSON"));
+        self.topic.publish(data, attributes).await?;
+        Ok(())
+    }
+}

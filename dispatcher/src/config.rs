@@ -1,0 +1,225 @@
+//! The dispatcher's settings, read once from the environment; every mistake is reported at once.
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `CARREL_PROJECT` | project of topics and subscriptions | required |
+//! | `CARREL_REGISTRY` | path of the tenant registry, YAML or JSON | required |
+//! | `CARREL_CONTROL_BUCKET` | the ledger's bucket | required |
+//! | `CARREL_LISTEN` | address of the HTTP API | `127.0.0.1:8080` |
+//! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
+//! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
+//! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
+//! | `CARREL_LOG_FORMAT` | `human` or `json` (Cloud Logging) | `human` |
+//! | `CARREL_LOG` | filter directives | `info` |
+//! | `CARREL_OTLP_ENDPOINT` | where traces go, OTLP over gRPC | nowhere |
+//! | `CARREL_READY_FILE` | written with the API's address once it listens | none |
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use carrel_cloud::Endpoints;
+use carrel_schemas::ids::BucketName;
+use carrel_schemas::registry::{Registry, RegistryFile};
+use carrel_telemetry::{Format, TelemetryConfig};
+
+/// Everything the dispatcher is told.
+#[derive(Debug)]
+pub struct Config {
+    /// Project of topics and subscriptions.
+    pub project: String,
+    /// The tenants.
+    pub registry: Registry,
+    /// The ledger's bucket.
+    pub control_bucket: BucketName,
+    /// Address of the HTTP API.
+    pub listen: SocketAddr,
+    /// Reviews that run at once over all tenants.
+    pub capacity: usize,
+    /// Between two hot loops.
+    pub reconcile: Duration,
+    /// Where the services answer.
+    pub endpoints: Endpoints,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Written with the API's address once it listens.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Every mistake of one environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<String>);
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dispatcher configuration has {} mistake(s)", self.0.len())?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+    }
+}
+
+struct Reader<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    mistakes: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn optional(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn required(&mut self, name: &str, what: &str) -> Option<String> {
+        let value = self.optional(name);
+        if value.is_none() {
+            self.mistakes.push(format!("{name} is not set: {what}"));
+        }
+        value
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, name: &str, default: &str) -> Option<T>
+    where
+        T::Err: fmt::Display,
+    {
+        let text = self.optional(name).unwrap_or_else(|| default.to_owned());
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistakes.push(format!("{name}={text:?}: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::read(&|name| std::env::var(name).ok())
+    }
+
+    /// Reads any environment.
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut reader = Reader { lookup, mistakes: Vec::new() };
+        let project = reader.required("CARREL_PROJECT", "the project of topics and subscriptions");
+        let registry = reader.required("CARREL_REGISTRY", "the path of the tenant registry");
+        let registry = registry.and_then(|path| match load_registry(Path::new(&path)) {
+            Ok(registry) => Some(registry),
+            Err(error) => {
+                reader.mistakes.push(error.to_string());
+                None
+            }
+        });
+        let bucket = reader.required("CARREL_CONTROL_BUCKET", "the ledger's bucket");
+        let control_bucket = bucket.and_then(|name| match BucketName::parse(name) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                reader.mistakes.push(format!("CARREL_CONTROL_BUCKET: {error}"));
+                None
+            }
+        });
+        if let (Some(registry), Some(bucket)) = (&registry, &control_bucket) {
+            let owner = registry.by_uploads_bucket(bucket).or_else(|| registry.by_outputs_bucket(bucket));
+            if let Some(tenant) = owner {
+                reader.mistakes.push(format!("control bucket {bucket} belongs to tenant {}; give the ledger its own", tenant.id));
+            }
+        }
+        let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
+        let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
+        let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
+        let endpoints = Endpoints {
+            storage: reader.optional("CARREL_STORAGE_ENDPOINT"),
+            pubsub: reader.optional("CARREL_PUBSUB_ENDPOINT"),
+            run: reader.optional("CARREL_RUN_ENDPOINT"),
+        };
+        let mut telemetry = TelemetryConfig::new("dispatcher");
+        match reader.optional("CARREL_LOG_FORMAT").as_deref() {
+            None | Some("human") => {}
+            Some("json") => telemetry.format = Format::CloudJson,
+            Some(other) => reader.mistakes.push(format!("CARREL_LOG_FORMAT={other:?}: must be human or json")),
+        }
+        if let Some(filter) = reader.optional("CARREL_LOG") {
+            telemetry.filter = filter;
+        }
+        telemetry.otlp_endpoint = reader.optional("CARREL_OTLP_ENDPOINT");
+        telemetry.project.clone_from(&project);
+        let ready_file = reader.optional("CARREL_READY_FILE").map(PathBuf::from);
+        match (project, registry, control_bucket, listen, capacity, reconcile, reader.mistakes) {
+            (Some(project), Some(registry), Some(control_bucket), Some(listen), Some(capacity), Some(reconcile), none)
+                if none.is_empty() =>
+            {
+                Ok(Self {
+                    project,
+                    registry,
+                    control_bucket,
+                    listen,
+                    capacity: capacity.get(),
+                    reconcile: Duration::from_millis(reconcile.get()),
+                    endpoints,
+                    telemetry,
+                    ready_file,
+                })
+            }
+            (.., mistakes) => Err(ConfigError(mistakes)),
+        }
+    }
+}
+
+/// Why a registry file is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryFileError {
+    /// It cannot be read.
+    #[error("read tenant registry {path}: {source}; write one or correct CARREL_REGISTRY")]
+    Read {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not a registry.
+    #[error("tenant registry {path}: {source}")]
+    Parse {
+        /// Its path.
+        path: String,
+        /// Where and why.
+        source: serde_yaml_ng::Error,
+    },
+    /// It has mistakes.
+    #[error("{path}: {source}")]
+    Check {
+        /// Its path.
+        path: String,
+        /// All of them.
+        source: carrel_schemas::registry::RegistryError,
+    },
+}
+
+/// Reads and checks a registry file, YAML or JSON.
+pub fn load_registry(path: &Path) -> Result<Registry, RegistryFileError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| RegistryFileError::Read { path: shown.clone(), source })?;
+    let file: RegistryFile =
+        serde_yaml_ng::from_str(&text).map_err(|source| RegistryFileError::Parse { path: shown.clone(), source })?;
+    Registry::check(file).map_err(|source| RegistryFileError::Check { path: shown, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let lookup = |name: &str| match name {
+            "CARREL_LISTEN" => Some("nowhere".to_owned()),
+            "CARREL_CAPACITY" => Some("0".to_owned()),
+            "CARREL_LOG_FORMAT" => Some("xml".to_owned()),
+            "CARREL_REGISTRY" => Some("/does/not/exist.yaml".to_owned()),
+            _ => None,
+        };
+        let text = Config::read(&lookup).expect_err("many mistakes").to_string();
+        for word in ["CARREL_PROJECT", "CARREL_CONTROL_BUCKET", "nowhere", "CARREL_CAPACITY", "xml", "exist.yaml"] {
+            assert!(text.contains(word), "{word} is missing from:\n{text}");
+        }
+    }
+}

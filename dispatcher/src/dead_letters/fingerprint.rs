@@ -1,0 +1,57 @@
+//! Groups like reasons: ids, numbers, quoted names and paths are removed, what is left is the kind of failure. Pure.
+
+/// The reason with everything that varies from letter to letter replaced by a mark, at most 200 characters.
+pub fn fingerprint(reason: &str) -> String {
+    let first_line = reason.lines().next().unwrap_or_default();
+    let words: Vec<String> = unquoted(first_line).split_whitespace().map(normal).collect();
+    words.join(" ").chars().take(200).collect()
+}
+
+/// Replaces `"…"` by `"_"`; what stands between quotes is always somebody's name for something.
+fn unquoted(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split('"').enumerate() {
+        out.push_str(if index % 2 == 0 { part } else { "_" });
+    }
+    out
+}
+
+fn normal(word: &str) -> String {
+    let is_path = word.contains("://") || word.contains('/');
+    let digits = word.chars().filter(char::is_ascii_digit).count();
+    let is_hash = word.len() >= 16 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && digits > 3;
+    match (is_path, is_hash, digits) {
+        (true, _, _) => "<path>".to_owned(),
+        (_, true, _) => "<id>".to_owned(),
+        (_, _, 0) => word.to_owned(),
+        _ => collapse_digits(word),
+    }
+}
+
+fn collapse_digits(word: &str) -> String {
+    let mut out = String::new();
+    for character in word.chars() {
+        match character {
+            c if c.is_ascii_digit() => {
+                if !out.ends_with('#') {
+                    out.push('#');
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fingerprint;
+
+    #[test]
+    fn letters_that_differ_only_in_names_and_numbers_group() {
+        let a = fingerprint("read gs://acme-uploads/q3/a.csv: 17 rows of \"pos.csv\" are broken");
+        let b = fingerprint("read gs://bolt-uploads/x.csv: 4 rows of \"other file.csv\" are broken");
+        assert_eq!(a, b);
+        assert_ne!(a, fingerprint("every file was refused"));
+    }
+}

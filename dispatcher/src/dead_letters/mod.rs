@@ -1,0 +1,95 @@
+//! Dead letters: what was not reviewed, filed once under its content's hash, grouped by fingerprint.
+//!
+//! Owns how a letter is made; the ledger keeps it. Refuses to decide: the class is given by whoever met the failure.
+
+mod fingerprint;
+
+use std::collections::BTreeMap;
+
+use carrel_schemas::completion::Completion;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
+use carrel_schemas::ids::{DeadLetterId, TenantId};
+use carrel_schemas::outcome::{FailureClass, Verdict};
+use carrel_schemas::timestamp::Timestamp;
+
+pub use fingerprint::fingerprint;
+
+/// Makes a letter. Its id covers the source and, for packs, when the pack was opened (`since`): the same message or
+/// review is one letter however often it is met, the same folder going empty twice is two.
+pub fn letter(
+    tenant: Option<TenantId>,
+    class: DeadLetterClass,
+    reason: String,
+    source: DeadLetterSource,
+    since: Timestamp,
+    now: Timestamp,
+) -> DeadLetter {
+    let id = match &source {
+        DeadLetterSource::Message { attributes, data, subscription, .. } => {
+            // Not the message id: a redelivered copy under another id is the same letter.
+            let attributes = attributes.iter().filter(|(name, _)| !name.starts_with("CloudPubSubDeadLetter"));
+            let attributes: BTreeMap<_, _> = attributes.collect();
+            let text = serde_json::to_vec(&attributes).expect("a map of strings is plain JSON");
+            DeadLetterId::derive(&[b"message", topic_of(subscription).as_bytes(), &text, data.as_bytes()])
+        }
+        DeadLetterSource::Review { review, epoch, .. } => {
+            DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
+        }
+        DeadLetterSource::Pack { pack, bucket, .. } => DeadLetterId::derive(&[
+            b"pack",
+            bucket.as_str().as_bytes(),
+            pack.as_str().as_bytes(),
+            &since.unix_seconds().to_be_bytes(),
+        ]),
+    };
+    DeadLetter {
+        schema: DeadLetter::SCHEMA,
+        id,
+        tenant,
+        class,
+        fingerprint: fingerprint(&reason),
+        reason,
+        source,
+        filed_at: now,
+        state: DeadLetterState::Open,
+        unknown: BTreeMap::new(),
+    }
+}
+
+/// The subscription of a topic and that of its dead-letter topic carry the same messages.
+fn topic_of(subscription: &str) -> String {
+    subscription.replace("-dead-", "-")
+}
+
+/// The letter of a review that ended without delivery; `None` for endings that nobody has to look at.
+pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLetter> {
+    let (class, reason) = match &completion.verdict {
+        Verdict::Delivered { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => return None,
+        Verdict::Refused { reason } => (DeadLetterClass::Refused, reason.clone()),
+        Verdict::InputsChanged { changed } => {
+            let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str()).collect();
+            let reason = format!(
+                "{} sealed file(s) were replaced or deleted before delivery: {}; the pack's next revision is reviewed instead",
+                changed.len(),
+                names.join(", ")
+            );
+            (DeadLetterClass::InputsGone, reason)
+        }
+        Verdict::Failed { class, message, .. } => {
+            let class = match class {
+                FailureClass::Crashed => DeadLetterClass::Crashed,
+                FailureClass::TimedOut => DeadLetterClass::TimedOut,
+                FailureClass::OutOfMemory => DeadLetterClass::OutOfMemory,
+                FailureClass::AgentFailed => DeadLetterClass::AgentFailed,
+                FailureClass::CloudRefused => DeadLetterClass::CloudRefused,
+            };
+            (class, message.clone())
+        }
+    };
+    let source = DeadLetterSource::Review {
+        review: completion.review.clone(),
+        epoch: completion.epoch,
+        pack: completion.pack.clone(),
+    };
+    Some(letter(Some(completion.tenant.clone()), class, reason, source, completion.decided_at, now))
+}

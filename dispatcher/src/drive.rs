@@ -1,0 +1,253 @@
+//! Drives one review along the ledger's arrows until it has to wait for somebody else.
+//!
+//! Owns the meaning of every state: what is looked at, which arrow follows. A wake-up, a reply and the reconciler all
+//! call the same [`Driver::drive`], so the normal path and the recovery path are one. Any step may be repeated, by
+//! this process or another: each effect is a create-if-absent, a compare-and-swap, or harmless twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_cloud::{CallError, Jobs, Objects};
+use carrel_schemas::ids::{ReviewId, Revision, TenantId};
+use carrel_schemas::outcome::{FailureClass, Verdict};
+use carrel_schemas::registry::{Registry, Tenant};
+use carrel_schemas::timestamp::Timestamp;
+
+use crate::completion::{Announcer, OutcomeError, Outcomes};
+use crate::dead_letters;
+use crate::launch::{Launched, Launcher, Look};
+use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
+
+/// Where a review rests after it was driven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    /// It waits for a slot, not before the given instant.
+    Waiting(Timestamp),
+    /// It waits for the former revision of its pack.
+    Behind,
+    /// An attempt is authorised or runs.
+    Active,
+    /// It is finished; the next revision of its pack may go.
+    Finished(Option<ReviewId>),
+    /// The ledger does not know it.
+    Unknown,
+}
+
+/// Why a review could not be driven on; it is tried again later.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Another service did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The outcome could not be read or written.
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
+    /// The registry does not know the tenant any more.
+    #[error("review {review}: tenant {tenant} is not in the registry; add it again to finish its reviews")]
+    UnknownTenant {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        review: ReviewId,
+    },
+}
+
+/// Everything a review needs on its way.
+#[derive(Debug)]
+pub struct Driver {
+    ledger: Ledger,
+    registry: Arc<Registry>,
+    outcomes: Outcomes,
+    launcher: Launcher,
+    announcer: Announcer,
+}
+
+/// What one look at a record led to.
+enum Step {
+    /// The record moved; look again.
+    Moved(Versioned<ReviewRecord>),
+    /// Somebody else moved it; read it again.
+    Overtaken,
+    /// It waits.
+    Rest(Rest),
+}
+
+impl From<Option<Versioned<ReviewRecord>>> for Step {
+    fn from(swapped: Option<Versioned<ReviewRecord>>) -> Self {
+        swapped.map_or(Step::Overtaken, Step::Moved)
+    }
+}
+
+impl Driver {
+    /// A driver for the registry's tenants.
+    pub fn new(ledger: Ledger, objects: Objects, jobs: Jobs, registry: Arc<Registry>, announcer: Announcer) -> Self {
+        let outcomes = Outcomes::new(objects.clone());
+        let launcher = Launcher::new(ledger.clone(), objects, jobs);
+        Self { ledger, registry, outcomes, launcher, announcer }
+    }
+
+    /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
+    pub async fn drive(&self, tenant: &TenantId, review: &ReviewId, granted: bool) -> Result<Rest, DriveError> {
+        let unknown = || DriveError::UnknownTenant { tenant: tenant.clone(), review: review.clone() };
+        let tenant = self.registry.tenant(tenant).ok_or_else(unknown)?;
+        let mut granted = granted;
+        let mut held = self.ledger.review(&tenant.id, review).await?;
+        loop {
+            let Some(record) = held else {
+                if !self.revive(tenant, review).await? {
+                    return Ok(Rest::Unknown);
+                }
+                held = self.ledger.review(&tenant.id, review).await?;
+                continue;
+            };
+            match self.step(tenant, record, &mut granted).await? {
+                Step::Moved(next) => held = Some(next),
+                Step::Overtaken => held = self.ledger.review(&tenant.id, review).await?,
+                Step::Rest(rest) => return Ok(rest),
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        tenant: &Tenant,
+        held: Versioned<ReviewRecord>,
+        granted: &mut bool,
+    ) -> Result<Step, DriveError> {
+        match &held.value.state {
+            State::Queued { not_before } => {
+                let not_before = *not_before;
+                if self.is_behind(&held.value).await? {
+                    return Ok(Step::Rest(Rest::Behind));
+                }
+                if !std::mem::take(granted) {
+                    return Ok(Step::Rest(Rest::Waiting(not_before)));
+                }
+                self.launch(tenant, held).await
+            }
+            State::Launching { .. } => self.find(tenant, held).await,
+            State::Running { .. } => self.watch(tenant, held).await,
+            State::Settled { announced_at: None, .. } => self.announce(held).await,
+            State::Settled { announced_at: Some(_), .. } => self.finish(held).await,
+        }
+    }
+
+    /// A marker without a record: the process that sealed the pack died in between.
+    async fn revive(&self, tenant: &Tenant, review: &ReviewId) -> Result<bool, DriveError> {
+        let Some(open) = self.ledger.open_review_of(&tenant.id, review).await? else { return Ok(false) };
+        let Some(seal) = self.ledger.seal(&tenant.id, &open.pack, open.revision).await? else { return Ok(false) };
+        let record = ReviewRecord::open(&seal, crate::now(), None, fresh_nonce());
+        self.ledger.open_review(&seal, &record).await?;
+        Ok(true)
+    }
+
+    /// One active review per pack: a revision waits until the one before it has an outcome.
+    async fn is_behind(&self, record: &ReviewRecord) -> Result<bool, DriveError> {
+        let Some(former) = record.revision.get().checked_sub(1).and_then(Revision::new) else { return Ok(false) };
+        let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(false) };
+        let Some(held) = self.ledger.review(&record.tenant, &seal.review).await? else { return Ok(false) };
+        Ok(!matches!(held.value.state, State::Settled { .. }))
+    }
+
+    async fn launch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+        if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
+            let next = held.value.settle(completion).map_err(LedgerError::from)?;
+            return Ok(self.ledger.swap(held.generation, next).await?.into());
+        }
+        let now = crate::now();
+        self.launcher.prepare(tenant, &held.value).await?;
+        let waited = now.since(held.value.opened_at);
+        let (next, attempt) = held.value.authorise(now).map_err(LedgerError::from)?;
+        let Some(held) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
+        tracing::info!(review.id = %held.value.review, attempt = attempt.get(), queue.wait_ms = waited.as_millis(), "launching");
+        let next = match self.launcher.launch(tenant, &held.value, attempt).await {
+            Launched::Running(execution) => held.value.started(execution, crate::now()),
+            Launched::PutOff(cause) => {
+                held.value.requeue(AttemptEnd::PutOff(cause), Duration::from_secs(5), crate::now())
+            }
+            Launched::Refused(cause) => {
+                let verdict = Verdict::Failed { class: FailureClass::CloudRefused, message: cause, log_tail: None };
+                return self.decide(tenant, held, verdict).await;
+            }
+            Launched::InDoubt => return Ok(Step::Rest(Rest::Active)),
+        };
+        Ok(self.ledger.swap(held.generation, next.map_err(LedgerError::from)?).await?.into())
+    }
+
+    /// Launching and not by us: find the execution, or make sure that none of this attempt ever acts.
+    async fn find(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+        let State::Launching { attempt, .. } = held.value.state else { return Ok(Step::Overtaken) };
+        let next = match self.launcher.find(tenant, &held.value, attempt).await? {
+            Look::Running(execution) => held.value.started(execution, crate::now()),
+            Look::Revoked => {
+                let cause = "the launch was lost before it became an execution".to_owned();
+                held.value.requeue(AttemptEnd::PutOff(cause), Duration::ZERO, crate::now())
+            }
+        };
+        Ok(self.ledger.swap(held.generation, next.map_err(LedgerError::from)?).await?.into())
+    }
+
+    async fn watch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+        let State::Running { execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
+        let execution = execution.clone();
+        let mut completion = self.outcomes.read(tenant, &held.value).await?;
+        if completion.is_none() {
+            if !self.launcher.is_terminal(&execution).await? {
+                return Ok(Step::Rest(Rest::Active));
+            }
+            // It may have decided between the two looks.
+            completion = self.outcomes.read(tenant, &held.value).await?;
+        }
+        if let Some(completion) = completion {
+            let next = held.value.settle(completion).map_err(LedgerError::from)?;
+            return Ok(self.ledger.swap(held.generation, next).await?.into());
+        }
+        let spent = held.value.spent_attempts() + 1;
+        if spent >= tenant.limits.max_attempts as usize {
+            let message = format!("{spent} execution(s) ended without an outcome, the last was {execution}; see its log");
+            let verdict = Verdict::Failed { class: FailureClass::Crashed, message, log_tail: None };
+            return self.decide(tenant, held, verdict).await;
+        }
+        let cause = format!("{execution} ended without an outcome");
+        let backoff = Duration::from_secs(1 << spent.min(6));
+        tracing::warn!(review.id = %held.value.review, execution.name = %execution, "ended without an outcome, will retry");
+        let next = held.value.requeue(AttemptEnd::Lost(cause), backoff, crate::now()).map_err(LedgerError::from)?;
+        Ok(self.ledger.swap(held.generation, next).await?.into())
+    }
+
+    /// The dispatcher decides; if somebody else has decided before, theirs holds.
+    async fn decide(
+        &self,
+        tenant: &Tenant,
+        held: Versioned<ReviewRecord>,
+        verdict: Verdict,
+    ) -> Result<Step, DriveError> {
+        let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+        let next = held.value.settle(completion).map_err(LedgerError::from)?;
+        Ok(self.ledger.swap(held.generation, next).await?.into())
+    }
+
+    async fn announce(&self, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+        let State::Settled { completion, .. } = &held.value.state else { return Ok(Step::Overtaken) };
+        if let Some(letter) = dead_letters::of_completion(completion, crate::now()) {
+            self.ledger.file(&letter).await?;
+        }
+        self.announcer.announce(completion, held.value.traceparent.as_deref()).await?;
+        tracing::info!(
+            tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),
+            state = completion.verdict.state(), event.id = %completion.event, "completion announced"
+        );
+        let next = held.value.announced(crate::now()).map_err(LedgerError::from)?;
+        Ok(self.ledger.swap(held.generation, next).await?.into())
+    }
+
+    async fn finish(&self, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+        let record = &held.value;
+        self.ledger.finish_review(&record.tenant, &record.review).await?;
+        let next = self.ledger.seal(&record.tenant, &record.pack, record.revision.next()).await?;
+        Ok(Step::Rest(Rest::Finished(next.map(|seal| seal.review))))
+    }
+}

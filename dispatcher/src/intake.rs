@@ -1,0 +1,218 @@
+//! Pulls messages and makes each a durable fact, then acknowledges it. The one call site that acknowledges is here.
+//!
+//! ```text
+//! message ─► judge (validate) ─► note (open pack, seal, dead letter) ─► ack
+//!                                        └─ the cloud did not answer ─► nack: it comes again
+//! ```
+//! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more.
+
+use std::sync::Arc;
+
+use carrel_cloud::{Delivery, Subscription};
+use carrel_schemas::cloud_event::EventContext;
+use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
+use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
+use carrel_schemas::layout::UploadKind;
+use carrel_schemas::registry::{PackPolicy, Registry};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::dead_letters;
+use crate::desk::{Bell, Wake};
+use crate::ledger::{Ledger, LedgerError};
+use crate::pack::open::Opener;
+use crate::pack::seal::{SealError, Sealer};
+use crate::validate::{self, Refusal, Upload, Verdict};
+
+/// What a subscription carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    /// Cloud Storage notifications.
+    Uploads,
+    /// Requests of the platform.
+    ReviewRequests,
+    /// Wake-ups of workers.
+    Outcomes,
+}
+
+/// Turns messages into facts.
+#[derive(Debug)]
+pub struct Intake {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The tenants.
+    pub registry: Arc<Registry>,
+    /// Opens packs.
+    pub opener: Arc<Opener>,
+    /// Seals packs of one, and requests.
+    pub sealer: Sealer,
+    /// Where it rings.
+    pub bell: Bell,
+}
+
+/// A message that could not be made a fact yet.
+#[derive(Debug, thiserror::Error)]
+enum NoteError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+impl Intake {
+    /// Pulls one subscription until `stop`, then lets the messages in hand end.
+    pub async fn run(self: Arc<Self>, subscription: Subscription, carries: Carries, stop: CancellationToken) {
+        let mut messages = subscription.open();
+        let mut hands = JoinSet::new();
+        loop {
+            let next = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(done) = hands.join_next() => {
+                    log_lost(done);
+                    continue;
+                }
+                next = messages.next() => next,
+            };
+            match next {
+                Some(Ok(delivery)) => {
+                    let intake = self.clone();
+                    let name = subscription.name().to_owned();
+                    let span = tracing::info_span!("message", message.id = %delivery.message_id, subscription = %name);
+                    if let Some(parent) = delivery.attributes.get(carrel_telemetry::ATTRIBUTE) {
+                        carrel_telemetry::set_parent(&span, parent);
+                    }
+                    hands.spawn(async move { intake.handle(&name, carries, delivery).await }.instrument(span));
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(error = crate::chain(&error), "pull failed, opening another stream");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                    }
+                    messages = subscription.open();
+                }
+                None => messages = subscription.open(),
+            }
+        }
+        while let Some(done) = hands.join_next().await {
+            log_lost(done);
+        }
+    }
+
+    async fn handle(&self, subscription: &str, carries: Carries, delivery: Delivery) {
+        let noted = match carries {
+            Carries::Uploads => self.upload(subscription, &delivery).await,
+            Carries::ReviewRequests => self.request(subscription, &delivery).await,
+            Carries::Outcomes => {
+                self.outcome(&delivery).await;
+                Ok(())
+            }
+        };
+        match noted {
+            Ok(()) => delivery.receipt.ack(),
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "message is given back");
+                delivery.receipt.nack();
+            }
+        }
+    }
+
+    async fn upload(&self, subscription: &str, delivery: &Delivery) -> Result<(), NoteError> {
+        match validate::upload(&self.registry, &delivery.attributes, &delivery.data) {
+            Verdict::Discard(why) => tracing::debug!(why, "discarded"),
+            Verdict::Refused(refusal) => self.file(subscription, delivery, refusal).await?,
+            Verdict::Accepted(upload) if upload.tenant.policy == PackPolicy::Each => {
+                self.single(subscription, delivery, upload).await?;
+            }
+            Verdict::Accepted(upload) => {
+                let traceparent = carrel_telemetry::inject();
+                let open = self.opener.open(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
+                if matches!(upload.kind, UploadKind::Marker | UploadKind::Manifest) {
+                    self.bell.ring(Wake::Pack(open)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn single(&self, subscription: &str, delivery: &Delivery, upload: Upload) -> Result<(), NoteError> {
+        let traceparent = carrel_telemetry::inject();
+        let sealed = self.sealer.seal_single(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
+        match sealed {
+            Some(review) => self.bell.ring(Wake::Review(upload.tenant.id, review)).await,
+            None => {
+                let refusal = Refusal {
+                    class: DeadLetterClass::InputsGone,
+                    tenant: Some(upload.tenant.id),
+                    reason: format!("{} was deleted before it could be sealed; upload it again", upload.object),
+                };
+                self.file(subscription, delivery, refusal).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&self, subscription: &str, delivery: &Delivery) -> Result<(), NoteError> {
+        let (tenant, request) = match validate::request(&self.registry, &delivery.attributes, &delivery.data) {
+            Verdict::Discard(why) => {
+                tracing::debug!(why, "discarded");
+                return Ok(());
+            }
+            Verdict::Refused(refusal) => return self.file(subscription, delivery, refusal).await,
+            Verdict::Accepted(accepted) => accepted,
+        };
+        let key = &request.idempotency_key;
+        let traceparent = carrel_telemetry::inject();
+        match self.sealer.seal_request(&tenant, &request.pack, key, traceparent, crate::now()).await? {
+            Some(seal) => self.bell.ring(Wake::Review(tenant.id, seal.review)).await,
+            None => {
+                let refusal = Refusal {
+                    class: DeadLetterClass::EmptyPack,
+                    reason: format!("review request: tenant {} has no file in pack {:?}", tenant.id, request.pack),
+                    tenant: Some(tenant.id),
+                };
+                self.file(subscription, delivery, refusal).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A wake-up and nothing more: it is not believed, and one that makes no sense is forgotten, since the reconciler
+    /// finds every outcome that nobody announced.
+    async fn outcome(&self, delivery: &Delivery) {
+        if let Err(error) = EventContext::parse(&delivery.attributes, OUTCOME_WRITTEN) {
+            tracing::warn!(%error, "wake-up ignored");
+            return;
+        }
+        match serde_json::from_slice::<OutcomeWritten>(&delivery.data) {
+            Ok(hint) => match self.registry.by_outputs_bucket(&hint.outputs_bucket) {
+                Some(tenant) => self.bell.ring(Wake::Review(tenant.id.clone(), hint.review)).await,
+                None => tracing::warn!(bucket.name = %hint.outputs_bucket, "wake-up of nobody's bucket ignored"),
+            },
+            Err(error) => tracing::warn!(%error, "wake-up ignored"),
+        }
+    }
+
+    async fn file(&self, subscription: &str, delivery: &Delivery, refusal: Refusal) -> Result<(), NoteError> {
+        let source = DeadLetterSource::Message {
+            subscription: subscription.to_owned(),
+            message_id: delivery.message_id.clone(),
+            attributes: delivery.attributes.clone(),
+            data: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &delivery.data),
+        };
+        let now = crate::now();
+        let letter = dead_letters::letter(refusal.tenant, refusal.class, refusal.reason, source, now, now);
+        if self.ledger.file(&letter).await? {
+            tracing::warn!(dead_letter.id = %letter.id, class = ?letter.class, reason = letter.reason, "dead letter filed");
+        }
+        Ok(())
+    }
+}
+
+fn log_lost(done: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = done {
+        // Its receipt was dropped with it, so Pub/Sub delivers the message again.
+        tracing::error!(%error, "a message handler was lost");
+    }
+}

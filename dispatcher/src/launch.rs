@@ -1,0 +1,154 @@
+//! Launches an attempt as an execution of the tenant's own job, and finds it again after a lost reply.
+//!
+//! Cloud Run's launch is not idempotent: a lost reply may be a running execution. So the ledger says Launching before
+//! the call, the arguments carry review, epoch and attempt, and nothing launches again before the attempt's execution
+//! is found or its claim is revoked, after which no execution of it can ever act.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects};
+use carrel_schemas::claim::{Claim, ClaimHolder};
+use carrel_schemas::ids::{Attempt, ExecutionName};
+use carrel_schemas::layout;
+use carrel_schemas::registry::Tenant;
+
+use crate::ledger::{Ledger, LedgerError, ReviewRecord, fresh_nonce};
+
+/// A launch that has no answer by then is in doubt.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const MAX_CLAIM_BYTES: u64 = 16 << 10;
+
+/// Starts and finds executions.
+#[derive(Debug)]
+pub struct Launcher {
+    ledger: Ledger,
+    objects: Objects,
+    jobs: Jobs,
+}
+
+/// What a launch came to.
+#[derive(Debug)]
+pub enum Launched {
+    /// It runs.
+    Running(ExecutionName),
+    /// The cloud said not now, in words.
+    PutOff(String),
+    /// The cloud said no, in words.
+    Refused(String),
+    /// Nobody knows.
+    InDoubt,
+}
+
+/// What looking for a lost attempt came to.
+#[derive(Debug)]
+pub enum Look {
+    /// This is its execution.
+    Running(ExecutionName),
+    /// It has none that could ever act.
+    Revoked,
+}
+
+impl Launcher {
+    /// A launcher with the dispatcher's identity.
+    pub fn new(ledger: Ledger, objects: Objects, jobs: Jobs) -> Self {
+        Self { ledger, objects, jobs }
+    }
+
+    /// Puts the worker's copy of the seal into the tenant's outputs bucket. The worker holds it against the review id.
+    pub async fn prepare(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<(), LedgerError> {
+        let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, record.revision).await? else { return Ok(()) };
+        let body = Bytes::from(serde_json::to_vec(&seal).expect("a seal is plain JSON"));
+        let name = layout::seal(&record.review);
+        self.objects.create(tenant.outputs_bucket.as_str(), name.as_str(), body, "application/json").await?;
+        Ok(())
+    }
+
+    /// Starts one execution for an attempt that the ledger has authorised.
+    pub async fn launch(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Launched {
+        let mut env = Vec::new();
+        if let Some(traceparent) = carrel_telemetry::inject().or_else(|| record.traceparent.clone()) {
+            env.push(("CARREL_TRACEPARENT".to_owned(), traceparent));
+        }
+        let launch = Launch { args: args(record, attempt), env };
+        let answer = tokio::time::timeout(ANSWER_WITHIN, self.jobs.run(tenant.job.as_str(), launch)).await;
+        let error = match answer {
+            Ok(Ok(name)) => match ExecutionName::parse(name) {
+                Ok(name) => return Launched::Running(name),
+                Err(error) => {
+                    tracing::warn!(%error, "the launch answered with a name that is none");
+                    return Launched::InDoubt;
+                }
+            },
+            Ok(Err(error)) => error,
+            Err(_) => return Launched::InDoubt,
+        };
+        match error {
+            LaunchError::Throttled(call) => Launched::PutOff(describe(&call)),
+            LaunchError::Refused(call) => Launched::Refused(format!(
+                "{}; check that the job exists and that the dispatcher may run it with overrides",
+                describe(&call)
+            )),
+            LaunchError::InDoubt(call) => {
+                tracing::warn!(review.id = %record.review, error = describe(&call), "launch in doubt");
+                Launched::InDoubt
+            }
+        }
+    }
+
+    /// Finds the execution of an attempt whose launch was not answered, or revokes the attempt.
+    pub async fn find(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
+        let wanted = args(record, attempt);
+        for execution in self.jobs.executions(tenant.job.as_str()).await? {
+            if execution.args == wanted {
+                if let Ok(name) = ExecutionName::parse(execution.name) {
+                    return Ok(Look::Running(name));
+                }
+            }
+        }
+        self.revoke(tenant, record, attempt).await
+    }
+
+    /// True if the execution runs no more and never will.
+    pub async fn is_terminal(&self, execution: &ExecutionName) -> Result<bool, CallError> {
+        Ok(self.jobs.execution(execution.as_str()).await?.is_none_or(|execution| execution.terminal))
+    }
+
+    async fn revoke(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
+        let bucket = tenant.outputs_bucket.as_str();
+        let name = layout::claim(&record.review, record.epoch, attempt);
+        let claim = Claim {
+            schema: Claim::SCHEMA,
+            review: record.review.clone(),
+            epoch: record.epoch,
+            attempt,
+            holder: ClaimHolder::Revoked,
+            nonce: fresh_nonce(),
+            claimed_at: crate::now(),
+        };
+        let body = Bytes::from(serde_json::to_vec(&claim).expect("a claim is plain JSON"));
+        match self.objects.create(bucket, name.as_str(), body, "application/json").await? {
+            Created::New(_) => Ok(Look::Revoked),
+            Created::Exists => {
+                let held = self.objects.get(bucket, name.as_str(), MAX_CLAIM_BYTES).await?;
+                let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
+                Ok(match held.map(|claim| claim.holder) {
+                    // The claim lies where the tenant's worker writes: believe an execution only of the tenant's job.
+                    Some(ClaimHolder::Execution { execution }) if execution.job() == tenant.job => {
+                        Look::Running(execution)
+                    }
+                    _ => Look::Revoked,
+                })
+            }
+        }
+    }
+}
+
+fn args(record: &ReviewRecord, attempt: Attempt) -> Vec<String> {
+    let arg = |name: &str, value: &dyn std::fmt::Display| [name.to_owned(), value.to_string()];
+    [arg("--review", &record.review), arg("--epoch", &record.epoch), arg("--attempt", &attempt)].concat()
+}
+
+fn describe(error: &CallError) -> String {
+    format!("{error}: {}", error.source)
+}

@@ -1,0 +1,365 @@
+//! The ledger: the only writer of review state, in the control bucket.
+//!
+//! Owns the records, seals, open markers and dead letters, and the rule for lost replies: after a failed precondition
+//! it reads the object and compares what it meant to write. Refuses decisions: which arrow to take is the caller's.
+
+mod names;
+mod record;
+
+use bytes::Bytes;
+use carrel_cloud::{CallError, Created, Objects, Swapped};
+use carrel_schemas::dead_letter::DeadLetter;
+use carrel_schemas::ids::{BucketName, DeadLetterId, IdempotencyKey, Nonce, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::seal::Seal;
+use carrel_schemas::timestamp::Timestamp;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub use names::LEADER;
+pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
+
+const JSON: &str = "application/json";
+/// No control object is larger: a seal of the most files a pack may have stays far below.
+const MAX_BYTES: u64 = 16 << 20;
+/// Objects read at once where many are.
+const READS: usize = 32;
+
+/// A value and the generation it was read at.
+#[derive(Debug, Clone)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: T,
+    /// The generation a swap must name.
+    pub generation: i64,
+}
+
+/// "This pack has uploads that no seal holds yet."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenPack {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub pack: PackId,
+    /// The revision its next seal will have.
+    pub revision: Revision,
+    /// The tenant's uploads bucket.
+    pub bucket: BucketName,
+    /// When the first upload was heard of.
+    pub opened_at: Timestamp,
+    /// W3C trace context of the message that opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Names the seal of a review that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenReview {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub review: ReviewId,
+    /// Its pack.
+    pub pack: PackId,
+    /// The revision of the pack's seal.
+    pub revision: Revision,
+}
+
+/// Where the cold sweep of one uploads bucket stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepCursor {
+    /// The listing's next page; empty at the start of a cycle.
+    pub page_token: String,
+    /// When the last whole cycle ended.
+    pub cycle_ended: Option<Timestamp>,
+}
+
+/// Why the ledger could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The control bucket did not answer.
+    #[error("ledger")]
+    Call(#[from] CallError),
+    /// An object is not what its name promises.
+    #[error("read ledger object {name}: {source}; move it aside and let the reconciler rebuild it")]
+    Corrupt {
+        /// Its name in the control bucket.
+        name: String,
+        /// What did not fit.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An arrow that does not start here.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+}
+
+/// The control bucket.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    objects: Objects,
+    bucket: String,
+}
+
+impl Ledger {
+    /// The ledger in `bucket`.
+    pub fn new(objects: Objects, bucket: &BucketName) -> Self {
+        Self { objects, bucket: bucket.to_string() }
+    }
+
+    // --- packs
+
+    /// Notes that a pack has unsealed uploads; false if that was noted before.
+    pub async fn open_pack(&self, open: &OpenPack) -> Result<bool, LedgerError> {
+        let name = names::open_pack(&open.tenant, &open.pack, open.revision);
+        Ok(matches!(self.objects.create(&self.bucket, &name, encode(open), JSON).await?, Created::New(_)))
+    }
+
+    /// The open revision of one pack, if it has one.
+    pub async fn find_open_pack(&self, tenant: &TenantId, pack: &PackId) -> Result<Option<OpenPack>, LedgerError> {
+        let found = self.objects.list(&self.bucket, &names::open_pack_prefix(tenant, pack)).await?;
+        match found.last() {
+            Some(meta) => Ok(self.read(&meta.name).await?.map(|open| open.value)),
+            None => Ok(None),
+        }
+    }
+
+    /// Every pack with unsealed uploads.
+    pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
+        self.read_all(names::OPEN_PACKS).await
+    }
+
+    /// The pack's uploads are sealed, or it came to nothing.
+    pub async fn close_pack(&self, open: &OpenPack) -> Result<(), LedgerError> {
+        let name = names::open_pack(&open.tenant, &open.pack, open.revision);
+        self.objects.delete(&self.bucket, &name, None).await?;
+        Ok(())
+    }
+
+    /// The seal of one revision.
+    pub async fn seal(
+        &self,
+        tenant: &TenantId,
+        pack: &PackId,
+        revision: Revision,
+    ) -> Result<Option<Seal>, LedgerError> {
+        Ok(self.read(&names::seal(tenant, pack, revision)).await?.map(|seal| seal.value))
+    }
+
+    /// True if that revision is sealed, without reading the seal.
+    pub async fn is_sealed(&self, tenant: &TenantId, pack: &PackId, revision: Revision) -> Result<bool, LedgerError> {
+        Ok(self.seal(tenant, pack, revision).await?.is_some())
+    }
+
+    /// The highest sealed revision of a pack.
+    pub async fn last_seal(&self, tenant: &TenantId, pack: &PackId) -> Result<Option<Seal>, LedgerError> {
+        let found = self.objects.list(&self.bucket, &names::seal_prefix(tenant, pack)).await?;
+        match found.last() {
+            Some(meta) => Ok(self.read(&meta.name).await?.map(|seal| seal.value)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a seal if its revision has none, and returns the one that holds.
+    pub async fn write_seal(&self, seal: Seal) -> Result<Seal, LedgerError> {
+        let name = names::seal(&seal.tenant, &seal.pack, seal.revision);
+        match self.objects.create(&self.bucket, &name, encode(&seal), JSON).await? {
+            Created::New(_) => Ok(seal),
+            Created::Exists => Ok(self.read(&name).await?.map_or(seal, |held| held.value)),
+        }
+    }
+
+    // --- reviews
+
+    /// Opens the review of a seal unless it was opened before. The marker comes first: a marker without a record is
+    /// a wish that the reconciler fulfils, a record without a marker would be forgotten.
+    pub async fn open_review(&self, seal: &Seal, record: &ReviewRecord) -> Result<bool, LedgerError> {
+        if self.review(&seal.tenant, &seal.review).await?.is_some() {
+            return Ok(false);
+        }
+        let open = OpenReview {
+            tenant: seal.tenant.clone(),
+            review: seal.review.clone(),
+            pack: seal.pack.clone(),
+            revision: seal.revision,
+        };
+        let marker = names::open_review(&open.tenant, &open.review);
+        self.objects.create(&self.bucket, &marker, encode(&open), JSON).await?;
+        let name = names::record(&record.tenant, &record.review);
+        match self.objects.create(&self.bucket, &name, encode(record), JSON).await? {
+            Created::New(_) => Ok(true),
+            Created::Exists => {
+                let held: Option<Versioned<ReviewRecord>> = self.read(&name).await?;
+                Ok(held.is_some_and(|held| held.value.writer == record.writer))
+            }
+        }
+    }
+
+    /// Every review that is not finished.
+    pub async fn open_reviews(&self) -> Result<Vec<OpenReview>, LedgerError> {
+        self.read_all(names::OPEN_REVIEWS).await
+    }
+
+    /// The names alone of every review that is not finished: one listing, no reads.
+    pub async fn open_review_ids(&self) -> Result<Vec<(TenantId, ReviewId)>, LedgerError> {
+        let found = self.objects.list(&self.bucket, names::OPEN_REVIEWS).await?;
+        let parse = |name: &str| {
+            let (tenant, _) = name.strip_prefix(names::OPEN_REVIEWS)?.split_once('/')?;
+            Some((TenantId::parse(tenant).ok()?, ReviewId::parse(names::stem(name)).ok()?))
+        };
+        Ok(found.iter().filter_map(|meta| parse(&meta.name)).collect())
+    }
+
+    /// What an unfinished review was opened for.
+    pub async fn open_review_of(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+    ) -> Result<Option<OpenReview>, LedgerError> {
+        Ok(self.read(&names::open_review(tenant, review)).await?.map(|open| open.value))
+    }
+
+    /// The review is finished: nobody looks at it again unasked.
+    pub async fn finish_review(&self, tenant: &TenantId, review: &ReviewId) -> Result<(), LedgerError> {
+        self.objects.delete(&self.bucket, &names::open_review(tenant, review), None).await?;
+        Ok(())
+    }
+
+    /// One review's record.
+    pub async fn review(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+    ) -> Result<Option<Versioned<ReviewRecord>>, LedgerError> {
+        self.read(&names::record(tenant, review)).await
+    }
+
+    /// Every record of a tenant, newest first.
+    pub async fn reviews(&self, tenant: &TenantId) -> Result<Vec<ReviewRecord>, LedgerError> {
+        let mut records: Vec<ReviewRecord> = self.read_all(&names::record_prefix(tenant)).await?;
+        records.sort_by(|a, b| b.opened_at.cmp(&a.opened_at).then_with(|| a.review.cmp(&b.review)));
+        Ok(records)
+    }
+
+    /// Writes `next` if the record is still the one read; `None` if somebody else moved it.
+    pub async fn swap(
+        &self,
+        generation: i64,
+        mut next: ReviewRecord,
+    ) -> Result<Option<Versioned<ReviewRecord>>, LedgerError> {
+        next.writer = fresh_nonce();
+        let name = names::record(&next.tenant, &next.review);
+        match self.objects.swap(&self.bucket, &name, generation, encode(&next), JSON).await? {
+            Swapped::Done(generation) => Ok(Some(Versioned { value: next, generation })),
+            Swapped::Mismatch => {
+                let held: Option<Versioned<ReviewRecord>> = self.read(&name).await?;
+                Ok(held.filter(|held| held.value.writer == next.writer))
+            }
+        }
+    }
+
+    /// The seal that a request's idempotency key stands for: the one remembered, or `draft` if none was.
+    pub async fn remember_request(&self, key: &IdempotencyKey, draft: Seal) -> Result<Seal, LedgerError> {
+        let name = names::request(&draft.tenant, key);
+        match self.create(&name, &draft).await? {
+            Some(_) => Ok(draft),
+            None => Ok(self.read(&name).await?.map_or(draft, |held| held.value)),
+        }
+    }
+
+    /// The seal that a request's idempotency key stands for, if the key was used.
+    pub async fn request(&self, tenant: &TenantId, key: &IdempotencyKey) -> Result<Option<Seal>, LedgerError> {
+        Ok(self.read(&names::request(tenant, key)).await?.map(|held| held.value))
+    }
+
+    // --- dead letters
+
+    /// Files a letter; false if the same letter was filed before.
+    pub async fn file(&self, letter: &DeadLetter) -> Result<bool, LedgerError> {
+        let name = names::dead_letter(letter.tenant.as_ref(), &letter.id);
+        Ok(matches!(self.objects.create(&self.bucket, &name, encode(letter), JSON).await?, Created::New(_)))
+    }
+
+    /// The letters of one tenant, or of nobody; newest first.
+    pub async fn dead_letters(&self, tenant: Option<&TenantId>) -> Result<Vec<DeadLetter>, LedgerError> {
+        let mut letters: Vec<DeadLetter> = self.read_all(&names::dead_letter_prefix(tenant)).await?;
+        letters.sort_by(|a, b| b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id)));
+        Ok(letters)
+    }
+
+    /// One letter.
+    pub async fn dead_letter(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &DeadLetterId,
+    ) -> Result<Option<DeadLetter>, LedgerError> {
+        Ok(self.read(&names::dead_letter(tenant, id)).await?.map(|letter| letter.value))
+    }
+
+    // --- the rest
+
+    /// Where the cold sweep of a tenant stands.
+    pub async fn sweep_cursor(&self, tenant: &TenantId) -> Result<SweepCursor, LedgerError> {
+        Ok(self.read(&names::sweep(tenant)).await?.map(|cursor| cursor.value).unwrap_or_default())
+    }
+
+    /// Notes where the cold sweep stands; a lost note only sweeps a page twice.
+    pub async fn keep_sweep_cursor(&self, tenant: &TenantId, cursor: &SweepCursor) -> Result<(), LedgerError> {
+        self.objects.put(&self.bucket, &names::sweep(tenant), encode(cursor), JSON).await?;
+        Ok(())
+    }
+
+    /// Reads any control object.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Versioned<T>>, LedgerError> {
+        let Some(body) = self.objects.get(&self.bucket, name, MAX_BYTES).await? else { return Ok(None) };
+        let value = serde_json::from_slice(&body.bytes)
+            .map_err(|source| LedgerError::Corrupt { name: name.to_owned(), source })?;
+        Ok(Some(Versioned { value, generation: body.generation }))
+    }
+
+    /// Creates any control object; `None` if it exists.
+    pub(crate) async fn create<T: Serialize>(&self, name: &str, value: &T) -> Result<Option<i64>, LedgerError> {
+        match self.objects.create(&self.bucket, name, encode(value), JSON).await? {
+            Created::New(generation) => Ok(Some(generation)),
+            Created::Exists => Ok(None),
+        }
+    }
+
+    /// Swaps any control object; `None` on a mismatch.
+    pub(crate) async fn replace<T: Serialize>(
+        &self,
+        name: &str,
+        generation: i64,
+        value: &T,
+    ) -> Result<Option<i64>, LedgerError> {
+        match self.objects.swap(&self.bucket, name, generation, encode(value), JSON).await? {
+            Swapped::Done(generation) => Ok(Some(generation)),
+            Swapped::Mismatch => Ok(None),
+        }
+    }
+
+    async fn read_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, LedgerError> {
+        let found = self.objects.list(&self.bucket, prefix).await?;
+        let reads = found.into_iter().map(|meta| async move {
+            match self.read::<T>(&meta.name).await {
+                // One broken object must not hide its neighbours.
+                Err(error @ LedgerError::Corrupt { .. }) => {
+                    tracing::error!(%error, "skipped");
+                    Ok(None)
+                }
+                read => read,
+            }
+        });
+        let read: Vec<_> = futures::stream::iter(reads).buffered(READS).try_collect().await?;
+        Ok(read.into_iter().flatten().map(|held| held.value).collect())
+    }
+}
+
+/// 128 random bits.
+pub(crate) fn fresh_nonce() -> Nonce {
+    Nonce::from_bits(rand::random())
+}
+
+fn encode<T: Serialize>(value: &T) -> Bytes {
+    Bytes::from(serde_json::to_vec(value).expect("ledger types are plain JSON"))
+}

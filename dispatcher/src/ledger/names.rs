@@ -1,0 +1,77 @@
+//! The control bucket's layout. Nobody but the dispatcher reads or writes it.
+//!
+//! ```text
+//! open/packs/<tenant>/<pack key>/<revision>.json     a pack that has uploads and no seal for them yet
+//! open/reviews/<tenant>/<review>.json                a review whose completion is not announced; names its seal
+//! tenants/<tenant>/seals/<pack key>/<revision>.json  write-once
+//! tenants/<tenant>/reviews/<review>.json             the record, compare-and-swap, one name for life
+//! tenants/<tenant>/dead-letters/<id>.json            `_unknown` where the sender is nobody's
+//! tenants/<tenant>/requests/<key>.json               the seal an idempotency key stands for
+//! tenants/<tenant>/sweep.json                        where the cold sweep of the uploads bucket stands
+//! leader.json                                        who schedules and reconciles
+//! ```
+
+use carrel_schemas::ids::{DeadLetterId, IdempotencyKey, PackId, ReviewId, Revision, TenantId};
+
+/// Prefix of open packs.
+pub const OPEN_PACKS: &str = "open/packs/";
+/// Prefix of open reviews.
+pub const OPEN_REVIEWS: &str = "open/reviews/";
+/// The leadership object.
+pub const LEADER: &str = "leader.json";
+
+/// Revisions are zero-padded, so that names sort as numbers do.
+fn revision_name(revision: Revision) -> String {
+    format!("{:010}.json", revision.get())
+}
+
+pub(super) fn open_pack(tenant: &TenantId, pack: &PackId, revision: Revision) -> String {
+    format!("{OPEN_PACKS}{tenant}/{}/{}", pack.key(), revision_name(revision))
+}
+
+pub(super) fn open_pack_prefix(tenant: &TenantId, pack: &PackId) -> String {
+    format!("{OPEN_PACKS}{tenant}/{}/", pack.key())
+}
+
+pub(super) fn open_review(tenant: &TenantId, review: &ReviewId) -> String {
+    format!("{OPEN_REVIEWS}{tenant}/{review}.json")
+}
+
+pub(super) fn seal(tenant: &TenantId, pack: &PackId, revision: Revision) -> String {
+    format!("{}{}", seal_prefix(tenant, pack), revision_name(revision))
+}
+
+pub(super) fn seal_prefix(tenant: &TenantId, pack: &PackId) -> String {
+    format!("tenants/{tenant}/seals/{}/", pack.key())
+}
+
+pub(super) fn record(tenant: &TenantId, review: &ReviewId) -> String {
+    format!("{}{review}.json", record_prefix(tenant))
+}
+
+pub(super) fn record_prefix(tenant: &TenantId) -> String {
+    format!("tenants/{tenant}/reviews/")
+}
+
+pub(super) fn dead_letter(tenant: Option<&TenantId>, id: &DeadLetterId) -> String {
+    format!("{}{id}.json", dead_letter_prefix(tenant))
+}
+
+pub(super) fn dead_letter_prefix(tenant: Option<&TenantId>) -> String {
+    format!("tenants/{}/dead-letters/", tenant.map_or("_unknown", TenantId::as_str))
+}
+
+pub(super) fn request(tenant: &TenantId, key: &IdempotencyKey) -> String {
+    // A key may hold slashes; folded to one path segment it stays distinct, since keys hold no `%`.
+    format!("tenants/{tenant}/requests/{}.json", key.as_str().replace('/', "%2F"))
+}
+
+pub(super) fn sweep(tenant: &TenantId) -> String {
+    format!("tenants/{tenant}/sweep.json")
+}
+
+/// The last part of a name without `.json`.
+pub(super) fn stem(name: &str) -> &str {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    last.strip_suffix(".json").unwrap_or(last)
+}

@@ -1,0 +1,116 @@
+//! Each arrow of the record, taken once, taken twice, and taken from the wrong state.
+
+use carrel_schemas::completion::Completion;
+use carrel_schemas::ids::{BucketName, Generation, ObjectName};
+use carrel_schemas::outcome::{DecidedBy, Outcome, Verdict};
+use carrel_schemas::seal::{Member, review_id};
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_unix_seconds(seconds).expect("in range")
+}
+
+fn record() -> ReviewRecord {
+    let (tenant, pack) = (TenantId::parse("acme").expect("id"), PackId::parse("q3").expect("id"));
+    let member = Member {
+        name: ObjectName::parse("q3/a.csv").expect("name"),
+        generation: Generation::new(7),
+        size: 1,
+        crc32c: 0,
+        content_type: None,
+    };
+    let seal = Seal {
+        schema: Seal::SCHEMA,
+        review: review_id(&tenant, &pack, std::slice::from_ref(&member), None),
+        tenant,
+        pack,
+        revision: Revision::FIRST,
+        bucket: BucketName::parse("acme-uploads").expect("name"),
+        members: vec![member],
+        manifest: None,
+        marker: None,
+        closed_by: ClosedBy::Marker,
+        sealed_at: at(0),
+        idempotency_key: None,
+    };
+    ReviewRecord::open(&seal, at(0), None, Nonce::from_bits(1))
+}
+
+fn execution() -> ExecutionName {
+    ExecutionName::parse("projects/p/locations/l/jobs/j/executions/e").expect("name")
+}
+
+fn completion(record: &ReviewRecord) -> Completion {
+    let outcome = Outcome {
+        schema: Outcome::SCHEMA,
+        review: record.review.clone(),
+        tenant: record.tenant.clone(),
+        pack: record.pack.clone(),
+        revision: record.revision,
+        epoch: record.epoch,
+        decided_by: DecidedBy::Dispatcher,
+        nonce: Nonce::from_bits(2),
+        decided_at: at(9),
+        verdict: Verdict::Cancelled { reason: "test".into() },
+        inputs: vec![],
+        room: None,
+        usage: None,
+    };
+    Completion::of(&outcome, BucketName::parse("acme-outputs").expect("name"))
+}
+
+#[test]
+fn the_straight_way_takes_every_arrow_once() {
+    let queued = record();
+    let (launching, attempt) = queued.authorise(at(1)).expect("from queued");
+    assert_eq!(attempt, Attempt::FIRST);
+    let running = launching.started(execution(), at(2)).expect("from launching");
+    let completion = completion(&running);
+    let settled = running.settle(completion).expect("from running");
+    let announced = settled.announced(at(3)).expect("from settled");
+    assert_eq!(announced.state.word(), "cancelled");
+}
+
+#[test]
+fn no_arrow_can_be_taken_twice() {
+    let (launching, _) = record().authorise(at(1)).expect("from queued");
+    assert!(launching.clone().authorise(at(1)).is_err());
+    let running = launching.started(execution(), at(2)).expect("from launching");
+    assert!(running.clone().started(execution(), at(2)).is_err());
+    let completion = completion(&running);
+    let settled = running.settle(completion.clone()).expect("from running");
+    assert!(settled.clone().settle(completion).is_err());
+    assert!(settled.clone().requeue(AttemptEnd::Lost("late".into()), Duration::ZERO, at(3)).is_err());
+    let announced = settled.announced(at(3)).expect("from settled");
+    assert!(announced.announced(at(4)).is_err());
+}
+
+#[test]
+fn a_requeued_review_waits_its_backoff_and_never_reuses_an_attempt() {
+    let (launching, first) = record().authorise(at(1)).expect("from queued");
+    let queued = launching.requeue(AttemptEnd::Lost("crashed".into()), Duration::from_secs(5), at(10)).expect("from launching");
+    assert_eq!(queued.state, State::Queued { not_before: at(15) });
+    assert_eq!(queued.ended.len(), 1);
+    let (_, second) = queued.authorise(at(15)).expect("from queued");
+    assert_eq!(second, first.next());
+}
+
+#[test]
+fn an_outcome_settles_a_review_from_any_unsettled_state() {
+    let queued = record();
+    let (launching, _) = queued.clone().authorise(at(1)).expect("from queued");
+    for state in [queued, launching] {
+        let completion = completion(&state);
+        assert!(state.settle(completion).is_ok());
+    }
+}
+
+#[test]
+fn fields_of_a_newer_schema_survive_a_rewrite() {
+    let mut json = serde_json::to_value(record()).expect("plain JSON");
+    json["invented_later"] = serde_json::json!({ "kept": true });
+    let read: ReviewRecord = serde_json::from_value(json).expect("unknown fields are kept");
+    let (next, _) = read.authorise(at(1)).expect("from queued");
+    assert_eq!(serde_json::to_value(next).expect("plain JSON")["invented_later"]["kept"], true);
+}

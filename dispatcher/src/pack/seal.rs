@@ -1,0 +1,250 @@
+//! Seals packs: list, create the seal if absent, list again; a difference opens the next revision.
+//!
+//! Owns the way from an open pack to an open review. Every step may be repeated: a seal is write-once, a review is
+//! opened once per id, and the open marker goes last.
+
+use std::sync::Arc;
+
+use carrel_cloud::{CallError, Objects};
+use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
+use carrel_schemas::ids::{IdempotencyKey, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::layout;
+use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
+use carrel_schemas::seal::{ClosedBy, Seal, review_id};
+use carrel_schemas::timestamp::Timestamp;
+
+use super::policy::{Contents, Decision, decide};
+use crate::dead_letters;
+use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, fresh_nonce};
+
+/// Seals packs and opens their reviews.
+#[derive(Debug, Clone)]
+pub struct Sealer {
+    ledger: Ledger,
+    objects: Objects,
+    registry: Arc<Registry>,
+}
+
+/// What became of an open pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Considered {
+    /// Not yet: look again then, or when an upload arrives.
+    Wait(Timestamp),
+    /// Sealed, and its review opened.
+    Sealed {
+        /// Its tenant.
+        tenant: TenantId,
+        /// The review.
+        review: ReviewId,
+    },
+    /// The same files as the former revision, or no files at all: nothing to review.
+    Nothing,
+}
+
+/// Why a pack could not be considered.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The uploads bucket did not answer.
+    #[error("seal pack {pack:?} of tenant {tenant}")]
+    List {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        pack: PackId,
+        /// The call that failed.
+        #[source]
+        source: CallError,
+    },
+    /// The registry does not know the tenant any more.
+    #[error("pack {pack:?}: tenant {tenant} is not in the registry; add it again or delete its open packs")]
+    UnknownTenant {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        pack: PackId,
+    },
+}
+
+impl Sealer {
+    /// A sealer for the registry's tenants.
+    pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>) -> Self {
+        Self { ledger, objects, registry }
+    }
+
+    /// Looks at an open pack and seals it if its policy says so.
+    pub async fn consider(&self, open: &OpenPack, now: Timestamp) -> Result<Considered, SealError> {
+        let unknown = || SealError::UnknownTenant { tenant: open.tenant.clone(), pack: open.pack.clone() };
+        let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
+        let former = self.ledger.last_seal(&open.tenant, &open.pack).await?;
+        if let Some(seal) = former.clone().filter(|seal| seal.revision >= open.revision) {
+            // Sealed before, by us or another replica; what was left undone is done now.
+            return self.finish(open, seal, now).await;
+        }
+        let contents = self.list(tenant, &open.pack).await?;
+        let spent = former.as_ref().and_then(|seal| seal.marker);
+        let closed_by = match decide(tenant.policy, open.opened_at, &contents, spent, now) {
+            Decision::Wait(until) => return Ok(Considered::Wait(until)),
+            Decision::Close(closed_by) => closed_by,
+        };
+        if contents.members.is_empty() {
+            self.file_empty(open, closed_by, now).await?;
+            self.ledger.close_pack(open).await?;
+            return Ok(Considered::Nothing);
+        }
+        if former.is_some_and(|former| former.members == contents.members) {
+            self.ledger.close_pack(open).await?;
+            return Ok(Considered::Nothing);
+        }
+        let seal = draft(tenant, &open.pack, open.revision, contents, closed_by, None, now);
+        let seal = self.ledger.write_seal(seal).await?;
+        self.finish(open, seal, now).await
+    }
+
+    /// Seals a pack of one object at once, without an open marker: the caller's message stays in hand until this
+    /// returns. `None` if the object is gone.
+    pub async fn seal_single(
+        &self,
+        tenant: &Tenant,
+        pack: &PackId,
+        traceparent: Option<String>,
+        now: Timestamp,
+    ) -> Result<Option<ReviewId>, SealError> {
+        let contents = self.list(tenant, pack).await?;
+        if contents.members.is_empty() {
+            return Ok(None);
+        }
+        let mut revision = Revision::FIRST;
+        loop {
+            let seal = draft(tenant, pack, revision, contents.clone(), ClosedBy::Each, None, now);
+            let held = self.ledger.write_seal(seal).await?;
+            if held.members == contents.members {
+                self.open_review(&held, traceparent, now).await?;
+                return Ok(Some(held.review));
+            }
+            revision = held.revision.next();
+        }
+    }
+
+    /// Reviews a pack's present files because somebody asked; the same key always names the same review. `None` if
+    /// the tenant has no such pack.
+    pub async fn seal_request(
+        &self,
+        tenant: &Tenant,
+        pack: &PackId,
+        key: &IdempotencyKey,
+        traceparent: Option<String>,
+        now: Timestamp,
+    ) -> Result<Option<Seal>, SealError> {
+        let wish = match self.ledger.request(&tenant.id, key).await? {
+            Some(seal) => seal,
+            None => {
+                let contents = self.list(tenant, pack).await?;
+                if contents.members.is_empty() {
+                    return Ok(None);
+                }
+                let last = self.ledger.last_seal(&tenant.id, pack).await?;
+                let revision = last.map_or(Revision::FIRST, |seal| seal.revision.next());
+                let seal = draft(tenant, pack, revision, contents, ClosedBy::Request, Some(key.clone()), now);
+                self.ledger.remember_request(key, seal).await?
+            }
+        };
+        let mut seal = wish.clone();
+        loop {
+            let held = self.ledger.write_seal(seal.clone()).await?;
+            if held.review == wish.review {
+                self.open_review(&held, traceparent, now).await?;
+                return Ok(Some(held));
+            }
+            seal.revision = held.revision.next();
+        }
+    }
+
+    async fn finish(&self, open: &OpenPack, seal: Seal, now: Timestamp) -> Result<Considered, SealError> {
+        let unknown = || SealError::UnknownTenant { tenant: open.tenant.clone(), pack: open.pack.clone() };
+        let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
+        let after = self.list(tenant, &open.pack).await?;
+        if after.members != seal.members && !after.members.is_empty() {
+            // Uploads arrived while we sealed. Their own events say so too; whoever is first opens the revision.
+            let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
+            self.ledger.open_pack(&next).await?;
+        }
+        self.open_review(&seal, open.traceparent.clone(), now).await?;
+        self.ledger.close_pack(open).await?;
+        Ok(Considered::Sealed { tenant: seal.tenant, review: seal.review })
+    }
+
+    async fn open_review(&self, seal: &Seal, traceparent: Option<String>, now: Timestamp) -> Result<(), SealError> {
+        let record = ReviewRecord::open(seal, now, traceparent, fresh_nonce());
+        if self.ledger.open_review(seal, &record).await? {
+            tracing::info!(
+                tenant.id = %seal.tenant, review.id = %seal.review, pack.id = %seal.pack,
+                revision = seal.revision.get(), files = seal.members.len(), closed_by = ?seal.closed_by,
+                "pack sealed"
+            );
+        }
+        Ok(())
+    }
+
+    async fn list(&self, tenant: &Tenant, pack: &PackId) -> Result<Contents, SealError> {
+        let bucket = tenant.uploads_bucket.as_str();
+        let listed = match (tenant.policy, pack.as_str()) {
+            (PackPolicy::Each, name) => self.objects.list(bucket, name).await,
+            (_, PackId::ROOT) => self.list_root(bucket).await,
+            (_, folder) => self.objects.list(bucket, &format!("{folder}/")).await,
+        };
+        let source = |source| SealError::List { tenant: tenant.id.clone(), pack: pack.clone(), source };
+        let listed = listed.map_err(source)?;
+        Ok(if tenant.policy == PackPolicy::Each { Contents::single(pack, listed) } else { Contents::of(pack, listed) })
+    }
+
+    /// Loose objects, those under a nameless folder, and those of a folder that happens to be called `_root`.
+    async fn list_root(&self, bucket: &str) -> Result<Vec<carrel_cloud::ObjectMeta>, CallError> {
+        let mut found = self.objects.list_loose(bucket).await?;
+        found.extend(self.objects.list(bucket, "/").await?);
+        found.extend(self.objects.list(bucket, &format!("{}/", PackId::ROOT)).await?);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    async fn file_empty(&self, open: &OpenPack, closed_by: ClosedBy, now: Timestamp) -> Result<(), LedgerError> {
+        let reason = format!(
+            "pack {:?} closed ({closed_by:?}) with no file in it; upload its files and then `{}` again",
+            open.pack.as_str(),
+            layout::MARKER
+        );
+        let source =
+            DeadLetterSource::Pack { pack: open.pack.clone(), bucket: open.bucket.clone(), objects: Vec::new() };
+        let letter =
+            dead_letters::letter(Some(open.tenant.clone()), DeadLetterClass::EmptyPack, reason, source, open.opened_at, now);
+        self.ledger.file(&letter).await?;
+        Ok(())
+    }
+}
+
+fn draft(
+    tenant: &Tenant,
+    pack: &PackId,
+    revision: Revision,
+    contents: Contents,
+    closed_by: ClosedBy,
+    key: Option<IdempotencyKey>,
+    now: Timestamp,
+) -> Seal {
+    Seal {
+        schema: Seal::SCHEMA,
+        review: review_id(&tenant.id, pack, &contents.members, key.as_ref()),
+        tenant: tenant.id.clone(),
+        pack: pack.clone(),
+        revision,
+        bucket: tenant.uploads_bucket.clone(),
+        marker: contents.sign().map(|(_, generation)| generation),
+        members: contents.members,
+        manifest: contents.manifest,
+        closed_by,
+        sealed_at: now,
+        idempotency_key: key,
+    }
+}
