@@ -1,0 +1,186 @@
+//! `deck.html`: one file without scripts or links, a section per slide, a headline per conclusion.
+//!
+//! Every text from a file passes [`crate::html::text`].
+
+use carrel_schemas::findings::{Finding, Level, Locator};
+
+use crate::chart;
+use crate::html::{amount, table, text};
+use crate::review::{Pack, Review};
+
+const STYLE: &str = "*{box-sizing:border-box}body{margin:0;background:#e9ebee;color:#16202b;font:16px/1.45 system-ui,sans-serif}\
+section{background:#fff;max-width:1120px;min-height:630px;margin:24px auto;padding:44px 56px;overflow-wrap:anywhere}\
+h1{font-size:40px;line-height:1.15;margin:110px 0 16px}h2{font-size:27px;line-height:1.2;margin:0 0 20px;border-left:5px solid #0b6170;padding-left:14px}\
+h3{font-size:17px;margin:0 0 2px}p{margin:0 0 8px}.muted{color:#55616e}.ask{color:#0b6170;font-weight:600}ol{padding-left:24px}li{margin-bottom:12px}\
+table{border-collapse:collapse;width:100%;font-size:14px;margin-bottom:18px}th{text-align:left;border-bottom:2px solid #16202b}td,th{padding:5px 10px 5px 0;vertical-align:top}\
+td{border-bottom:1px solid #dde1e6}.n{text-align:right;font-variant-numeric:tabular-nums}.big{display:flex;gap:48px;flex-wrap:wrap}.big b{display:block;font-size:34px;color:#0b6170}\
+svg{width:100%}.line{fill:none;stroke:#0b6170;stroke-width:3}.grid{stroke:#c6ccd3;stroke-dasharray:4}svg text{font-size:14px;fill:#55616e}.bar{fill:#0b6170}.rest{fill:#dde1e6}\
+.bars div{display:grid;grid-template-columns:5fr 4fr 1fr;gap:14px;align-items:center;font-size:14px;margin-bottom:6px}.bars svg{height:12px}\
+@media print{body{background:#fff}section{margin:0;max-width:none;break-after:page}tr,li{break-inside:avoid}@page{size:13.33in 7.5in;margin:0}}";
+
+const ROWS: usize = 12;
+
+pub(crate) fn html(pack: &Pack, review: &Review) -> String {
+    let (findings, state) = (&review.findings, &review.state);
+    let mut out = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{STYLE}</style></head><body><main>",
+        text(&findings.title)
+    );
+    let files: Vec<_> = pack.files.iter().map(|(name, read)| vec![name.clone(), read.clone()]).collect();
+    out += &format!(
+        "<section><h1>{}</h1><p>{}</p>{}</section>",
+        text(&findings.title),
+        text(&findings.summary),
+        table(&["File", "Read as"], 2, &files)
+    );
+    let top: String = findings.findings.iter().take(5).map(item).collect();
+    let head = findings
+        .findings
+        .iter()
+        .find(|f| f.level == Level::Error)
+        .map_or("No finding stops a decision on these files".to_owned(), |f| f.title.clone());
+    out += &slide(&head, &format!("<ol>{top}</ol>"));
+    let errors = findings.findings.iter().filter(|f| f.level == Level::Error).count();
+    let mut numbers = String::from("<div class=\"big\">");
+    for metric in &state.scorecard {
+        numbers += &format!(
+            "<p><b>{}</b>{}<br><span class=\"muted\">{}</span></p>",
+            amount(metric.value),
+            text(&metric.name),
+            text(&metric.formula)
+        );
+    }
+    numbers += "</div>";
+    let tables: Vec<_> =
+        pack.frames.iter().map(|f| vec![f.title(), f.rows.to_string(), f.columns.len().to_string()]).collect();
+    out += &slide(
+        &format!("{} tables, {errors} findings to settle first", pack.frames.len()),
+        &(numbers + &table(&["Table", "Rows", "Columns"], 1, &tables)),
+    );
+    if !state.pareto.is_empty() {
+        let a = state.pareto.iter().filter(|s| s.class == 'A').count();
+        let rows: Vec<_> = state
+            .pareto
+            .iter()
+            .take(8)
+            .map(|s| {
+                vec![s.item.clone(), s.class.to_string(), amount(s.value), format!("{:.1} %", s.cumulative * 100.0)]
+            })
+            .collect();
+        let body = chart::pareto(&state.pareto) + &table(&["Item", "Class", "Value", "Cumulative"], 2, &rows);
+        out += &slide(&format!("{a} of {} items make up to 80 % of {}", state.pareto.len(), state.pareto_of), &body);
+    }
+    if !state.ties.is_empty() {
+        let ties = |t: &&crate::state::Tie| (t.stated - t.recomputed).abs() <= t.tolerance;
+        let rows: Vec<_> = state
+            .ties
+            .iter()
+            .map(|t| {
+                let verdict = if ties(&t) { "ties" } else { "does not tie" };
+                vec![
+                    t.what.clone(),
+                    verdict.to_owned(),
+                    amount(t.stated),
+                    amount(t.recomputed),
+                    amount(t.stated - t.recomputed),
+                    amount(t.tolerance),
+                ]
+            })
+            .collect();
+        let good = state.ties.iter().filter(ties).count();
+        out += &slide(
+            &format!("{good} of {} stated totals tie to their rows", rows.len()),
+            &table(&["Total", "", "Stated", "Recomputed", "Difference", "Tolerance"], 2, &rows),
+        );
+    }
+    if !state.joins.is_empty() {
+        let full = state.joins.iter().filter(|j| j.matched == j.from).count();
+        out += &slide(&format!("{full} of {} joins find every key", state.joins.len()), &chart::coverage(&state.joins));
+    }
+    let all: String = findings.findings.iter().skip(5).map(item).collect();
+    let rows: Vec<_> = state
+        .failing
+        .iter()
+        .take(ROWS * 5)
+        .map(|f| vec![f.finding.clone(), f.file.clone(), f.row.to_string(), f.cells.clone()])
+        .collect();
+    out += &slide(
+        &format!("{} findings, with the rows that fail", findings.findings.len()),
+        &format!(
+            "<ol start=\"6\">{all}</ol>{}<p class=\"muted\">{} of {} listed rows; the rest are in appendix.xlsx.</p>",
+            table(&["Finding", "File", "Row", "Cells"], 4, &rows),
+            rows.len(),
+            state.failing.len()
+        ),
+    );
+    let rows: Vec<_> = findings.not_computed.iter().map(|n| vec![n.what.clone(), n.why.clone()]).collect();
+    out += &slide(&format!("{} things were not computed", rows.len()), &table(&["What", "Why"], 2, &rows));
+    let roles: Vec<_> = pack
+        .frames
+        .iter()
+        .flat_map(|f| {
+            f.columns.iter().filter_map(|c| {
+                c.role.as_ref().map(|(role, why)| vec![f.title(), c.name.clone(), role.words().to_owned(), why.clone()])
+            })
+        })
+        .collect();
+    let proofs: Vec<_> = findings
+        .findings
+        .iter()
+        .flat_map(|f| {
+            f.evidence.iter().map(|e| {
+                vec![
+                    f.id.clone(),
+                    e.file_id.to_string(),
+                    place(&e.locator),
+                    e.query.clone(),
+                    e.sha256.chars().take(12).collect(),
+                ]
+            })
+        })
+        .collect();
+    let formulas: Vec<_> = findings
+        .findings
+        .iter()
+        .flat_map(|f| {
+            f.metrics
+                .iter()
+                .map(|m| vec![f.id.clone(), m.name.clone(), m.formula.clone(), amount(m.value), m.n.to_string()])
+        })
+        .collect();
+    let notes: String = pack.notes.iter().map(|n| format!("<li>{}</li>", text(n))).collect();
+    out += &slide(
+        "Every number can be traced to its rows",
+        &format!(
+            "<h3>Columns and their roles</h3>{}<h3>Formulas</h3>{}<h3>Evidence</h3>{}<h3>Notes of the reader</h3><ul>{notes}</ul>",
+            table(&["Table", "Column", "Role", "Because"], 4, &roles),
+            table(&["Finding", "Metric", "Formula", "Value", "n"], 3, &formulas),
+            table(&["Finding", "File", "Place", "Asked", "SHA-256 (first 12)"], 5, &proofs)
+        ),
+    );
+    out + "</main></body></html>\n"
+}
+
+fn slide(headline: &str, body: &str) -> String {
+    format!("<section><h2>{}</h2>{body}</section>", text(headline))
+}
+
+fn item(finding: &Finding) -> String {
+    let ask = finding.recommendation.as_deref().map_or(String::new(), |a| format!("<p class=\"ask\">{}</p>", text(a)));
+    let caveat: String = finding.caveats.iter().map(|c| format!("<p class=\"muted\">{}</p>", text(c))).collect();
+    format!("<li><h3>{}</h3><p>{}</p>{caveat}{ask}</li>", text(&finding.title), text(&finding.statement))
+}
+
+/// A locator in words.
+pub(crate) fn place(locator: &Locator) -> String {
+    match locator {
+        Locator::Sheet { sheet, range } => format!("{sheet}!{range}"),
+        Locator::Rows { rows, columns } => {
+            let shown: Vec<String> = rows.iter().take(8).map(u64::to_string).collect();
+            let more = if rows.len() > 8 { " …" } else { "" };
+            format!("rows {}{more}, columns {}", shown.join(", "), columns.join(", "))
+        }
+        Locator::Page { page, text } => format!("page {page}: {text}"),
+        Locator::File => "the whole file".to_owned(),
+    }
+}

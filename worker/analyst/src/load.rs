@@ -1,0 +1,138 @@
+//! From the request's files to frames: reads with carrel-ingest and turns Arrow batches into typed columns.
+//!
+//! A file that cannot be read is named with the reason; the others are reviewed without it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use carrel_ingest::{Format, Limits, Table, Unit, Why, labelled_numbers, read};
+use carrel_schemas::agent::{AgentInput, AgentRequest, FileFormat};
+
+use crate::frame::{Failing, Frame, FrameSource, NO_DAY, NULL, Total, Values};
+use crate::review::{Line, Pack, Page};
+
+const DAY_MICROS: i64 = 86_400_000_000;
+
+pub(crate) fn load(request: &AgentRequest) -> Pack {
+    let mut pack = Pack { name: request.pack.as_str().to_owned(), ..Pack::default() };
+    for input in &request.inputs {
+        file(&mut pack, Path::new(&request.input_dir), input);
+    }
+    for refused in &request.refused {
+        pack.refused.push((refused.name.clone(), refused.message.clone()));
+    }
+    pack
+}
+
+fn file(pack: &mut Pack, dir: &Path, input: &AgentInput) {
+    let format = match input.format {
+        FileFormat::Csv => Format::Csv,
+        FileFormat::Xlsx => Format::Xlsx,
+        FileFormat::Pdf => Format::Pdf,
+    };
+    let source = FrameSource { file_id: input.file_id.clone(), name: input.name.clone(), sha256: input.sha256.clone() };
+    let document = match read(&dir.join(&input.path), format, &Limits::default()) {
+        Ok(document) => document,
+        Err(error) => return pack.refused.push((input.name.clone(), error.to_string())),
+    };
+    let read = format!("{} tables, {} pages", document.tables.len(), document.texts.len());
+    pack.files.push((input.name.clone(), read));
+    pack.notes.extend(document.notes.iter().map(|n| format!("{}: {}", input.name, n.message)));
+    for page in &document.texts {
+        let mut lines: Vec<Line> = page.lines.iter().map(|t| Line { text: t.clone(), numbers: vec![] }).collect();
+        let mut from = 0;
+        for number in labelled_numbers(page) {
+            // Numbers come in the order of the lines, each with its line's text.
+            if let Some(at) = (from..lines.len()).find(|at| lines[*at].text.trim() == number.text.trim()) {
+                from = at;
+                lines[at].numbers.push(number.value);
+            }
+        }
+        pack.pages.push(Page { source: source.clone(), page: page.page, lines });
+    }
+    for table in document.tables {
+        pack.notes.extend(table.notes.iter().map(|n| format!("{}: {}", input.name, n.message)));
+        pack.frames.push(frame(table, &source));
+    }
+}
+
+fn frame(table: Table, source: &FrameSource) -> Frame {
+    let sheet = matches!(table.source, carrel_ingest::Source::Sheet { .. });
+    let columns = (0..table.columns.len()).map(|at| (table.columns[at].name.clone(), values(&table, at))).collect();
+    let mut frame = Frame::new(source.clone(), &table.name, sheet, columns);
+    frame.jumps.clear();
+    let mut expected = 0;
+    for index in 0..table.rows {
+        let row = table.row_number(index);
+        if index == 0 || row != expected {
+            frame.jumps.push((index as usize, row));
+        }
+        expected = row + 1;
+    }
+    for (column, read) in frame.columns.iter_mut().zip(&table.columns) {
+        column.letter.clone_from(&read.letter);
+        column.percent = read.unit == Some(Unit::Percent);
+    }
+    let total = |t: &carrel_ingest::TotalsRow| Total { row: t.row, label: t.label.clone(), values: t.values.clone() };
+    frame.totals = table.totals.iter().map(total).collect();
+    frame.failing_total = table.problems.total;
+    frame.failing = table
+        .problems
+        .listed
+        .into_iter()
+        .map(|p| {
+            let why = match p.why {
+                Why::ShortRow { cells, expected } => format!("{cells} cells where the header has {expected}"),
+                Why::LongRow { cells, expected } => format!("{cells} cells where the header has {expected}"),
+                Why::NotA(kind) => format!("not a {kind}"),
+                Why::ErrorValue => "a spreadsheet error".to_owned(),
+            };
+            Failing { row: p.row, column: p.column, value: p.value, why }
+        })
+        .collect();
+    frame
+}
+
+fn values(table: &Table, at: usize) -> Values {
+    let arrays = || table.batches.iter().map(move |b| b.column(at));
+    match table.batches.first().map(|b| b.column(at).data_type().clone()) {
+        Some(DataType::Int64) => {
+            let cells =
+                arrays().flat_map(|a| a.as_primitive::<Int64Type>().iter().map(|v| v.map_or(f64::NAN, |v| v as f64)));
+            Values::Number { values: cells.collect(), whole: true }
+        }
+        Some(DataType::Float64) => {
+            let cells = arrays().flat_map(|a| a.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)));
+            Values::Number { values: cells.collect(), whole: false }
+        }
+        Some(DataType::Date32) => Values::Day(
+            arrays().flat_map(|a| a.as_primitive::<Date32Type>().iter().map(|v| v.unwrap_or(NO_DAY))).collect(),
+        ),
+        Some(DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+            let day = |v: Option<i64>| v.and_then(|v| i32::try_from(v.div_euclid(DAY_MICROS)).ok()).unwrap_or(NO_DAY);
+            Values::Day(arrays().flat_map(|a| a.as_primitive::<TimestampMicrosecondType>().iter().map(day)).collect())
+        }
+        Some(DataType::Boolean) => {
+            words(arrays().flat_map(|a| a.as_boolean().iter().map(|v| v.map(|v| if v { "yes" } else { "no" }))))
+        }
+        Some(DataType::Utf8) => words(arrays().flat_map(|a| a.as_string::<i32>().iter())),
+        _ => Values::Text { words: vec![], codes: vec![NULL; table.rows as usize] },
+    }
+}
+
+fn words<'a>(cells: impl Iterator<Item = Option<&'a str>>) -> Values {
+    let mut seen: HashMap<&str, u32> = HashMap::new();
+    let mut words = Vec::new();
+    let mut codes = Vec::new();
+    for cell in cells {
+        codes.push(cell.map_or(NULL, |cell| {
+            *seen.entry(cell).or_insert_with(|| {
+                words.push(cell.to_owned());
+                (words.len() - 1) as u32
+            })
+        }));
+    }
+    Values::Text { words, codes }
+}
