@@ -196,14 +196,12 @@ fn outliers(frame: &Frame, state: &mut State) {
                 frame.title()
             ),
             statement: format!(
-                "Row {}: {} {} is {} at least {RATIO} times off the item's median.",
+                "Row {}: {} {} of item {} is at least {RATIO} times off the item's median.",
                 frame.row_number(one),
                 column.name,
                 column.show(one),
                 item.show(one)
-            )
-            .replace(" is ", " (item ")
-            .replace(" at least", ") is at least"),
+            ),
             metrics: vec![metric(
                 "outliers",
                 rows.len() as f64,

@@ -65,8 +65,6 @@ fn ranged(pos: &Frame, range: &Frame, state: &mut State) {
         return state.refuse("voids", format!("{} has {} periods, ten are looked back", pos.title(), weeks.len()));
     }
     let since = label(week, weeks[weeks.len() - VOID_PERIODS]);
-    let recent: BTreeSet<&String> = BTreeSet::new();
-    drop(recent);
     let marks = week.keys();
     let late: BTreeSet<String> = weeks[weeks.len() - VOID_PERIODS..].iter().map(|w| label(week, *w)).collect();
     let is_late: Vec<bool> = marks.labels.iter().map(|l| late.contains(l)).collect();
