@@ -20,7 +20,9 @@ fn pack() -> Pack {
         Frame::new(source(0, "pos.csv"), "pos", false, sold),
         Frame::new(source(1, "item_master.csv"), "item_master", false, items),
     ];
-    Pack { name: "p".into(), frames, ..Pack::default() }
+    let mut pack = Pack::default();
+    pack.frames = frames;
+    pack
 }
 
 #[test]
