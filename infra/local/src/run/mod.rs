@@ -1,0 +1,221 @@
+//! Cloud Run: jobs from configuration, executions as real processes, over the Admin API v2 in JSON.
+//!
+//! ```text
+//! jobs/J:run ─► record committed ─► answer
+//!                    └─► one process group a task ─► exit │ timeout │ cancel ─► record completed
+//! ```
+//!
+//! | room | owns |
+//! |---|---|
+//! | `record` | an execution and its tasks, pure |
+//! | `shelf` | the tables and every change of them |
+//! | `request` | paths, overrides, pages: what may be asked |
+//! | `resource` | the JSON that Google's clients read |
+//! | `launch` | from a call to committed executions |
+//! | `task` | one process group from start to end |
+//! | `orphans` | process groups that outlived a cloud |
+//! | `rest`, `refusal` | the protocol |
+//!
+//! Refused: changes of jobs over the wire, retries of a task, more than one container.
+
+mod launch;
+mod orphans;
+mod record;
+mod refusal;
+mod request;
+mod resource;
+mod rest;
+mod shelf;
+mod task;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Image, Job};
+use crate::faults::Faults;
+use crate::iam::Iam;
+use crate::metadata::Metadata;
+use crate::store::{Store, StoreError};
+
+/// What Cloud Run is made of.
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// Who may do what.
+    pub iam: Iam,
+    /// The fault plan.
+    pub faults: Faults,
+    /// Gives each task its identity.
+    pub metadata: Metadata,
+    /// Logs and homes of tasks lie below it; created if absent.
+    pub data_dir: PathBuf,
+    /// The project that owns the jobs.
+    pub project: String,
+    /// Where the jobs are said to run.
+    pub location: String,
+    /// What an image is on this machine.
+    pub images: BTreeMap<String, Image>,
+    /// The jobs to have.
+    pub jobs: Vec<Job>,
+}
+
+/// Why Cloud Run did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A job's name in the configuration.
+    #[error(
+        "configure job {0:?}: a name is 1 to 49 characters of a-z, 0-9 and -, begins with a letter, ends without -"
+    )]
+    Name(String),
+    /// A job names an image that is not configured, or that has no command.
+    #[error("configure job {job}: image {image:?} has no command; give it an argv under `images`")]
+    Image {
+        /// The job.
+        job: String,
+        /// The image.
+        image: String,
+    },
+    /// The database.
+    #[error("open the tables of cloud run")]
+    Store(#[from] StoreError),
+    /// The directory of the logs or of the homes.
+    #[error("open directory {dir}")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Cloud Run: a cheap handle.
+#[derive(Clone)]
+pub struct Run(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    iam: Iam,
+    faults: Faults,
+    metadata: Metadata,
+    logs: PathBuf,
+    homes: PathBuf,
+    project: String,
+    location: String,
+    images: BTreeMap<String, Image>,
+    jobs: BTreeMap<String, Job>,
+    /// When each job came into being, microseconds since 1970.
+    created: BTreeMap<String, i64>,
+    /// Execution name to its stop button, for those whose tasks this cloud owns.
+    running: Mutex<HashMap<String, CancellationToken>>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Inner {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.running.lock().expect("no code panics while it holds the running executions")
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("jobs", &self.0.jobs.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Microseconds since 1970.
+fn now_us() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).expect("the clock is before the year 294247")
+}
+
+/// An execution's name adds a hyphen and 8 characters, and is a label of at most 63.
+fn is_job_name(name: &str) -> bool {
+    (1..=49).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+impl Run {
+    /// Opens the tables; ends what a cloud that was killed left running, and marks it failed.
+    pub async fn open(parts: Parts) -> Result<Self, OpenError> {
+        let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs } = parts;
+        for job in &jobs {
+            if !is_job_name(&job.name) {
+                return Err(OpenError::Name(job.name.clone()));
+            }
+            if images.get(&job.image).is_none_or(|image| image.argv.is_empty()) {
+                return Err(OpenError::Image { job: job.name.clone(), image: job.image.clone() });
+            }
+        }
+        let directory = |name: &str| {
+            let dir = data_dir.join(name);
+            let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
+            made.map_err(|source| OpenError::Directory { dir, source })
+        };
+        let logs = directory("logs")?;
+        let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
+        let (created, stale) = store
+            .write(move |txn| {
+                shelf::create_tables(txn)?;
+                Ok((shelf::ensure_jobs(txn, &names, now_us())?, shelf::unfinished(txn)?))
+            })
+            .await?;
+        orphans::kill(&stale);
+        if !stale.is_empty() {
+            tracing::warn!(run.executions = stale.len(), "ended executions that a former cloud left behind");
+            let keys: Vec<(String, u64)> = stale.iter().map(|record| (record.job.clone(), record.seq)).collect();
+            store
+                .write(move |txn| keys.iter().try_for_each(|(job, seq)| shelf::abandon(txn, job, *seq, now_us())))
+                .await?;
+        }
+        let homes = data_dir.join("homes");
+        match std::fs::remove_dir_all(&homes) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Directory { dir: homes, source });
+            }
+            _ => {}
+        }
+        let homes = directory("homes")?;
+        Ok(Self(Arc::new(Inner {
+            store,
+            iam,
+            faults,
+            metadata,
+            logs,
+            homes,
+            project,
+            location,
+            images,
+            jobs: jobs.into_iter().map(|job| (job.name.clone(), job)).collect(),
+            created,
+            running: Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })))
+    }
+
+    /// The Admin API, under `/v2`.
+    pub fn router(&self) -> Router {
+        rest::router(self.clone())
+    }
+
+    /// Takes no more launches, ends every task, and returns once their ends are on record.
+    pub async fn shutdown(&self) {
+        self.0.closing.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}

@@ -1,0 +1,188 @@
+//! The Admin API's methods over JSON: permission first, then the thing itself.
+//!
+//! One route takes every path, because a verb (`jobs/J:run`) is part of its last segment.
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use http::{HeaderMap, Method, header};
+use serde_json::{Value, json};
+
+use super::record::ExecutionRecord;
+use super::refusal::Refusal;
+use super::request::{Address, Cancel, Page, RunJob, Target, body};
+use super::resource::{Place, execution_etag, job_etag, task_id};
+use super::{Run, launch, shelf};
+use crate::config::Job;
+use crate::faults::Fault;
+use crate::iam::Principal;
+
+/// The longest JSON body.
+const MAX_JSON_BYTES: usize = 1024 * 1024;
+
+type Answer = Result<Value, Refusal>;
+
+pub(super) fn router(run: Run) -> Router {
+    Router::new().route("/v2/{*path}", any(handle)).layer(DefaultBodyLimit::max(MAX_JSON_BYTES)).with_state(run)
+}
+
+async fn handle(
+    State(run): State<Run>,
+    method: Method,
+    Path(path): Path<String>,
+    Query(page): Query<Page>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Response {
+    match answer(&run, &method, &path, &page, &headers, &bytes).await {
+        Ok(value) => Json(value).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn answer(run: &Run, method: &Method, path: &str, page: &Page, headers: &HeaderMap, bytes: &[u8]) -> Answer {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let who = run.0.iam.authenticate(token).map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
+    let no_method = || Refusal::NoMethod(format!("{method} /v2/{path}"));
+    let address = Address::parse(path).ok_or_else(no_method)?;
+    let call = Call { run, who, place: Place(format!("projects/{}/locations/{}", address.project, address.location)) };
+    match (method.as_str(), &address.target, address.verb.as_deref()) {
+        ("GET", Target::Jobs, None) => call.list_jobs(),
+        ("GET", Target::Job(job), None) => call.get_job(job),
+        ("POST", Target::Job(job), Some("run")) => call.run_job(job, body(bytes)?).await,
+        ("GET", Target::Executions(job), None) => call.list_executions(job, page),
+        ("GET", Target::Execution(job, name), None) => call.get_execution(job, name),
+        ("POST", Target::Execution(job, name), Some("cancel")) => call.cancel(job, name, body(bytes)?).await,
+        ("GET", Target::Tasks(job, name), None) => call.list_tasks(job, name),
+        ("GET", Target::Task(job, name, task), None) => call.get_task(job, name, task),
+        ("GET", Target::Operation(id), None) => call.get_operation(id),
+        _ => Err(no_method()),
+    }
+}
+
+/// One request of a known principal.
+struct Call<'a> {
+    run: &'a Run,
+    who: Principal,
+    place: Place,
+}
+
+impl Call<'_> {
+    fn may(&self, permission: &'static str, resource: &str) -> Result<(), Refusal> {
+        let checked = self.run.0.iam.check(&self.who, permission, resource);
+        checked.map_err(|_| Refusal::Forbidden { permission, resource: resource.to_owned() })
+    }
+
+    /// A job of ours, for a caller with this permission.
+    fn job(&self, permission: &'static str, job: &str) -> Result<&Job, Refusal> {
+        let resource = format!("{}/jobs/{job}", self.place.0);
+        self.may(permission, &resource)?;
+        let found = self.run.0.jobs.get(job).filter(|_| self.is_here());
+        found.ok_or(Refusal::NotFound(resource))
+    }
+
+    fn is_here(&self) -> bool {
+        self.place.0 == format!("projects/{}/locations/{}", self.run.0.project, self.run.0.location)
+    }
+
+    fn execution(&self, permission: &'static str, job: &str, name: &str) -> Result<ExecutionRecord, Refusal> {
+        self.job(permission, job)?;
+        let found = self.run.0.store.read(|txn| shelf::find(txn, job, name))?;
+        found.ok_or_else(|| Refusal::NotFound(format!("{}/jobs/{job}/executions/{name}", self.place.0)))
+    }
+
+    fn created_us(&self, job: &Job) -> i64 {
+        self.run.0.created.get(&job.name).copied().unwrap_or_default()
+    }
+
+    fn job_resource(&self, job: &Job) -> Answer {
+        let (newest, _) = self.run.0.store.read(|txn| shelf::list(txn, &job.name, u64::MAX, 1))?;
+        Ok(self.place.job(job, self.created_us(job), newest.first()))
+    }
+
+    fn list_jobs(&self) -> Answer {
+        self.may("run.jobs.list", &self.place.0)?;
+        let jobs = self.run.0.jobs.values().filter(|_| self.is_here());
+        let jobs = jobs.map(|job| self.job_resource(job)).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({ "jobs": jobs }))
+    }
+
+    fn get_job(&self, job: &str) -> Answer {
+        self.job_resource(self.job("run.jobs.get", job)?)
+    }
+
+    async fn run_job(&self, job: &str, request: RunJob) -> Answer {
+        let job = self.job("run.jobs.run", job)?;
+        if request.overrides.is_some() {
+            self.job("run.jobs.runWithOverrides", &job.name)?;
+        }
+        if request.validate_only {
+            return Err(Refusal::Invalid("validate_only is not served here".into()));
+        }
+        if !request.etag.is_empty() && request.etag != job_etag(self.created_us(job)) {
+            return Err(Refusal::Conflict(job.name.clone()));
+        }
+        let settings = request.overrides.unwrap_or_default().settings()?;
+        let inner = &self.run.0;
+        // A caller who hangs up must not leave a committed execution without its processes.
+        let launched = inner.tasks.spawn(launch::launch(inner.clone(), job.clone(), self.who.clone(), settings));
+        let record = launched.await??;
+        if inner.faults.roll(Fault::LoseReply) {
+            return Err(Refusal::ReplyLost);
+        }
+        Ok(self.place.operation(&record))
+    }
+
+    fn list_executions(&self, job: &str, page: &Page) -> Answer {
+        self.job("run.executions.list", job)?;
+        let before = page.token()?.unwrap_or(u64::MAX);
+        let (records, next) = self.run.0.store.read(|txn| shelf::list(txn, job, before, page.size()))?;
+        let executions: Vec<Value> = records.iter().map(|record| self.place.execution(record)).collect();
+        let next = next.map(|seq| seq.to_string()).unwrap_or_default();
+        Ok(json!({ "executions": executions, "nextPageToken": next }))
+    }
+
+    fn get_execution(&self, job: &str, name: &str) -> Answer {
+        Ok(self.place.execution(&self.execution("run.executions.get", job, name)?))
+    }
+
+    async fn cancel(&self, job: &str, name: &str, request: Cancel) -> Answer {
+        let record = self.execution("run.executions.cancel", job, name)?;
+        if request.validate_only {
+            return Err(Refusal::Invalid("validate_only is not served here".into()));
+        }
+        if !request.etag.is_empty() && request.etag != execution_etag(&record) {
+            return Err(Refusal::Conflict(record.name));
+        }
+        let (job, seq) = (record.job, record.seq);
+        let asked = self.run.0.store.write(move |txn| shelf::change(txn, &job, seq, |record| record.cancelled = true));
+        let Some(changed) = asked.await? else { return Err(Refusal::Completed(record.name)) };
+        if let Some(stop) = self.run.0.running().get(&record.name) {
+            stop.cancel();
+        }
+        Ok(self.place.operation(&changed.record))
+    }
+
+    fn list_tasks(&self, job: &str, name: &str) -> Answer {
+        let record = self.execution("run.tasks.list", job, name)?;
+        let tasks = record.tasks.iter().enumerate();
+        let tasks: Vec<Value> = tasks.map(|(index, task)| self.place.task(&record, index, task)).collect();
+        Ok(json!({ "tasks": tasks }))
+    }
+
+    fn get_task(&self, job: &str, name: &str, id: &str) -> Answer {
+        let record = self.execution("run.tasks.get", job, name)?;
+        let found = record.tasks.iter().enumerate().find(|(index, _)| task_id(&record, *index) == id);
+        let (index, task) = found.ok_or_else(|| Refusal::NotFound(id.to_owned()))?;
+        Ok(self.place.task(&record, index, task))
+    }
+
+    fn get_operation(&self, id: &str) -> Answer {
+        let resource = format!("{}/operations/{id}", self.place.0);
+        self.may("run.operations.get", &resource)?;
+        let found = self.run.0.store.read(|txn| shelf::operation(txn, id))?.filter(|_| self.is_here());
+        Ok(self.place.operation(&found.ok_or(Refusal::NotFound(resource))?))
+    }
+}
