@@ -1,0 +1,293 @@
+//! The loopback cloud's configuration: one JSON document, applied at every start, additive.
+//!
+//! It names Google's nouns only: buckets, topics, subscriptions, jobs, images, roles and bindings. What a job runs is an
+//! image, and what an image is on this machine is a command line.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::faults::FaultPlan;
+
+/// Everything the cloud is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudConfig {
+    /// Address of all services; port 0 is any free one.
+    pub listen: SocketAddr,
+    /// Where everything durable lies.
+    pub data_dir: PathBuf,
+    /// The project that owns it all.
+    pub project: String,
+    /// Where the jobs are said to run.
+    pub location: String,
+    /// The e-mail addresses of the service accounts that exist; jobs and metadata servers may name no other.
+    #[serde(default)]
+    pub service_accounts: Vec<String>,
+    /// Buckets to have.
+    #[serde(default)]
+    pub buckets: Vec<Bucket>,
+    /// Topics to have, by short name.
+    #[serde(default)]
+    pub topics: Vec<String>,
+    /// Subscriptions to have.
+    #[serde(default)]
+    pub subscriptions: Vec<Subscription>,
+    /// Jobs to have.
+    #[serde(default)]
+    pub jobs: Vec<Job>,
+    /// What an image is on this machine.
+    #[serde(default)]
+    pub images: BTreeMap<String, Image>,
+    /// Custom roles: name and permissions.
+    #[serde(default)]
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// Who may do what.
+    #[serde(default)]
+    pub bindings: Vec<Binding>,
+    /// Metadata servers for programs that are no tasks.
+    #[serde(default)]
+    pub metadata_servers: Vec<MetadataServer>,
+    /// Misbehaviour on demand.
+    #[serde(default)]
+    pub faults: FaultPlan,
+    /// Written once everything listens.
+    #[serde(default)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// A bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// Where its events go.
+    #[serde(default)]
+    pub notifications: Vec<Notification>,
+}
+
+/// Where the events of a bucket go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Notification {
+    /// `projects/P/topics/T`.
+    pub topic: String,
+    /// `OBJECT_FINALIZE`, …; none means all.
+    #[serde(default)]
+    pub event_types: Vec<String>,
+    /// What a message carries.
+    #[serde(default)]
+    pub payload_format: PayloadFormat,
+}
+
+/// What a notification carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum PayloadFormat {
+    /// The object's resource.
+    #[default]
+    #[serde(rename = "JSON_API_V1")]
+    JsonApiV1,
+    /// Nothing but attributes.
+    #[serde(rename = "NONE")]
+    None,
+}
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscription {
+    /// Its short name.
+    pub name: String,
+    /// The short name of its topic.
+    pub topic: String,
+    /// Seconds a message may be held, 10 to 600.
+    #[serde(default = "ten")]
+    pub ack_deadline_seconds: u32,
+    /// Where messages go that nobody can handle.
+    #[serde(default)]
+    pub dead_letter: Option<DeadLetter>,
+}
+
+/// A dead-letter policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// The short name of the topic.
+    pub topic: String,
+    /// Deliveries before that, 5 to 100.
+    pub max_delivery_attempts: u32,
+}
+
+/// A Cloud Run Job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Its short name.
+    pub name: String,
+    /// The e-mail address its tasks run as.
+    pub service_account: String,
+    /// A name in `images`.
+    pub image: String,
+    /// Its arguments where a launch gives none.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Its environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Seconds an attempt may take.
+    #[serde(default = "ten_minutes")]
+    pub timeout_seconds: u64,
+}
+
+/// What runs for an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Program and first arguments.
+    pub argv: Vec<String>,
+    /// Environment that the image brings.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// A role given to members on one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Binding {
+    /// `projects/P`, `projects/_/buckets/B`, `projects/P/topics/T`, …
+    pub resource: String,
+    /// `roles/storage.objectViewer`, or a custom role.
+    pub role: String,
+    /// `serviceAccount:a@b.c`, …
+    pub members: Vec<String>,
+}
+
+/// A metadata server for a program that is no task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataServer {
+    /// Whose tokens it gives.
+    pub service_account: String,
+    /// Its address; absent is any free loopback port.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the cloud's configuration is wrong:\n  {}", .0.join("\n  "))]
+pub struct ConfigError(Vec<String>);
+
+impl CloudConfig {
+    /// An empty cloud on a free loopback port.
+    pub fn new(data_dir: impl Into<PathBuf>, project: &str) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data_dir: data_dir.into(),
+            project: project.to_owned(),
+            location: "us-central1".to_owned(),
+            service_accounts: Vec::new(),
+            buckets: Vec::new(),
+            topics: Vec::new(),
+            subscriptions: Vec::new(),
+            jobs: Vec::new(),
+            images: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            bindings: Vec::new(),
+            metadata_servers: Vec::new(),
+            faults: FaultPlan::default(),
+            ready_file: None,
+        }
+    }
+
+    /// Every mistake at once.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let mut wrong = Vec::new();
+        let mut unless = |right: bool, mistake: String| {
+            if !right {
+                wrong.push(mistake);
+            }
+        };
+        let named = |subscription: &str| format!("subscription {subscription}");
+        for Subscription { name, topic, ack_deadline_seconds, dead_letter } in &self.subscriptions {
+            let who = named(name);
+            unless(self.topics.contains(topic), format!("{who}: no topic {topic}; add it to `topics`"));
+            let deadline = *ack_deadline_seconds;
+            unless((10..=600).contains(&deadline), format!("{who}: ack_deadline_seconds {deadline} is not 10 to 600"));
+            if let Some(DeadLetter { topic, max_delivery_attempts: attempts }) = dead_letter {
+                unless(self.topics.contains(topic), format!("{who}: no dead-letter topic {topic}; add it to `topics`"));
+                let legal = (5..=100).contains(attempts);
+                unless(legal, format!("{who}: max_delivery_attempts {attempts} is not 5 to 100"));
+            }
+        }
+        for Job { name, service_account, image, timeout_seconds, .. } in &self.jobs {
+            let known = self.service_accounts.contains(service_account);
+            unless(known, format!("job {name}: no service account {service_account}; add it to `service_accounts`"));
+            unless(self.images.contains_key(image), format!("job {name}: no image {image}; add it to `images`"));
+            let legal = (1..=604_800).contains(timeout_seconds);
+            unless(legal, format!("job {name}: timeout_seconds {timeout_seconds} is not 1 to 604800"));
+        }
+        for (name, image) in &self.images {
+            unless(!image.argv.is_empty(), format!("image {name}: `argv` is empty; name a program"));
+        }
+        for Bucket { name, notifications } in &self.buckets {
+            for Notification { topic, .. } in notifications {
+                let known = self.topics.iter().any(|short| *topic == self.topic(short));
+                unless(known, format!("bucket {name}: no topic {topic}; add its short name to `topics`"));
+            }
+        }
+        for MetadataServer { service_account, .. } in &self.metadata_servers {
+            let known = self.service_accounts.contains(service_account);
+            unless(known, format!("metadata server: no service account {service_account}; add it to `service_accounts`"));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
+    }
+
+    /// The full name of a topic of this project.
+    pub fn topic(&self, short: &str) -> String {
+        format!("projects/{}/topics/{short}", self.project)
+    }
+
+    /// The full name of a subscription of this project.
+    pub fn subscription(&self, short: &str) -> String {
+        format!("projects/{}/subscriptions/{short}", self.project)
+    }
+}
+
+const fn ten() -> u32 {
+    10
+}
+
+const fn ten_minutes() -> u64 {
+    600
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_told_at_once_with_the_thing_and_the_cure() {
+        let text = r#"{
+            "listen": "127.0.0.1:0", "data_dir": "/tmp/x", "project": "p", "location": "l",
+            "subscriptions": [{"name": "s", "topic": "t", "ack_deadline_seconds": 5}],
+            "jobs": [{"name": "j", "service_account": "a@b.c", "image": "i"}],
+            "buckets": [{"name": "b", "notifications": [{"topic": "projects/p/topics/t"}]}]
+        }"#;
+        let config: CloudConfig = serde_json::from_str(text).expect("it parses");
+        let told = config.check().expect_err("it is wrong").to_string();
+        for mistake in [
+            "subscription s: no topic t; add it to `topics`",
+            "subscription s: ack_deadline_seconds 5 is not 10 to 600",
+            "job j: no service account a@b.c; add it to `service_accounts`",
+            "job j: no image i; add it to `images`",
+            "bucket b: no topic projects/p/topics/t; add its short name to `topics`",
+        ] {
+            assert!(told.contains(mistake), "{told}");
+        }
+        assert_eq!(CloudConfig::new("/tmp/x", "p").check(), Ok(()));
+    }
+}

@@ -1,0 +1,380 @@
+//! Pub/Sub: topics, subscriptions, durable messages, streaming pull, dead letters.
+//!
+//! | room | owns |
+//! |---|---|
+//! | `core` | one subscription's deliveries, pure |
+//! | `shelf` | the tables |
+//! | `grpc` | google.pubsub.v1 |
+//! | `rest` | administration of topics and subscriptions, JSON |
+//!
+//! A publish is answered after its commit. In memory there are ids and leases only; they are rebuilt from the tables,
+//! so attempts and leases start anew with the process, and what was not acknowledged is delivered again. Forwarding to a
+//! dead-letter topic asks for no permission here; at Google the service agent needs publish and subscribe.
+//!
+//! Refused: push, filters, ordering keys, snapshots, seek, exactly-once, schemas.
+
+mod core;
+mod grpc;
+mod rest;
+mod shelf;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use bytes::Bytes;
+use redb::WriteTransaction;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::core::{Core, MessageId, Micros};
+use crate::config;
+use crate::faults::{Fault, Faults};
+use crate::iam::Iam;
+use crate::store::{Store, StoreError};
+use shelf::SubscriptionRecord;
+
+/// The generated server of google.pubsub.v1.
+pub(crate) mod proto {
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the proto")]
+    tonic::include_proto!("google.pubsub.v1");
+}
+
+use proto::PubsubMessage;
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Its body.
+    pub data: Bytes,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Kept and handed on; order is not kept.
+    pub ordering_key: String,
+}
+
+/// The service; clones share it.
+#[derive(Clone, Debug)]
+pub struct PubSub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    iam: Iam,
+    faults: Faults,
+    project: String,
+    topics: RwLock<BTreeMap<String, Vec<String>>>,
+    subscriptions: RwLock<HashMap<String, Arc<Subscription>>>,
+    holders: AtomicU64,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    name: String,
+    record: SubscriptionRecord,
+    core: Mutex<Core>,
+    changed: Notify,
+}
+
+/// One delivery.
+struct Delivered {
+    id: MessageId,
+    attempt: u32,
+    message: PubsubMessage,
+}
+
+/// Microseconds since 1970.
+fn now_us() -> Micros {
+    let age = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(age.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> Micros {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl PubSub {
+    /// Opens the tables, adds the configured topics and subscriptions, and finds what is still unacknowledged.
+    pub async fn open(
+        store: Store,
+        iam: Iam,
+        faults: Faults,
+        project: &str,
+        topics: &[String],
+        subscriptions: &[config::Subscription],
+    ) -> Result<Self, StoreError> {
+        let topic = |name: &str| format!("projects/{project}/topics/{name}");
+        let wanted_topics: Vec<String> = topics.iter().map(|name| topic(name)).collect();
+        let wanted: Vec<(String, SubscriptionRecord)> = subscriptions
+            .iter()
+            .map(|wanted| {
+                let record = SubscriptionRecord {
+                    topic: topic(&wanted.topic),
+                    ack_deadline: wanted.ack_deadline_seconds,
+                    dead_letter: wanted.dead_letter.as_ref().map(|d| (topic(&d.topic), d.max_delivery_attempts)),
+                };
+                (format!("projects/{project}/subscriptions/{}", wanted.name), record)
+            })
+            .collect();
+        let (topics, subscriptions) = store
+            .write(move |txn| {
+                shelf::create_tables(txn)?;
+                for name in &wanted_topics {
+                    shelf::put_topic(txn, name)?;
+                }
+                for (name, record) in &wanted {
+                    shelf::put_subscription(txn, name, record)?;
+                }
+                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?))
+            })
+            .await?;
+        let service = Self(Arc::new(Inner {
+            store,
+            iam,
+            faults,
+            project: project.to_owned(),
+            topics: RwLock::new(topics.into_iter().map(|name| (name, Vec::new())).collect()),
+            subscriptions: RwLock::default(),
+            holders: AtomicU64::new(1),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        for (name, record) in subscriptions {
+            service.attach(name, record)?;
+        }
+        Ok(service)
+    }
+
+    /// REST administration.
+    pub fn router(&self) -> Router {
+        rest::router(self.clone())
+    }
+
+    /// google.pubsub.v1.Publisher, for `tonic::service::Routes`.
+    pub fn publisher(&self) -> proto::publisher_server::PublisherServer<Self> {
+        const LARGEST: usize = 12 << 20;
+        proto::publisher_server::PublisherServer::new(self.clone()).max_decoding_message_size(LARGEST)
+    }
+
+    /// google.pubsub.v1.Subscriber, for `tonic::service::Routes`.
+    pub fn subscriber(&self) -> proto::subscriber_server::SubscriberServer<Self> {
+        proto::subscriber_server::SubscriberServer::new(self.clone())
+    }
+
+    /// Ends open streams and waits for the last acknowledgements to be written.
+    pub async fn shutdown(&self) {
+        self.0.closing.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Appends messages within the caller's transaction: whatever it changes and these messages are one commit. A topic
+    /// that does not exist takes them silently, as Google's notifications do.
+    pub fn publish_in(
+        &self,
+        txn: &WriteTransaction,
+        topic: &str,
+        messages: &[NewMessage],
+    ) -> Result<Vec<String>, StoreError> {
+        let subscriptions = self.subscriptions_of(topic).unwrap_or_default();
+        let now = SystemTime::now();
+        let mut ids = Vec::with_capacity(messages.len());
+        for message in messages {
+            let message = PubsubMessage {
+                data: message.data.clone(),
+                attributes: message.attributes.clone().into_iter().collect(),
+                message_id: String::new(),
+                publish_time: Some(now.into()),
+                ordering_key: message.ordering_key.clone(),
+            };
+            ids.push(shelf::append(txn, &subscriptions, &message)?.to_string());
+            if self.0.faults.roll(Fault::Duplicate) {
+                shelf::append(txn, &subscriptions, &message)?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Messages of the topic were committed: its subscriptions take them up.
+    pub fn committed(&self, topic: &str) {
+        for name in self.subscriptions_of(topic).unwrap_or_default() {
+            if let Some(subscription) = self.subscription(&name) {
+                if let Err(error) = self.take_up(&subscription) {
+                    tracing::error!(%error, subscription = name, "new messages wait for the next publish");
+                }
+            }
+        }
+    }
+
+    /// Publishes and answers once that is durable.
+    async fn publish(&self, topic: String, messages: Vec<NewMessage>) -> Result<Vec<String>, StoreError> {
+        let service = self.clone();
+        let name = topic.clone();
+        let ids = self.0.store.write(move |txn| service.publish_in(txn, &name, &messages)).await?;
+        self.committed(&topic);
+        Ok(ids)
+    }
+
+    fn subscriptions_of(&self, topic: &str) -> Option<Vec<String>> {
+        self.0.topics.read().expect("no code panics while it holds the map").get(topic).cloned()
+    }
+
+    fn subscription(&self, name: &str) -> Option<Arc<Subscription>> {
+        self.0.subscriptions.read().expect("no code panics while it holds the map").get(name).cloned()
+    }
+
+    /// Makes a stored subscription live.
+    fn attach(&self, name: String, record: SubscriptionRecord) -> Result<(), StoreError> {
+        let subscription = Arc::new(Subscription {
+            name: name.clone(),
+            record: record.clone(),
+            core: Mutex::default(),
+            changed: Notify::new(),
+        });
+        self.take_up(&subscription)?;
+        let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
+        let of_topic = topics.entry(record.topic).or_default();
+        if !of_topic.contains(&name) {
+            of_topic.push(name.clone());
+        }
+        self.0.subscriptions.write().expect("no code panics while it holds the map").insert(name, subscription);
+        Ok(())
+    }
+
+    /// Adds committed messages that the core has not seen. The lock is held over the look, so none is added twice.
+    fn take_up(&self, subscription: &Subscription) -> Result<(), StoreError> {
+        let now = now_us();
+        let mut core = subscription.core();
+        let newest = core.newest();
+        for id in self.0.store.read(|txn| shelf::pending_after(txn, &subscription.name, newest))? {
+            let delayed = self.0.faults.roll(Fault::Delay);
+            core.add(id, if delayed { now + micros(self.0.faults.delay()) } else { now });
+        }
+        drop(core);
+        subscription.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Leases up to `max` messages to `holder`; those whose deliveries are used up go to the dead-letter topic.
+    async fn deliver(
+        &self,
+        subscription: &Arc<Subscription>,
+        max: usize,
+        deadline: Duration,
+        holder: u64,
+    ) -> Result<Vec<Delivered>, StoreError> {
+        let now = now_us();
+        let limit = subscription.record.dead_letter.as_ref().map(|(_, attempts)| *attempts);
+        let taken = {
+            let mut core = subscription.core();
+            core.expire(now);
+            core.take(now, now + micros(deadline), max, holder, limit)
+        };
+        if !taken.dead.is_empty() {
+            self.bury(subscription, &taken.dead).await?;
+        }
+        let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
+        Ok(loaded.into_iter().map(|(id, attempt, message)| Delivered { id, attempt, message }).collect())
+    }
+
+    async fn bury(&self, subscription: &Arc<Subscription>, dead: &[(MessageId, u32)]) -> Result<(), StoreError> {
+        let Some((topic, _)) = subscription.record.dead_letter.clone() else { return Ok(()) };
+        let messages = self.0.store.read(|txn| shelf::load(txn, dead))?;
+        let ids: Vec<MessageId> = messages.iter().map(|(id, ..)| *id).collect();
+        let messages: Vec<NewMessage> = messages
+            .into_iter()
+            .map(|(_, attempts, message)| {
+                let mut attributes: BTreeMap<String, String> = message.attributes.into_iter().collect();
+                let (project, short) = subscription.name.split_once("/subscriptions/").unwrap_or(("", ""));
+                let project = project.trim_start_matches("projects/");
+                let published = message.publish_time.map(|time| rfc3339(&time)).unwrap_or_default();
+                for (name, value) in [
+                    ("DeliveryCount", attempts.to_string()),
+                    ("Subscription", short.to_owned()),
+                    ("SubscriptionProject", project.to_owned()),
+                    ("TopicPublishTime", published),
+                ] {
+                    attributes.insert(format!("CloudPubSubDeadLetterSource{name}"), value);
+                }
+                NewMessage { data: message.data, attributes, ordering_key: message.ordering_key }
+            })
+            .collect();
+        let (service, source, target) = (self.clone(), subscription.name.clone(), topic.clone());
+        let settled = ids.clone();
+        self.0
+            .store
+            .write(move |txn| {
+                service.publish_in(txn, &target, &messages)?;
+                shelf::settle(txn, &source, &settled)
+            })
+            .await?;
+        let mut core = subscription.core();
+        for id in ids {
+            core.ack(id);
+        }
+        drop(core);
+        self.committed(&topic);
+        Ok(())
+    }
+
+    /// Acknowledges; resolves once that is durable.
+    async fn acknowledge(&self, subscription: &Arc<Subscription>, ids: Vec<MessageId>) -> Result<(), StoreError> {
+        let mut settled = Vec::with_capacity(ids.len());
+        {
+            let now = now_us();
+            let mut core = subscription.core();
+            for id in ids {
+                if self.0.faults.roll(Fault::Redeliver) {
+                    core.nack(id, now);
+                } else if core.ack(id) {
+                    settled.push(id);
+                }
+            }
+        }
+        subscription.changed.notify_waiters();
+        if settled.is_empty() {
+            return Ok(());
+        }
+        let name = subscription.name.clone();
+        self.0.store.write(move |txn| shelf::settle(txn, &name, &settled)).await
+    }
+
+    /// Prolongs leases, or gives messages back where the deadline is zero.
+    fn modify(&self, subscription: &Subscription, changes: impl IntoIterator<Item = (MessageId, Duration)>) {
+        let now = now_us();
+        let mut core = subscription.core();
+        for (id, deadline) in changes {
+            if deadline.is_zero() { core.nack(id, now) } else { core.extend(id, now + micros(deadline)) }
+        }
+        drop(core);
+        subscription.changed.notify_waiters();
+    }
+
+    fn next_holder(&self) -> u64 {
+        self.0.holders.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Subscription {
+    fn core(&self) -> std::sync::MutexGuard<'_, Core> {
+        self.core.lock().expect("no code panics while it holds the core")
+    }
+
+    /// How long until something is due by itself.
+    fn idle_for(&self) -> Duration {
+        let due = self.core().next_due().map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
+        due.min(Duration::from_secs(60))
+    }
+}
+
+fn rfc3339(time: &prost_types::Timestamp) -> String {
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    let instant = time::OffsetDateTime::from_unix_timestamp_nanos(nanos);
+    let text = instant.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_default()
+}

@@ -1,0 +1,225 @@
+//! All services on one listener: gRPC by content type and path, JSON beside it, HTTP/1.1 and h2c alike.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, CloudConfig, ConfigError, PayloadFormat};
+use crate::faults::Faults;
+use crate::iam::{Iam, PolicyError, Principal};
+use crate::metadata::{Metadata, MetadataServer};
+use crate::pubsub::PubSub;
+use crate::run::{self, Run};
+use crate::storage::{self, Storage};
+use crate::store::{Store, StoreError};
+
+/// The owner's token outlives any session at a desk.
+const OWNER_TOKEN_LIFETIME: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+
+/// Why the cloud did not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudError {
+    /// A file or socket.
+    #[error("{what}")]
+    Io {
+        /// What was tried on which thing.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Cloud Storage.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+    /// Cloud Run.
+    #[error(transparent)]
+    Run(#[from] run::OpenError),
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> CloudError {
+    let what = what.into();
+    move |source| CloudError::Io { what, source }
+}
+
+/// A running cloud.
+pub struct Cloud {
+    endpoint: String,
+    owner_token: String,
+    metadata: BTreeMap<String, MetadataServer>,
+    store: Store,
+    pubsub: PubSub,
+    storage: Storage,
+    run: Run,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What the ready file says.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    endpoint: &'a str,
+    metadata: BTreeMap<&'a str, &'a str>,
+    owner_token: &'a str,
+}
+
+impl std::fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cloud").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Cloud {
+    /// Applies the configuration and serves until [`Cloud::shutdown`].
+    pub async fn start(config: CloudConfig) -> Result<Self, CloudError> {
+        config.check()?;
+        let data = &config.data_dir;
+        std::fs::create_dir_all(data).map_err(io(format!("create {}", data.display())))?;
+        let store = Store::open(&data.join("cloud.redb"))?;
+        let iam = Iam::open(data, &config.roles, &config.bindings)?;
+        let faults = Faults::new(config.faults);
+        let listener = TcpListener::bind(config.listen).await.map_err(io(format!("listen on {}", config.listen)))?;
+        let address = listener.local_addr().map_err(io("listen"))?;
+        let endpoint = format!("http://{address}");
+        let metadata = Metadata::new(iam.clone(), &config.project);
+        let pubsub = PubSub::open(
+            store.clone(),
+            iam.clone(),
+            faults.clone(),
+            &config.project,
+            &config.topics,
+            &config.subscriptions,
+        )
+        .await?;
+        let parts = storage::Parts {
+            store: store.clone(),
+            iam: iam.clone(),
+            faults: faults.clone(),
+            pubsub: pubsub.clone(),
+            blob_dir: data.join("blobs"),
+            endpoint: endpoint.clone(),
+            project: config.project.clone(),
+            location: config.location.clone(),
+        };
+        let notifications = |bucket: &config::Bucket| bucket.notifications.iter().map(notification).collect();
+        let buckets = config.buckets.iter().map(|bucket| (bucket.name.clone(), notifications(bucket))).collect();
+        let storage = Storage::open(parts, buckets).await?;
+        let run = Run::open(run::Parts {
+            store: store.clone(),
+            iam: iam.clone(),
+            faults,
+            metadata: metadata.clone(),
+            data_dir: data.clone(),
+            project: config.project.clone(),
+            location: config.location.clone(),
+            images: config.images.clone(),
+            jobs: config.jobs.clone(),
+        })
+        .await?;
+        let mut identities = BTreeMap::new();
+        for wanted in &config.metadata_servers {
+            let listen = wanted.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+            let account = &wanted.service_account;
+            let failed = io(format!("listen on {listen} with the metadata of {account}"));
+            identities.insert(account.clone(), metadata.start_at(account, listen).await.map_err(failed)?);
+        }
+        let grpc = tonic::service::Routes::new(pubsub.publisher())
+            .add_service(pubsub.subscriber())
+            .add_service(storage.grpc())
+            .into_axum_router();
+        let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let stopped = stop.clone();
+        // Small answers must not wait for the acknowledgement of the one before.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection stays as slow as it was");
+            }
+        });
+        tasks.spawn(async move {
+            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped.cancelled_owned()).await {
+                tracing::error!(%error, "the listener ended");
+            }
+        });
+        let owner_token = iam.mint(&Principal::owner(), OWNER_TOKEN_LIFETIME);
+        let cloud = Self { endpoint, owner_token, metadata: identities, store, pubsub, storage, run, stop, tasks };
+        if let Some(path) = &config.ready_file {
+            cloud.write_ready(path).map_err(io(format!("write {}", path.display())))?;
+        }
+        Ok(cloud)
+    }
+
+    /// `http://127.0.0.1:PORT`, of every service.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// A token of the principal who may do everything.
+    pub fn owner_token(&self) -> &str {
+        &self.owner_token
+    }
+
+    /// The metadata server of a configured service account: `127.0.0.1:PORT`.
+    pub fn metadata_host(&self, service_account: &str) -> Option<&str> {
+        self.metadata.get(service_account).map(MetadataServer::host)
+    }
+
+    /// Ends streams and tasks, and returns once nothing is left to write.
+    pub async fn shutdown(self) {
+        self.run.shutdown().await;
+        self.pubsub.shutdown().await;
+        self.stop.cancel();
+        self.storage.drain().await;
+        self.tasks.close();
+        // Idle keep-alive connections do not end by themselves.
+        if tokio::time::timeout(std::time::Duration::from_secs(2), self.tasks.wait()).await.is_err() {
+            tracing::debug!("connections were left open");
+        }
+        self.store.close().await;
+    }
+
+    fn write_ready(&self, path: &Path) -> std::io::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let metadata = self.metadata.iter().map(|(account, server)| (account.as_str(), server.host())).collect();
+        let ready = Ready { endpoint: &self.endpoint, metadata, owner_token: &self.owner_token };
+        let part = path.with_extension("part");
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(&serde_json::to_vec(&ready)?)?;
+        file.sync_all()?;
+        std::fs::rename(part, path)
+    }
+}
+
+fn notification(wanted: &config::Notification) -> storage::Notification {
+    storage::Notification {
+        topic: wanted.topic.clone(),
+        event_types: wanted.event_types.clone(),
+        payload: wanted.payload_format == PayloadFormat::JsonApiV1,
+    }
+}
+
+/// Runs a cloud until `shutdown` resolves.
+pub async fn serve(config: CloudConfig, shutdown: impl Future<Output = ()>) -> Result<(), CloudError> {
+    let cloud = Cloud::start(config).await?;
+    tracing::info!(endpoint = cloud.endpoint(), "cloud ready");
+    shutdown.await;
+    cloud.shutdown().await;
+    Ok(())
+}
