@@ -102,7 +102,8 @@ impl<R: Read + Seek> Rows for Delimited<'_, R> {
         let mut record = StringRecord::new();
         let mut row = Row::default();
         let mut next = 1;
-        while self.read_record(&mut reader, &mut record, next)? {
+        let records = Records { gauge: &self.gauge, name: self.name, limit };
+        while records.read(&mut reader, &mut record, next)? {
             let number = next + blank_lines_before(&reader, &record);
             next = number + 1;
             if record.len() > self.limits.max_columns {
@@ -125,15 +126,17 @@ impl<R: Read + Seek> Rows for Delimited<'_, R> {
     }
 }
 
-impl<R: Read + Seek> Delimited<'_, R> {
-    fn read_record<T: Read>(
-        &self,
-        reader: &mut Reader<T>,
-        record: &mut StringRecord,
-        row: u64,
-    ) -> Result<bool, IngestError> {
+/// What reading a record needs beside the reader.
+struct Records<'a> {
+    gauge: &'a Gauge,
+    name: &'a str,
+    limit: u64,
+}
+
+impl Records<'_> {
+    fn read<T: Read>(&self, reader: &mut Reader<T>, record: &mut StringRecord, row: u64) -> Result<bool, IngestError> {
         let name = self.name.to_owned();
-        let limit = self.limits.max_record_bytes;
+        let limit = self.limit;
         match reader.read_record(record) {
             Ok(more) => {
                 self.gauge.since_record.set(0);

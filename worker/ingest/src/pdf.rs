@@ -41,7 +41,7 @@ pub(crate) fn read<R: Read + Seek>(input: &mut R, names: &Names<'_>, limits: &Li
         let page = u32::try_from(index + 1).unwrap_or(u32::MAX);
         let text = match catch_unwind(AssertUnwindSafe(|| pdf.extract_text(index))) {
             Ok(Ok(text)) => text,
-            Ok(Err(pdf_oxide::Error::EncryptedPdf(_))) => {
+            Ok(Err(pdf_oxide::Error::EncryptedPdf)) => {
                 return Err(IngestError::EncryptedPdf { name: file.to_owned() });
             }
             Ok(Err(error)) => {
@@ -81,7 +81,7 @@ pub(crate) fn read<R: Read + Seek>(input: &mut R, names: &Names<'_>, limits: &Li
 
 fn refuse(file: &str, error: &pdf_oxide::Error) -> IngestError {
     match error {
-        pdf_oxide::Error::EncryptedPdf(_) => IngestError::EncryptedPdf { name: file.to_owned() },
+        pdf_oxide::Error::EncryptedPdf => IngestError::EncryptedPdf { name: file.to_owned() },
         other => IngestError::Pdf { name: file.to_owned(), cause: cut(&other.to_string(), 200) },
     }
 }

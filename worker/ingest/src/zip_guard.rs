@@ -10,6 +10,7 @@ use zip::result::ZipError;
 
 use crate::error::IngestError;
 use crate::limits::Limits;
+use crate::row::cut;
 
 const MAX_PARTS: usize = 10_000;
 /// A claim that costs 24 MB at most is not worth a refusal.
@@ -38,11 +39,12 @@ pub(crate) fn check<R: Read + Seek>(input: &mut R, name: &str, limits: &Limits) 
         if part.size() > left {
             return Err(too_large(name, limit - left + part.size(), "inflated bytes", limit));
         }
-        let strings = part.name().to_ascii_lowercase().ends_with("sharedstrings.xml");
+        let part_name = part.name().map_err(|error| damaged(error.to_string()))?.into_owned();
+        let strings = part_name.to_ascii_lowercase().ends_with("sharedstrings.xml");
         let mut claims = Claims::default();
         let mut inflated = 0u64;
         loop {
-            let read = part.read(&mut buffer).map_err(|error| damaged(format!("{}: {error}", part_name(&part))))?;
+            let read = part.read(&mut buffer).map_err(|error| damaged(format!("{}: {error}", cut(&part_name, 80))))?;
             if read == 0 {
                 break;
             }
@@ -61,10 +63,6 @@ pub(crate) fn check<R: Read + Seek>(input: &mut R, name: &str, limits: &Limits) 
         }
     }
     Ok(())
-}
-
-fn part_name<R: Read>(part: &zip::read::ZipFile<'_, R>) -> String {
-    crate::row::cut(part.name(), 80)
 }
 
 fn too_large(name: &str, found: u64, unit: &'static str, limit: u64) -> IngestError {

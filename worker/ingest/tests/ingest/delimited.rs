@@ -130,7 +130,10 @@ fn ragged_rows_are_told_with_their_rows() {
     let table = only_table(&document);
     assert_eq!(table.rows, 32, "the long row's cells may be shifted, so it is not in the data");
     assert_eq!(table.problems.total, 2);
-    assert_eq!((table.problems.listed[0].row, table.problems.listed[0].why), (32, Why::ShortRow { cells: 2, expected: 3 }));
+    assert_eq!(
+        (table.problems.listed[0].row, table.problems.listed[0].why),
+        (32, Why::ShortRow { cells: 2, expected: 3 })
+    );
     let long = &table.problems.listed[1];
     assert_eq!((long.row, long.why), (33, Why::LongRow { cells: 4, expected: 3 }));
     assert_eq!(long.value, "6 | 7 | 8 | 9");
@@ -191,7 +194,8 @@ fn a_few_wrong_cells_are_told_and_do_not_turn_a_column_to_text() {
     let document = csv(&text);
     let table = only_table(&document);
     assert_eq!(kinds(table), [("units", Kind::Integer), ("day", Kind::Date)]);
-    let told: Vec<_> = table.problems.listed.iter().map(|problem| (problem.row, problem.value.as_str(), problem.why)).collect();
+    let told: Vec<_> =
+        table.problems.listed.iter().map(|problem| (problem.row, problem.value.as_str(), problem.why)).collect();
     assert_eq!(told, [(62, "unknown", Why::NotA(Kind::Integer)), (62, "2026-02-31", Why::NotA(Kind::Date))]);
     assert_eq!(table.columns[0].nulls, 2);
 }
