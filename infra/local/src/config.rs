@@ -241,7 +241,10 @@ impl CloudConfig {
         }
         for MetadataServer { service_account, .. } in &self.metadata_servers {
             let known = self.service_accounts.contains(service_account);
-            unless(known, format!("metadata server: no service account {service_account}; add it to `service_accounts`"));
+            unless(
+                known,
+                format!("metadata server: no service account {service_account}; add it to `service_accounts`"),
+            );
         }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
     }
@@ -289,5 +292,12 @@ mod tests {
             assert!(told.contains(mistake), "{told}");
         }
         assert_eq!(CloudConfig::new("/tmp/x", "p").check(), Ok(()));
+    }
+
+    #[test]
+    fn the_configuration_that_compose_mounts_is_right() {
+        let text = include_str!("../../images/compose/cloud.json");
+        let config: CloudConfig = serde_json::from_str(text).expect("it parses");
+        assert_eq!(config.check(), Ok(()));
     }
 }

@@ -172,9 +172,10 @@ fn commit_all(database: Arc<Database>, queue: &mpsc::Receiver<Ask>) {
         }
     }
     drop(database);
-    if let Some(done) = closing {
-        // Nobody waits if the closer was dropped; the file is free all the same.
-        drop(done.send(()));
+    if let Some(done) = closing
+        && done.send(()).is_err()
+    {
+        tracing::debug!("the database was closed for nobody");
     }
 }
 

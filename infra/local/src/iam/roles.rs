@@ -22,12 +22,9 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
         ],
         "roles/pubsub.publisher" => &["pubsub.topics.publish"],
         "roles/pubsub.subscriber" => &["pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"],
-        "roles/pubsub.viewer" => &[
-            "pubsub.subscriptions.get",
-            "pubsub.subscriptions.list",
-            "pubsub.topics.get",
-            "pubsub.topics.list",
-        ],
+        "roles/pubsub.viewer" => {
+            &["pubsub.subscriptions.get", "pubsub.subscriptions.list", "pubsub.topics.get", "pubsub.topics.list"]
+        }
         "roles/storage.admin" => &[
             "storage.buckets.get",
             "storage.buckets.list",

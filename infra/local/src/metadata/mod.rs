@@ -58,8 +58,7 @@ impl Metadata {
 
     /// Serves the metadata of one service account at an address.
     pub async fn start_at(&self, service_account: &str, listen: SocketAddr) -> io::Result<MetadataServer> {
-        let identity =
-            Identity { iam: self.iam.clone(), project: self.project.clone(), email: service_account.into() };
+        let identity = Identity { iam: self.iam.clone(), project: self.project.clone(), email: service_account.into() };
         let listener = TcpListener::bind(listen).await?;
         let host = listener.local_addr()?.to_string();
         let app = router(identity);

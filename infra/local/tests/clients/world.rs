@@ -1,0 +1,154 @@
+//! A cloud of two buckets, two service accounts, a job and a topic, in a directory of its own.
+
+use std::collections::BTreeMap;
+
+use carrel_local::faults::FaultPlan;
+use carrel_local::{Cloud, CloudConfig, config};
+use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
+use google_cloud_auth::errors::CredentialsError;
+use http::{Extensions, HeaderMap, HeaderValue, header};
+
+/// May read and write bucket-a, and publish.
+pub(crate) const ALICE: &str = "alice@demo.iam.gserviceaccount.com";
+/// May do nothing at all.
+pub(crate) const BOB: &str = "bob@demo.iam.gserviceaccount.com";
+/// A job that runs `/bin/sh -c ARGS` as Alice.
+pub(crate) const JOB: &str = "projects/demo/locations/us-central1/jobs/shell";
+
+/// A token as credentials.
+#[derive(Debug)]
+pub(crate) struct Bearer(String);
+
+impl Bearer {
+    /// Credentials that send this token.
+    pub(crate) fn new(token: &str) -> Credentials {
+        Self(token.to_owned()).into()
+    }
+}
+
+impl CredentialsProvider for Bearer {
+    async fn headers(&self, _: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        let value = HeaderValue::from_str(&format!("Bearer {}", self.0)).expect("a token is ASCII");
+        let data = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+        Ok(CacheableResource::New { entity_tag: EntityTag::new(), data })
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A running cloud and its directory.
+pub(crate) struct World {
+    config: CloudConfig,
+    cloud: Option<Cloud>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// One that behaves.
+    pub(crate) async fn start() -> Self {
+        Self::with(FaultPlan::default()).await
+    }
+
+    /// One whose changes are made and never answered.
+    pub(crate) async fn start_losing_every_reply() -> Self {
+        Self::with(FaultPlan { lose_reply: 1.0, ..FaultPlan::default() }).await
+    }
+
+    async fn with(faults: FaultPlan) -> Self {
+        // Another test of this process may have installed it already.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path(), faults);
+        let cloud = Cloud::start(config.clone()).await.expect("the cloud starts");
+        Self { config, cloud: Some(cloud), _dir: dir }
+    }
+
+    /// The cloud itself.
+    pub(crate) fn cloud(&self) -> &Cloud {
+        self.cloud.as_ref().expect("it runs until it is stopped")
+    }
+
+    /// What it was told.
+    pub(crate) fn config(&self) -> &CloudConfig {
+        &self.config
+    }
+
+    /// Where every service listens.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.cloud().endpoint()
+    }
+
+    /// The token of who may do everything.
+    pub(crate) fn owner(&self) -> &str {
+        self.cloud().owner_token()
+    }
+
+    /// A token of Alice, from her metadata server.
+    pub(crate) async fn token_a(&self) -> String {
+        self.token(ALICE).await
+    }
+
+    /// A token from the metadata server of a service account, as application-default credentials get it.
+    pub(crate) async fn token(&self, account: &str) -> String {
+        let host = self.cloud().metadata_host(account).expect("it is configured");
+        let builder = google_cloud_auth::credentials::mds::Builder::default().with_endpoint(format!("http://{host}"));
+        let credentials = builder.build_access_token_credentials().expect("they build");
+        credentials.access_token().await.expect("the metadata server answers").token
+    }
+
+    /// Stops the cloud and starts it on the same directory.
+    pub(crate) async fn restart(&mut self) {
+        self.cloud.take().expect("it runs until it is stopped").shutdown().await;
+        self.cloud = Some(Cloud::start(self.config.clone()).await.expect("the cloud starts again"));
+    }
+
+    /// Stops the cloud.
+    pub(crate) async fn stop(self) {
+        self.cloud.expect("it runs until it is stopped").shutdown().await;
+    }
+}
+
+fn config(dir: &std::path::Path, faults: FaultPlan) -> CloudConfig {
+    let bucket = |name: &str| config::Bucket {
+        name: name.into(),
+        notifications: vec![config::Notification {
+            topic: "projects/demo/topics/events".into(),
+            event_types: vec!["OBJECT_FINALIZE".into()],
+            payload_format: config::PayloadFormat::JsonApiV1,
+        }],
+    };
+    let bind = |resource: &str, role: &str| config::Binding {
+        resource: resource.into(),
+        role: role.into(),
+        members: vec![format!("serviceAccount:{ALICE}")],
+    };
+    CloudConfig {
+        service_accounts: vec![ALICE.into(), BOB.into()],
+        buckets: vec![bucket("bucket-a"), bucket("bucket-b")],
+        topics: vec!["events".into()],
+        jobs: vec![config::Job {
+            name: "shell".into(),
+            service_account: ALICE.into(),
+            image: "shell".into(),
+            args: vec!["exit 0".into()],
+            env: BTreeMap::new(),
+            timeout_seconds: 60,
+        }],
+        images: BTreeMap::from([(
+            "shell".into(),
+            config::Image { argv: vec!["/bin/sh".into(), "-c".into()], env: BTreeMap::new() },
+        )]),
+        bindings: vec![
+            bind("projects/_/buckets/bucket-a", "roles/storage.objectAdmin"),
+            bind("projects/demo/topics/events", "roles/pubsub.publisher"),
+        ],
+        metadata_servers: [ALICE, BOB]
+            .map(|account| config::MetadataServer { service_account: account.into(), listen: None })
+            .to_vec(),
+        faults,
+        ready_file: Some(dir.join("ready.json")),
+        ..CloudConfig::new(dir.join("data"), "demo")
+    }
+}
