@@ -122,7 +122,9 @@ impl Config {
         if let (Some(registry), Some(bucket)) = (&registry, &control_bucket) {
             let owner = registry.by_uploads_bucket(bucket).or_else(|| registry.by_outputs_bucket(bucket));
             if let Some(tenant) = owner {
-                reader.mistakes.push(format!("control bucket {bucket} belongs to tenant {}; give the ledger its own", tenant.id));
+                reader
+                    .mistakes
+                    .push(format!("control bucket {bucket} belongs to tenant {}; give the ledger its own", tenant.id));
             }
         }
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
@@ -146,21 +148,25 @@ impl Config {
         telemetry.project.clone_from(&project);
         let ready_file = reader.optional("CARREL_READY_FILE").map(PathBuf::from);
         match (project, registry, control_bucket, listen, capacity, reconcile, reader.mistakes) {
-            (Some(project), Some(registry), Some(control_bucket), Some(listen), Some(capacity), Some(reconcile), none)
-                if none.is_empty() =>
-            {
-                Ok(Self {
-                    project,
-                    registry,
-                    control_bucket,
-                    listen,
-                    capacity: capacity.get(),
-                    reconcile: Duration::from_millis(reconcile.get()),
-                    endpoints,
-                    telemetry,
-                    ready_file,
-                })
-            }
+            (
+                Some(project),
+                Some(registry),
+                Some(control_bucket),
+                Some(listen),
+                Some(capacity),
+                Some(reconcile),
+                none,
+            ) if none.is_empty() => Ok(Self {
+                project,
+                registry,
+                control_bucket,
+                listen,
+                capacity: capacity.get(),
+                reconcile: Duration::from_millis(reconcile.get()),
+                endpoints,
+                telemetry,
+                ready_file,
+            }),
             (.., mistakes) => Err(ConfigError(mistakes)),
         }
     }
@@ -198,7 +204,8 @@ pub enum RegistryFileError {
 /// Reads and checks a registry file, YAML or JSON.
 pub fn load_registry(path: &Path) -> Result<Registry, RegistryFileError> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| RegistryFileError::Read { path: shown.clone(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| RegistryFileError::Read { path: shown.clone(), source })?;
     let file: RegistryFile =
         serde_yaml_ng::from_str(&text).map_err(|source| RegistryFileError::Parse { path: shown.clone(), source })?;
     Registry::check(file).map_err(|source| RegistryFileError::Check { path: shown, source })

@@ -207,7 +207,8 @@ impl Driver {
         }
         let spent = held.value.spent_attempts() + 1;
         if spent >= tenant.limits.max_attempts as usize {
-            let message = format!("{spent} execution(s) ended without an outcome, the last was {execution}; see its log");
+            let message =
+                format!("{spent} execution(s) ended without an outcome, the last was {execution}; see its log");
             let verdict = Verdict::Failed { class: FailureClass::Crashed, message, log_tail: None };
             return self.decide(tenant, held, verdict).await;
         }

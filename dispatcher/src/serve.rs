@@ -78,8 +78,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let announcer = Announcer::new(completions);
     let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer);
     let leadership = Leadership::default();
-    let (desk, bell) =
-        desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
+    let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
     let opener = Arc::new(Opener::new(ledger.clone()));
     let reconciler = Reconciler {
         ledger: ledger.clone(),
@@ -109,15 +108,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let subscription = connector.subscription(&name, OUTSTANDING).await?;
         parts.spawn(intake.clone().run(subscription, carries, stop.clone()));
     }
-    let rhythm =
-        Rhythm { hot: config.reconcile, cold: config.reconcile * 5, cycle: Duration::from_secs(24 * 60 * 60) };
+    let rhythm = Rhythm { hot: config.reconcile, cold: config.reconcile * 5, cycle: Duration::from_secs(24 * 60 * 60) };
     {
         let stop = stop.clone();
         parts.spawn(async move { reconciler.run(rhythm, stop).await });
     }
 
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     let app = api::router(api::State::new(ledger, registry, sealer, bell));
     {

@@ -58,7 +58,8 @@ pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payloa
     };
     let Some(tenant) = registry.by_uploads_bucket(&event.object.bucket) else {
         let bucket = &event.object.bucket;
-        let reason = format!("no tenant has uploads bucket {bucket}; add it to the registry or remove its notification");
+        let reason =
+            format!("no tenant has uploads bucket {bucket}; add it to the registry or remove its notification");
         return refused(DeadLetterClass::UnknownTenant, reason);
     };
     let (folder, kind) = layout::classify(&event.object.name);
@@ -66,7 +67,9 @@ pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payloa
         return Verdict::Discard("a placeholder or reserved name");
     }
     let pack = match tenant.policy {
-        PackPolicy::Each if kind != UploadKind::File => return Verdict::Discard("no markers where every object is a pack"),
+        PackPolicy::Each if kind != UploadKind::File => {
+            return Verdict::Discard("no markers where every object is a pack");
+        }
         PackPolicy::Each => PackId::parse(event.object.name.as_str()).expect("an object name is a pack id"),
         PackPolicy::Marker { .. } | PackPolicy::Quiet { .. } => folder,
     };

@@ -1,1 +1,15 @@
-//! The command line.
+//! The command line: starts the fleet on one machine, and speaks to it.
+//!
+//! Owns what people type and read. Every part of the fleet is this same binary, started again as a process; in the
+//! cloud the images carry the small binaries instead. Refuses product logic: it talks to the parts over their wires.
+
+pub mod args;
+mod client;
+mod demo;
+mod fleet;
+mod internal;
+mod plan;
+mod run;
+mod upload;
+
+pub use run::main;

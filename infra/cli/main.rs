@@ -1,2 +1,5 @@
-//! carrel
-fn main() {}
+//! `carrel`, the one binary people type.
+
+fn main() -> std::process::ExitCode {
+    carrel::main()
+}

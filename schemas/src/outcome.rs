@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{FindingKind, Level};
-use crate::ids::{Attempt, Epoch, ExecutionName, FileId, Generation, Nonce, ObjectName, PackId, ReviewId, Revision, TenantId};
+use crate::ids::{
+    Attempt, Epoch, ExecutionName, FileId, Generation, Nonce, ObjectName, PackId, ReviewId, Revision, TenantId,
+};
 use crate::timestamp::Timestamp;
 
 /// The decided end of one epoch of a review. At most 64 KiB as JSON.

@@ -275,7 +275,10 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         mistakes.push(RegistryMistake::SameBucket { tenant: id(), bucket: tenant.uploads_bucket.clone() });
     }
     let well_formed = tenant.service_account.split_once('@').is_some_and(|(name, host)| {
-        !name.is_empty() && host.contains('.') && !host.contains('@') && !tenant.service_account.contains(char::is_whitespace)
+        !name.is_empty()
+            && host.contains('.')
+            && !host.contains('@')
+            && !tenant.service_account.contains(char::is_whitespace)
     });
     if !well_formed {
         mistakes.push(RegistryMistake::ServiceAccount { tenant: id(), value: tenant.service_account.clone() });

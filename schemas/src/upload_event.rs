@@ -103,10 +103,8 @@ impl Notification {
             "JSON_API_V1" => agrees(payload, &object)?,
             foreign => return Err(UploadEventError::ForeignPayloadFormat(foreign.to_owned())),
         }
-        let overwrote = attributes
-            .get("overwroteGeneration")
-            .map(|value| generation("overwroteGeneration", value))
-            .transpose()?;
+        let overwrote =
+            attributes.get("overwroteGeneration").map(|value| generation("overwroteGeneration", value)).transpose()?;
         let event_time = attributes.get("eventTime").and_then(|value| Timestamp::parse(value).ok());
         Ok(Self::Finalized(UploadEvent { object, overwrote, event_time }))
     }

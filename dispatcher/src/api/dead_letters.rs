@@ -34,10 +34,7 @@ pub(super) async fn show(
     state.0.ledger.dead_letter(Some(&tenant.id), &letter).await?.map(Json).ok_or(Refused::NotFound("dead letter"))
 }
 
-pub(super) async fn list_unknown(
-    Extract(state): Extract<State>,
-    headers: HeaderMap,
-) -> Result<Json<Page>, Refused> {
+pub(super) async fn list_unknown(Extract(state): Extract<State>, headers: HeaderMap) -> Result<Json<Page>, Refused> {
     auth::operator(&state.0.registry, &headers)?;
     Ok(Json(Page { dead_letters: state.0.ledger.dead_letters(None).await? }))
 }

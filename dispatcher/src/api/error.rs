@@ -37,9 +37,10 @@ impl From<SealError> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, message) = match self {
-            Self::NoToken => {
-                (StatusCode::UNAUTHORIZED, "send `Authorization: Bearer <token>` with a token of the registry".to_owned())
-            }
+            Self::NoToken => (
+                StatusCode::UNAUTHORIZED,
+                "send `Authorization: Bearer <token>` with a token of the registry".to_owned(),
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "this call is for operators".to_owned()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("no such {what}")),
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why),

@@ -39,10 +39,11 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<View>), Refused> {
     let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-    let key = key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
+    let key =
+        key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
     let key = IdempotencyKey::parse(key).map_err(|error| Refused::Bad(error.to_string()))?;
-    let wish: CreateReview =
-        serde_json::from_slice(&body).map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
+    let wish: CreateReview = serde_json::from_slice(&body)
+        .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
     let traceparent = carrel_telemetry::inject();
     let sealed = state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await?;
     let seal = sealed.ok_or(Refused::NotFound("pack"))?;

@@ -19,7 +19,8 @@ fn unquoted(text: &str) -> String {
 fn normal(word: &str) -> String {
     let is_path = word.contains("://") || word.contains('/');
     let digits = word.chars().filter(char::is_ascii_digit).count();
-    let is_hash = word.len() >= 16 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && digits > 3;
+    let is_hash =
+        word.len() >= 16 && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') && digits > 3;
     match (is_path, is_hash, digits) {
         (true, _, _) => "<path>".to_owned(),
         (_, true, _) => "<id>".to_owned(),

@@ -217,8 +217,14 @@ impl Sealer {
         );
         let source =
             DeadLetterSource::Pack { pack: open.pack.clone(), bucket: open.bucket.clone(), objects: Vec::new() };
-        let letter =
-            dead_letters::letter(Some(open.tenant.clone()), DeadLetterClass::EmptyPack, reason, source, open.opened_at, now);
+        let letter = dead_letters::letter(
+            Some(open.tenant.clone()),
+            DeadLetterClass::EmptyPack,
+            reason,
+            source,
+            open.opened_at,
+            now,
+        );
         self.ledger.file(&letter).await?;
         Ok(())
     }

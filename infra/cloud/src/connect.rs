@@ -3,13 +3,16 @@
 use std::sync::Once;
 use std::time::Duration;
 
-use google_cloud_auth::credentials::Credentials;
+use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
+use google_cloud_auth::errors::CredentialsError;
 use google_cloud_gax::exponential_backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use google_cloud_gax::retry_policy::{Aip194Strict, RetryPolicyExt as _};
 use google_cloud_pubsub::client::{Publisher, Subscriber};
 use google_cloud_run_v2::client::{Executions, Jobs as JobsClient};
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::retry_policy::RetryableErrors;
+use http::header::AUTHORIZATION;
+use http::{Extensions, HeaderMap, HeaderValue};
 
 use crate::{Jobs, Objects, Subscription, Topic};
 
@@ -71,10 +74,10 @@ impl Connector {
         Ok(Self { endpoints, credentials })
     }
 
-    /// Credentials that the caller brings.
-    pub fn with_credentials(endpoints: Endpoints, credentials: Credentials) -> Self {
+    /// A bearer token that the caller brings, such as an operator's on the loopback cloud.
+    pub fn with_token(endpoints: Endpoints, token: &str) -> Self {
         install_crypto();
-        Self { endpoints, credentials }
+        Self { endpoints, credentials: Token(token.to_owned()).into() }
     }
 
     /// Cloud Storage.
@@ -133,6 +136,23 @@ impl Connector {
         let jobs = jobs.build().await.map_err(failed("Cloud Run"))?;
         let executions = executions.build().await.map_err(failed("Cloud Run executions"))?;
         Ok(Jobs::new(jobs, executions))
+    }
+}
+
+/// Sends one token as it is, until the end.
+#[derive(Debug)]
+struct Token(String);
+
+impl CredentialsProvider for Token {
+    async fn headers(&self, _: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        let value = HeaderValue::from_str(&format!("Bearer {}", self.0))
+            .map_err(|error| CredentialsError::from_source(false, error))?;
+        let data = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+        Ok(CacheableResource::New { entity_tag: EntityTag::new(), data })
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
     }
 }
 

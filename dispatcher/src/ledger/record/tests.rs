@@ -89,7 +89,8 @@ fn no_arrow_can_be_taken_twice() {
 #[test]
 fn a_requeued_review_waits_its_backoff_and_never_reuses_an_attempt() {
     let (launching, first) = record().authorise(at(1)).expect("from queued");
-    let queued = launching.requeue(AttemptEnd::Lost("crashed".into()), Duration::from_secs(5), at(10)).expect("from launching");
+    let queued =
+        launching.requeue(AttemptEnd::Lost("crashed".into()), Duration::from_secs(5), at(10)).expect("from launching");
     assert_eq!(queued.state, State::Queued { not_before: at(15) });
     assert_eq!(queued.ended.len(), 1);
     let (_, second) = queued.authorise(at(15)).expect("from queued");

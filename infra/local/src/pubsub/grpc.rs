@@ -44,7 +44,8 @@ impl PubSub {
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<Live>, Status> {
-        self.subscription(name).ok_or_else(|| Status::not_found(format!("Subscription does not exist (resource={name})")))
+        self.subscription(name)
+            .ok_or_else(|| Status::not_found(format!("Subscription does not exist (resource={name})")))
     }
 }
 
@@ -58,7 +59,9 @@ fn check_message(message: &PubsubMessage) -> Result<usize, Status> {
     let mut size = message.data.len();
     for (key, value) in &message.attributes {
         if key.is_empty() || key.len() > MAX_KEY || value.len() > MAX_VALUE {
-            return Err(Status::invalid_argument("an attribute has a key of 1 to 256 bytes and a value of at most 1,024"));
+            return Err(Status::invalid_argument(
+                "an attribute has a key of 1 to 256 bytes and a value of at most 1,024",
+            ));
         }
         size += key.len() + value.len();
     }
@@ -180,10 +183,7 @@ impl Subscriber for PubSub {
         Ok(Response::new(ListSubscriptionsResponse { subscriptions, next_page_token: String::new() }))
     }
 
-    async fn delete_subscription(
-        &self,
-        request: Request<DeleteSubscriptionRequest>,
-    ) -> Result<Response<()>, Status> {
+    async fn delete_subscription(&self, request: Request<DeleteSubscriptionRequest>) -> Result<Response<()>, Status> {
         let name = request.get_ref().subscription.clone();
         self.permit(&request, "pubsub.subscriptions.delete", &name)?;
         self.admin_delete_subscription(&name).await?;
@@ -216,7 +216,8 @@ impl Subscriber for PubSub {
         let max = max.ok_or_else(|| Status::invalid_argument("max_messages must be at least 1"))?.min(1000);
         let deadline = Duration::from_secs(u64::from(subscription.record.ack_deadline));
         let holder = self.next_holder();
-        let patience = tokio::time::Instant::now() + Duration::from_secs(if request.get_ref().return_immediately { 0 } else { 5 });
+        let patience =
+            tokio::time::Instant::now() + Duration::from_secs(if request.get_ref().return_immediately { 0 } else { 5 });
         loop {
             let changed = subscription.changed.notified();
             let delivered = self.deliver(&subscription, max, deadline, holder).await?;
@@ -239,7 +240,8 @@ impl Subscriber for PubSub {
     ) -> Result<Response<Self::StreamingPullStream>, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut inbound = request.into_inner();
-        let first = inbound.message().await?.ok_or_else(|| Status::invalid_argument("the stream begins with a request"))?;
+        let first =
+            inbound.message().await?.ok_or_else(|| Status::invalid_argument("the stream begins with a request"))?;
         self.allow(header.as_deref(), "pubsub.subscriptions.consume", &first.subscription)?;
         let subscription = self.find(&first.subscription)?;
         if !(10..=600).contains(&first.stream_ack_deadline_seconds) {
@@ -251,7 +253,10 @@ impl Subscriber for PubSub {
             subscription,
             holder: self.next_holder(),
             deadline: seconds(first.stream_ack_deadline_seconds),
-            outstanding: usize::try_from(first.max_outstanding_messages).ok().filter(|max| *max > 0).unwrap_or(usize::MAX),
+            outstanding: usize::try_from(first.max_outstanding_messages)
+                .ok()
+                .filter(|max| *max > 0)
+                .unwrap_or(usize::MAX),
             sender,
         };
         self.0.tasks.spawn(pull.run(first, inbound));

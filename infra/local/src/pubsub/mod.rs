@@ -367,7 +367,8 @@ impl Subscription {
 
     /// How long until something is due by itself.
     fn idle_for(&self) -> Duration {
-        let due = self.core().next_due().map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
+        let due =
+            self.core().next_due().map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
         due.min(Duration::from_secs(60))
     }
 }

@@ -130,7 +130,9 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Status> {
 }
 
 fn snake_case(path: &str) -> String {
-    path.chars().flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] }).collect()
+    path.chars()
+        .flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] })
+        .collect()
 }
 
 #[derive(Deserialize)]
@@ -303,7 +305,9 @@ impl PubSub {
             match path.as_str() {
                 "ack_deadline_seconds" => record.ack_deadline = ack_deadline(wanted.ack_deadline_seconds)?,
                 "dead_letter_policy" => record.dead_letter = dead_letter(wanted.dead_letter_policy.clone())?,
-                other => return Err(Status::invalid_argument(format!("update mask: {other:?} cannot be changed here"))),
+                other => {
+                    return Err(Status::invalid_argument(format!("update mask: {other:?} cannot be changed here")));
+                }
             }
         }
         let (name, stored) = (wanted.name.clone(), record.clone());

@@ -1,7 +1,7 @@
 //! PDF: lines with their pages, and the numbers in them.
 
 use carrel_ingest::{Document, Format, IngestError, Limits, NoteCode, labelled_numbers, read_bytes};
-use pdf_writer::{Content, Name, Pdf, Rect, Ref, Str};
+use pdf_writer::{Content, Finish, Name, Pdf, Rect, Ref, Str};
 
 pub(crate) fn pdf(pages: &[&[&str]]) -> Vec<u8> {
     let mut pdf = Pdf::new();

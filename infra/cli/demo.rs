@@ -1,0 +1,225 @@
+//! The first thing a newcomer sees: two tenants, a pack each, and decks on disk.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use carrel_cloud::Objects;
+use carrel_schemas::completion::Completion;
+use carrel_schemas::outcome::Verdict;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::client::Api;
+use crate::fleet::Fleet;
+use crate::{run, upload};
+
+const ARRIVE_WITHIN: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+
+/// One review that arrived, its files on disk.
+struct Arrived {
+    completion: Completion,
+    seconds: f64,
+    files: Vec<PathBuf>,
+}
+
+pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool) -> anyhow::Result<()> {
+    eprintln!("{}", run::NO_ROOM);
+    let dir = match dir {
+        Some(dir) => dir,
+        None => std::env::temp_dir().join(format!("carrel-demo-{}", hex::encode(rand::random::<[u8; 4]>()))),
+    };
+    let packs = carrel_samples::packs();
+    let tenants: Vec<&str> = packs.iter().map(|pack| pack.tenant).collect();
+    let begun = Instant::now();
+    let mut fleet = Fleet::start(&dir, None, &tenants).await?;
+    eprintln!("fleet up after {:.1} s in {}", begun.elapsed().as_secs_f64(), fleet.dir.display());
+    let watched = watch(&mut fleet, packs).await;
+    let arrived = match watched {
+        Ok(arrived) => arrived,
+        Err(error) => {
+            let logs = fleet.dir.join("logs");
+            fleet.stop().await?;
+            return Err(error.context(format!(
+                "the demo did not finish; read the logs in {} and {}",
+                logs.display(),
+                dir.join("cloud/logs").display()
+            )));
+        }
+    };
+    fleet.stop().await?;
+    if as_json {
+        print_json(&arrived)?
+    } else {
+        print_text(&arrived)
+    }
+    match arrived.iter().find(|review| !matches!(review.completion.verdict, Verdict::Delivered { .. })) {
+        None => Ok(()),
+        Some(review) => {
+            bail!("tenant {}: the review was {}", review.completion.tenant, review.completion.verdict.state())
+        }
+    }
+}
+
+async fn watch(fleet: &mut Fleet, packs: Vec<carrel_samples::SamplePack>) -> anyhow::Result<Vec<Arrived>> {
+    let connector = fleet.address.connector();
+    let objects = connector.objects().await?;
+    let name = format!("projects/{}/subscriptions/completions-cli", crate::plan::PROJECT);
+    let subscription = connector.subscription(&name, 100).await?;
+    let mut messages = subscription.open();
+    let mut lines = Lines::new();
+    let begun = Instant::now();
+    let mut waiting: BTreeMap<String, String> = BTreeMap::new();
+    for pack in packs {
+        let files = pack.files.into_iter().map(|file| (file.name.to_owned(), Bytes::from(file.bytes))).collect();
+        upload::pack(&objects, &format!("{}-uploads", pack.tenant), pack.pack, files).await?;
+        waiting.insert(pack.tenant.to_owned(), pack.pack.to_owned());
+        lines.set(pack.tenant, "uploaded", begun.elapsed());
+    }
+    let token = fleet.tokens.get("operator").context("the fleet has no operator token")?;
+    let api = Api::new(&fleet.address.api, token);
+    let mut arrived: Vec<Arrived> = Vec::new();
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    while !waiting.is_empty() {
+        if begun.elapsed() > ARRIVE_WITHIN {
+            let late: Vec<_> = waiting.keys().cloned().collect();
+            bail!("no completion within {} s for {}", ARRIVE_WITHIN.as_secs(), late.join(", "));
+        }
+        tokio::select! {
+            message = messages.next() => {
+                let delivery = message.context("the stream of completions ended")??;
+                let completion: Completion = serde_json::from_slice(&delivery.data).context("read a completion event")?;
+                delivery.receipt.ack();
+                let tenant = completion.tenant.to_string();
+                if waiting.get(&tenant).is_some_and(|pack| pack == completion.pack.as_str()) {
+                    waiting.remove(&tenant);
+                    lines.set(&tenant, completion.verdict.state(), begun.elapsed());
+                    let files = fetch(&objects, &completion, &fleet.dir.join("reviews").join(&tenant)).await?;
+                    arrived.push(Arrived { completion, seconds: begun.elapsed().as_secs_f64(), files });
+                }
+            }
+            _ = look.tick() => {
+                fleet.check()?;
+                for tenant in waiting.keys() {
+                    lines.set(tenant, &stage(&api, &objects, tenant).await, begun.elapsed());
+                }
+            }
+        }
+    }
+    lines.finish();
+    arrived.sort_by(|a, b| a.completion.tenant.cmp(&b.completion.tenant));
+    Ok(arrived)
+}
+
+/// In a word or two, where a tenant's newest review stands; a hint for people, so failures only lose the hint.
+async fn stage(api: &Api, objects: &Objects, tenant: &str) -> String {
+    let Ok(page) = api.get(&format!("/v1/tenants/{tenant}/reviews")).await else { return "uploaded".into() };
+    let newest = &page["reviews"][0];
+    let Some(status) = newest["status"].as_str() else { return "uploaded".into() };
+    let prefix = format!("progress/{}/", newest["review"].as_str().unwrap_or_default());
+    let bucket = format!("{tenant}-outputs");
+    let Ok(found) = objects.list(&bucket, &prefix).await else { return status.into() };
+    let Some(last) = found.last() else { return status.into() };
+    let Ok(Some(body)) = objects.get(&bucket, &last.name, 64 << 10).await else { return status.into() };
+    let progress: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap_or_default();
+    progress["stage"].as_str().map_or_else(|| status.to_owned(), |stage| format!("{status}: {stage}"))
+}
+
+async fn fetch(objects: &Objects, completion: &Completion, to: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let Verdict::Delivered { files, .. } = &completion.verdict else { return Ok(Vec::new()) };
+    std::fs::create_dir_all(to)?;
+    let mut paths = Vec::new();
+    for file in files {
+        let path = to.join(&file.name);
+        let bucket = completion.outputs_bucket.as_str();
+        let done = objects.download(bucket, file.object.as_str(), file.generation.get(), &path, file.size).await?;
+        if done.crc32c != file.crc32c {
+            bail!("{} is not what was delivered: its checksum differs", path.display());
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+fn print_text(arrived: &[Arrived]) {
+    for review in arrived {
+        let completion = &review.completion;
+        println!(
+            "\n{} · pack {} · {} in {:.1} s",
+            completion.tenant,
+            completion.pack,
+            completion.verdict.state(),
+            review.seconds
+        );
+        match &completion.verdict {
+            Verdict::Delivered { top_findings, .. } => {
+                for finding in top_findings.iter().take(5) {
+                    println!("  • {}", finding.title);
+                }
+            }
+            Verdict::Refused { reason } => println!("  {reason}"),
+            Verdict::Failed { message, .. } => println!("  {message}"),
+            Verdict::InputsChanged { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => {}
+        }
+        for path in &review.files {
+            println!("  {}", path.display());
+        }
+        println!("  completion event {} ({})", completion.event, completion.context().kind);
+    }
+}
+
+fn print_json(arrived: &[Arrived]) -> anyhow::Result<()> {
+    let reviews: Vec<_> = arrived
+        .iter()
+        .map(|review| json!({ "completion": review.completion, "seconds": review.seconds, "files": review.files }))
+        .collect();
+    println!("{}", serde_json::to_string_pretty(&json!({ "reviews": reviews }))?);
+    Ok(())
+}
+
+/// A line per review, redrawn in place on a terminal, written once per change elsewhere.
+struct Lines {
+    in_place: bool,
+    drawn: usize,
+    lines: BTreeMap<String, (String, Duration)>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { in_place: std::io::stderr().is_terminal(), drawn: 0, lines: BTreeMap::new() }
+    }
+
+    fn set(&mut self, who: &str, stage: &str, elapsed: Duration) {
+        let former = self.lines.insert(who.to_owned(), (stage.to_owned(), elapsed));
+        if self.in_place {
+            self.draw();
+        } else if former.is_none_or(|(former, _)| former != stage) {
+            eprintln!("{who:<14} {:>6.1} s  {stage}", elapsed.as_secs_f64());
+        }
+    }
+
+    fn draw(&mut self) {
+        let mut text = String::new();
+        if self.drawn > 0 {
+            text.push_str(&format!("\x1b[{}A", self.drawn));
+        }
+        for (who, (stage, elapsed)) in &self.lines {
+            text.push_str(&format!("\x1b[2K{who:<14} {:>6.1} s  {stage}\n", elapsed.as_secs_f64()));
+        }
+        self.drawn = self.lines.len();
+        eprint!("{text}");
+        if let Err(error) = std::io::stderr().flush() {
+            eprintln!("{error}");
+        }
+    }
+
+    fn finish(&self) {
+        if self.in_place {
+            eprintln!();
+        }
+    }
+}
