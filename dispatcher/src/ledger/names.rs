@@ -14,9 +14,9 @@
 use carrel_schemas::ids::{DeadLetterId, IdempotencyKey, PackId, ReviewId, Revision, TenantId};
 
 /// Prefix of open packs.
-pub const OPEN_PACKS: &str = "open/packs/";
+pub(super) const OPEN_PACKS: &str = "open/packs/";
 /// Prefix of open reviews.
-pub const OPEN_REVIEWS: &str = "open/reviews/";
+pub(super) const OPEN_REVIEWS: &str = "open/reviews/";
 /// The leadership object.
 pub const LEADER: &str = "leader.json";
 

@@ -30,7 +30,7 @@ pub(crate) struct Profile {
     orders_differ: u64,
     compact: u64,
     codes: u64,
-    /// Letters and digits in one word: an id, not a number that went wrong.
+    /// Letters and digits in one word, or a letter or three: an id, not a number that went wrong.
     ids: u64,
     currencies: Vec<String>,
     with_currency: u64,
@@ -60,6 +60,13 @@ pub(crate) struct Verdict {
 pub(crate) fn is_null_word(text: &str) -> bool {
     const WORDS: [&str; 12] = ["-", "--", "—", "–", "na", "n/a", "#n/a", "null", "none", "nan", "nil", "."];
     text.len() <= 4 && WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
+/// `A` beside `1` to `9` is one more location, not a missing number.
+fn is_letter_code(text: &str) -> bool {
+    text.len() <= 3
+        && text.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && !["tbd", "tba", "tbc"].iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 pub(crate) fn answer(text: &str) -> Option<bool> {
@@ -105,6 +112,7 @@ impl Profile {
             return;
         }
         if !text.bytes().any(|byte| byte.is_ascii_digit()) {
+            self.ids += u64::from(is_letter_code(text));
             return;
         }
         let point = number::parse(text, Style::Point);

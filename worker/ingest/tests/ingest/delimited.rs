@@ -210,6 +210,15 @@ fn an_id_with_letters_keeps_its_column_text() {
 }
 
 #[test]
+fn a_letter_among_digits_is_one_more_code() {
+    let text = format!("display,mailer\n{}A,0\n", "1,0\n2,D\n3,0\n".repeat(40));
+    let document = csv(text);
+    let table = only_table(&document);
+    assert_eq!(kinds(table), [("display", Kind::Text), ("mailer", Kind::Text)]);
+    assert_eq!(table.problems.total, 0);
+}
+
+#[test]
 fn thousands_that_nothing_proves_are_told() {
     let document = csv("a\tb\n\"1,234\"\tx\n\"5,678\"\ty\n");
     let table = only_table(&document);
