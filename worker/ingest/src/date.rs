@@ -27,15 +27,51 @@ const MONTHS: [&str; 12] = [
     "december",
 ];
 
+const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
+
 /// Reads a date, with or without a time.
 pub(crate) fn parse(text: &str, order: Order) -> Option<i64> {
     let text = text.trim();
+    if let Some(day) = iso(text) {
+        return Some(i64::from(day) * DAY);
+    }
+    if !begins_like_a_date(text) {
+        return None;
+    }
     if text.len() < 6 || text.len() > 40 || !text.is_ascii() || !text.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let (date, time) = split_time(text);
     let micros = time.map_or(Some(0), parse_time)?;
     Some(i64::from(parse_day(date, order)?) * DAY + micros)
+}
+
+/// `2026-01-31`, which most files use.
+fn iso(text: &str) -> Option<i32> {
+    let bytes: &[u8; 10] = text.as_bytes().try_into().ok()?;
+    if bytes[4] != b'-' || bytes[7] != b'-' {
+        return None;
+    }
+    let mut parts = [0i64; 3];
+    for (part, range) in parts.iter_mut().zip([0..4, 5..7, 8..10]) {
+        for byte in &bytes[range] {
+            *part = *part * 10 + i64::from(byte.is_ascii_digit().then(|| byte - b'0')?);
+        }
+    }
+    (1800..=2200).contains(&parts[0]).then(|| days(parts[0], parts[1], parts[2])).flatten()
+}
+
+/// A digit, or the first letters of a month or a weekday.
+fn begins_like_a_date(text: &str) -> bool {
+    match text.as_bytes() {
+        [first, ..] if first.is_ascii_digit() => true,
+        [a, b, c, ..] => {
+            let start = [a.to_ascii_lowercase(), b.to_ascii_lowercase(), c.to_ascii_lowercase()];
+            let is = |names: &[&str]| names.iter().any(|name| name.as_bytes()[..3] == start);
+            is(&MONTHS) || is(&WEEKDAYS)
+        }
+        _ => false,
+    }
 }
 
 /// Reads `20260131`. Only a column whose header speaks of dates is read so.
@@ -159,10 +195,7 @@ fn parse_day(text: &str, order: Order) -> Option<i32> {
 
 fn is_weekday(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    lower.len() >= 3
-        && ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-            .iter()
-            .any(|day| day.starts_with(&lower))
+    lower.len() >= 3 && WEEKDAYS.iter().any(|day| day.starts_with(&lower))
 }
 
 fn month(text: &str) -> Option<i64> {

@@ -32,6 +32,13 @@ const CURRENCIES: [&str; 20] = [
 
 pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
     let mut body = text.trim();
+    if let Some(number) = plain(body, style) {
+        return Some(number);
+    }
+    // Beside digits a number is a sign, a currency, an exponent or a percent sign: a word of many letters is none.
+    if body.bytes().filter(u8::is_ascii_alphabetic).count() > 3 {
+        return None;
+    }
     if body.is_empty() || body.len() > 64 || !body.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -42,8 +49,12 @@ pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
     }
     let mut currency = None;
     let mut percent = false;
+    let digits_only = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b','));
     // A sign may stand before or after the currency, a percent sign or the currency before a trailing minus.
     for _ in 0..2 {
+        if digits_only(body) {
+            break;
+        }
         if let Some(rest) = body.strip_prefix(['-', '\u{2212}']).or_else(|| body.strip_suffix(['-', '\u{2212}'])) {
             if signed {
                 return None;
@@ -84,6 +95,36 @@ pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
     }
     Some(Number { value, whole, percent, currency, code })
 }
+
+/// Most numbers are digits with at most one point, and most cells are seen three times.
+fn plain(body: &str, style: Style) -> Option<Number<'_>> {
+    let bytes = body.as_bytes();
+    if bytes.is_empty() || bytes.len() > 15 {
+        return None;
+    }
+    let (mut whole, mut places, mut point) = (0i64, 0usize, false);
+    for byte in bytes {
+        match byte {
+            b'0'..=b'9' => {
+                whole = whole * 10 + i64::from(byte - b'0');
+                places += usize::from(point);
+            }
+            b'.' if style == Style::Point && !point => point = true,
+            _ => return None,
+        }
+    }
+    if point && (places == 0 || places + 1 == bytes.len()) {
+        return None;
+    }
+    let number = Number { value: whole as f64, whole: Some(whole), percent: false, currency: None, code: false };
+    if point {
+        // Both are exact floats below 10^15, so one division rounds once, as parsing does.
+        return Some(Number { value: whole as f64 / POWERS[places], whole: None, ..number });
+    }
+    Some(Number { code: bytes.len() > 1 && bytes[0] == b'0', ..number })
+}
+
+const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 fn strip_currency(body: &str) -> Option<(&'static str, &str)> {
     CURRENCIES.iter().find_map(|sign| {
@@ -226,6 +267,13 @@ mod tests {
             assert_eq!(point(text), None, "{text}");
         }
         assert_eq!(comma("1.5"), None);
+    }
+
+    #[test]
+    fn the_short_way_reads_as_the_long_way_does() {
+        for text in ["0", "7", "0.1", "3.14159", "123456789.12345", "99.99", "1000.001"] {
+            assert_eq!(point(text), text.parse().ok(), "{text}");
+        }
     }
 
     #[test]

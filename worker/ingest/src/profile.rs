@@ -103,13 +103,15 @@ impl Profile {
         if self.is_prose() {
             return;
         }
-        if is_null_word(text) {
-            self.null_words += 1;
-            return;
-        }
-        if answer(text).is_some() {
-            self.bools += 1;
-            return;
+        if !text.starts_with(|first: char| first.is_ascii_digit()) {
+            if is_null_word(text) {
+                self.null_words += 1;
+                return;
+            }
+            if answer(text).is_some() {
+                self.bools += 1;
+                return;
+            }
         }
         if !text.bytes().any(|byte| byte.is_ascii_digit()) {
             self.ids += u64::from(is_letter_code(text));
@@ -129,7 +131,9 @@ impl Profile {
                     self.currencies.push(sign.to_owned());
                 }
             }
-            self.compact += u64::from(date::parse_compact(text).is_some());
+            if text.len() == 8 {
+                self.compact += u64::from(date::parse_compact(text).is_some());
+            }
             return;
         }
         let (day, month) = (date::parse(text, Order::DayFirst), date::parse(text, Order::MonthFirst));

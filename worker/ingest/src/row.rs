@@ -53,6 +53,13 @@ impl Row {
         self.slots.clear();
     }
 
+    /// Becomes a copy of `other` in the memory it has.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.number = other.number;
+        self.text.clone_from(&other.text);
+        self.slots.clone_from(&other.slots);
+    }
+
     /// Puts a cell at `column`, whatever order cells come in.
     pub(crate) fn set(&mut self, column: usize, cell: Cell<'_>) {
         while self.slots.len() <= column {

@@ -136,7 +136,7 @@ fn totals_label(text: &str) -> Option<bool> {
         "gesamt",
         "total general",
     ];
-    if text.len() > 60 {
+    if text.len() > 60 || !text.starts_with(['t', 'T', 'g', 'G', 'o', 'O', 's', 'S']) {
         return None;
     }
     let lower = text.trim().trim_end_matches(':').trim_end().to_lowercase();

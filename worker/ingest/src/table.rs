@@ -189,7 +189,7 @@ fn survey(
             before = oldest.number;
             kept = oldest;
         }
-        kept.clone_from(row);
+        kept.copy_from(row);
         held.push_back(kept);
         Ok(Flow::More)
     })?;
