@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use serde::Deserialize;
 
 mod compose;
 
@@ -43,38 +43,97 @@ const DRAWN: [(&str, &[&str]); 10] = [
     ("carrel-dispatcher", &["carrel-schemas", "carrel-cloud", "carrel-telemetry"]),
 ];
 
-fn metadata() -> Metadata {
-    let mut command = MetadataCommand::new();
-    let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    command.other_options(["--locked".to_owned(), "--filter-platform".to_owned(), here]);
-    command.exec().expect("cargo metadata of this workspace")
+/// What the rules need of `cargo metadata`. Read here rather than by a crate whose features would build serde_json twice.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_members: BTreeSet<String>,
+    resolve: Resolve,
 }
 
-/// Every package that `from` links or builds with, and through whom.
-fn reached<'a>(metadata: &'a Metadata, from: &str) -> BTreeMap<&'a str, &'a str> {
-    let nodes: BTreeMap<&PackageId, _> =
-        metadata.resolve.as_ref().expect("a resolved graph").nodes.iter().map(|node| (&node.id, node)).collect();
-    let name = |id: &PackageId| metadata[id].name.as_str();
-    let start = metadata.packages.iter().find(|package| package.name == from).expect("a member of the workspace");
-    let (mut through, mut open) = (BTreeMap::new(), vec![&start.id]);
-    while let Some(id) = open.pop() {
-        for dependency in &nodes[id].deps {
-            let linked = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
-            if linked && !through.contains_key(name(&dependency.pkg)) {
-                through.insert(name(&dependency.pkg), name(id));
-                open.push(&dependency.pkg);
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    manifest_path: PathBuf,
+    dependencies: Vec<Declared>,
+}
+
+/// One dependency as a manifest declares it; `path` is set for the rooms of this house.
+#[derive(Deserialize)]
+struct Declared {
+    name: String,
+    kind: Option<String>,
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Linked>,
+}
+
+#[derive(Deserialize)]
+struct Linked {
+    pkg: String,
+    dep_kinds: Vec<LinkedAs>,
+}
+
+#[derive(Deserialize)]
+struct LinkedAs {
+    kind: Option<String>,
+}
+
+const DEV: Option<&str> = Some("dev");
+
+impl Metadata {
+    fn read() -> Self {
+        let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let answer = std::process::Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &here])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("cargo starts");
+        assert!(answer.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&answer.stderr));
+        serde_json::from_slice(&answer.stdout).expect("cargo metadata's format 1")
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
+    }
+
+    /// Every package that `from` links or builds with, and through whom.
+    fn reached(&self, from: &str) -> BTreeMap<&str, &str> {
+        let nodes: BTreeMap<&str, &Node> = self.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+        let names: BTreeMap<&str, &str> =
+            self.packages.iter().map(|package| (package.id.as_str(), package.name.as_str())).collect();
+        let start = self.members().find(|package| package.name == from).expect("a member of the workspace");
+        let (mut through, mut open) = (BTreeMap::new(), vec![start.id.as_str()]);
+        while let Some(id) = open.pop() {
+            for linked in &nodes[id].deps {
+                let dependency = linked.pkg.as_str();
+                let for_real = linked.dep_kinds.iter().any(|kind| kind.kind.as_deref() != DEV);
+                if for_real && !through.contains_key(names[dependency]) {
+                    through.insert(names[dependency], names[id]);
+                    open.push(dependency);
+                }
             }
         }
+        through
     }
-    through
 }
 
 #[test]
 fn no_room_links_what_it_must_not_know() {
-    let metadata = metadata();
+    let metadata = Metadata::read();
     let mut broken = Vec::new();
     for (from, never, why) in NEVER {
-        let through = reached(&metadata, from);
+        let through = metadata.reached(from);
         for name in never.iter().filter(|name| through.contains_key(**name)) {
             let mut path = vec![*name];
             while let Some(user) = through.get(path[path.len() - 1]).filter(|user| **user != from) {
@@ -88,21 +147,21 @@ fn no_room_links_what_it_must_not_know() {
 
 #[test]
 fn rooms_link_each_other_as_drawn() {
-    let metadata = metadata();
-    for package in metadata.workspace_packages().into_iter().filter(|package| package.name != "carrel") {
+    let metadata = Metadata::read();
+    for package in metadata.members().filter(|package| package.name != "carrel") {
         let drawn = DRAWN.iter().find(|(name, _)| *name == package.name.as_str());
         let (_, drawn) = drawn.unwrap_or_else(|| panic!("{} is a new room; draw what it may link here", package.name));
         let rooms = package.dependencies.iter().filter(|dependency| dependency.path.is_some());
-        for room in rooms.filter(|dependency| dependency.kind != DependencyKind::Development) {
+        for room in rooms.filter(|dependency| dependency.kind.as_deref() != DEV) {
             assert!(drawn.contains(&room.name.as_str()), "{} must not link {}", package.name, room.name);
         }
     }
-    assert!(reached(&metadata, "carrel-worker").contains_key("tokio"), "the walk over the graph finds nothing");
+    assert!(metadata.reached("carrel-worker").contains_key("tokio"), "the walk over the graph finds nothing");
 }
 
 #[test]
 fn every_member_takes_the_workspaces_lints() {
-    for package in metadata().workspace_packages() {
+    for package in Metadata::read().members() {
         let manifest = std::fs::read_to_string(&package.manifest_path).expect("a manifest");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{} lacks `[lints] workspace = true`", package.name);
     }

@@ -33,6 +33,9 @@ pub enum Command {
         /// A tenant registry; two sample tenants if not given.
         #[arg(long)]
         tenants: Option<PathBuf>,
+        /// Print where it answers as one JSON document.
+        #[arg(long)]
+        json: bool,
     },
     /// Run the loopback cloud alone.
     Cloud {
@@ -99,7 +102,7 @@ pub enum Reviews {
         #[command(flatten)]
         fleet: Which,
     },
-    /// Wait until a review is finished.
+    /// Wait until a review is finished; fails unless it was delivered.
     Wait {
         /// Whose.
         tenant: String,
@@ -146,12 +149,21 @@ pub enum Tenants {
     Check {
         /// The file, YAML or JSON.
         file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
 /// The parts of the fleet.
 #[derive(Debug, Subcommand)]
 pub enum Internal {
+    /// The loopback cloud.
+    Cloud {
+        /// Its configuration, JSON.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// The dispatcher.
     Dispatcher,
     /// One attempt at a review.

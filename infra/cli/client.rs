@@ -3,31 +3,45 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::args::{DeadLetters, Reviews, Which};
 use crate::fleet::Address;
 
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// The API with the operator's token.
-pub(crate) struct Api {
+#[derive(Debug)]
+pub struct Api {
     http: reqwest::Client,
     base: String,
     token: String,
 }
 
 impl Api {
+    /// That of the fleet in a directory.
     pub(crate) fn of(fleet: &Which) -> anyhow::Result<Self> {
         let (address, tokens) = Address::load(&fleet.dir)?;
         let token = tokens.get("operator").context("tokens.json holds no operator token")?.clone();
-        Ok(Self::new(&address.api, &token))
+        Self::new(&address.api, &token)
     }
 
-    pub(crate) fn new(base: &str, token: &str) -> Self {
-        Self { http: reqwest::Client::new(), base: base.to_owned(), token: token.to_owned() }
+    /// Speaks to `base` as whoever holds `token`; loopback needs no proxy.
+    pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
+        Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
     }
 
-    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// A tenant's reviews, newest first.
+    pub async fn reviews(&self, tenant: &str) -> anyhow::Result<Vec<Listed>> {
+        let mut page = self.get(&format!("/v1/tenants/{tenant}/reviews")).await?;
+        serde_json::from_value(page["reviews"].take()).context("read the list of reviews")
+    }
+
+    /// The JSON at a path.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
         let answer = request.send().await.with_context(|| format!("ask {}; is the fleet up?", self.base))?;
         let status = answer.status();
@@ -37,6 +51,22 @@ impl Api {
         }
         Ok(body)
     }
+}
+
+/// One line of a list of reviews.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Listed {
+    /// Which.
+    #[serde(rename = "review")]
+    pub id: String,
+    /// The pack it reviews.
+    pub pack: String,
+    /// Where it stands, in a word or two.
+    pub status: String,
+    /// When it was sealed.
+    pub opened_at: String,
+    /// Its files.
+    pub files: usize,
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -51,13 +81,11 @@ fn show(value: &Value) -> anyhow::Result<()> {
 pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
     match command {
         Reviews::List { tenant, fleet } => {
-            let page = Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews")).await?;
             if fleet.json {
-                return show(&page);
+                return show(&Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews")).await?);
             }
-            for review in page["reviews"].as_array().into_iter().flatten() {
-                let (id, state, opened) = (text(review, "review"), text(review, "status"), text(review, "opened_at"));
-                println!("{id}  {state:<14} {opened}  {} file(s)  {}", review["files"], text(review, "pack"));
+            for Listed { id, pack, status, opened_at, files } in Api::of(&fleet)?.reviews(&tenant).await? {
+                println!("{id}  {status:<14} {opened_at}  {files} file(s)  {pack}");
             }
             Ok(())
         }
@@ -69,10 +97,15 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
             loop {
                 let found = api.get(&format!("/v1/tenants/{tenant}/reviews/{review}")).await?;
                 if text(&found["state"], "kind") == "settled" {
+                    let status = text(&found, "status");
                     if fleet.json {
-                        return show(&found);
+                        show(&found)?;
+                    } else {
+                        println!("{status}");
                     }
-                    println!("{}", text(&found, "status"));
+                    if status != "delivered" {
+                        bail!("review {review} is {status}; see: carrel reviews show {tenant} {review}");
+                    }
                     return Ok(());
                 }
                 if Instant::now() > deadline {

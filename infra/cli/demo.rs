@@ -1,21 +1,24 @@
 //! The first thing a newcomer sees: two tenants, a pack each, and decks on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use carrel_cloud::Objects;
+use carrel_samples::SamplePack;
 use carrel_schemas::completion::Completion;
 use carrel_schemas::outcome::Verdict;
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::client::Api;
-use crate::fleet::Fleet;
-use crate::{run, upload};
+use crate::fleet::{Fleet, Setup};
+use crate::run::{self, Interrupt};
+use crate::upload;
 
 const ARRIVE_WITHIN: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(150);
@@ -27,31 +30,25 @@ struct Arrived {
     files: Vec<PathBuf>,
 }
 
-pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     eprintln!("{}", run::NO_ROOM);
     let dir = match dir {
         Some(dir) => dir,
         None => std::env::temp_dir().join(format!("carrel-demo-{}", hex::encode(rand::random::<[u8; 4]>()))),
     };
     let packs = carrel_samples::packs();
-    let tenants: Vec<&str> = packs.iter().map(|pack| pack.tenant).collect();
-    let begun = Instant::now();
-    let mut fleet = Fleet::start(&dir, None, &tenants).await?;
-    eprintln!("fleet up after {:.1} s in {}", begun.elapsed().as_secs_f64(), fleet.dir.display());
-    let watched = watch(&mut fleet, packs).await;
-    let arrived = match watched {
-        Ok(arrived) => arrived,
-        Err(error) => {
-            let logs = fleet.dir.join("logs");
-            fleet.stop().await?;
-            return Err(error.context(format!(
-                "the demo did not finish; read the logs in {} and {}",
-                logs.display(),
-                dir.join("cloud/logs").display()
-            )));
-        }
+    let samples = packs.iter().map(|pack| pack.tenant.to_owned()).collect();
+    let mut fleet = Fleet::prepare(Setup { samples, ..Setup::here(dir)? })?;
+    let done = tokio::select! {
+        done = review(&mut fleet, packs) => done,
+        signal = interrupt.received() => Err(anyhow!("stopped by {signal}")),
     };
-    fleet.stop().await?;
+    let stopped = fleet.stop();
+    let (logs, tasks) = (fleet.dir().join("logs"), fleet.dir().join("cloud/logs"));
+    let arrived = done.with_context(|| {
+        format!("the demo did not finish; read the logs in {} and {}", logs.display(), tasks.display())
+    })?;
+    stopped?;
     if as_json {
         print_json(&arrived)?
     } else {
@@ -60,52 +57,67 @@ pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool) -> anyhow::Result<(
     match arrived.iter().find(|review| !matches!(review.completion.verdict, Verdict::Delivered { .. })) {
         None => Ok(()),
         Some(review) => {
-            bail!("tenant {}: the review was {}", review.completion.tenant, review.completion.verdict.state())
+            let Completion { tenant, verdict, .. } = &review.completion;
+            bail!("tenant {tenant}: the review was {}; read the logs in {}", verdict.state(), tasks.display())
         }
     }
 }
 
-async fn watch(fleet: &mut Fleet, packs: Vec<carrel_samples::SamplePack>) -> anyhow::Result<Vec<Arrived>> {
-    let connector = fleet.address.connector();
+/// Starts the fleet, uploads the packs and waits for their completion events.
+async fn review(fleet: &mut Fleet, packs: Vec<SamplePack>) -> anyhow::Result<Vec<Arrived>> {
+    let begun = Instant::now();
+    fleet.start().await?;
+    eprintln!("fleet up after {:.1} s in {}", begun.elapsed().as_secs_f64(), fleet.dir().display());
+    let tenants: Vec<String> = packs.iter().map(|pack| pack.tenant.to_owned()).collect();
+    match tokio::time::timeout(ARRIVE_WITHIN, watch(fleet, packs)).await {
+        Ok(arrived) => arrived,
+        Err(_) => {
+            bail!("no completion within {} s for every pack of {}", ARRIVE_WITHIN.as_secs(), tenants.join(", "))
+        }
+    }
+}
+
+async fn watch(fleet: &mut Fleet, packs: Vec<SamplePack>) -> anyhow::Result<Vec<Arrived>> {
+    let connector = fleet.address().connector();
     let objects = connector.objects().await?;
     let name = format!("projects/{}/subscriptions/completions-cli", crate::plan::PROJECT);
     let subscription = connector.subscription(&name, 100).await?;
     let mut messages = subscription.open();
+    let api = Api::new(&fleet.address().api, fleet.tokens().get("operator").context("no operator token")?)?;
     let mut lines = Lines::new();
     let begun = Instant::now();
     let mut waiting: BTreeMap<String, String> = BTreeMap::new();
+    let mut former: BTreeSet<String> = BTreeSet::new();
     for pack in packs {
+        // A directory used before still holds its completions; they are not this upload's.
+        former.extend(api.reviews(pack.tenant).await?.into_iter().map(|review| review.id));
         let files = pack.files.into_iter().map(|file| (file.name.to_owned(), Bytes::from(file.bytes))).collect();
         upload::pack(&objects, &format!("{}-uploads", pack.tenant), pack.pack, files).await?;
         waiting.insert(pack.tenant.to_owned(), pack.pack.to_owned());
         lines.set(pack.tenant, "uploaded", begun.elapsed());
     }
-    let token = fleet.tokens.get("operator").context("the fleet has no operator token")?;
-    let api = Api::new(&fleet.address.api, token);
     let mut arrived: Vec<Arrived> = Vec::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
     while !waiting.is_empty() {
-        if begun.elapsed() > ARRIVE_WITHIN {
-            let late: Vec<_> = waiting.keys().cloned().collect();
-            bail!("no completion within {} s for {}", ARRIVE_WITHIN.as_secs(), late.join(", "));
-        }
         tokio::select! {
             message = messages.next() => {
                 let delivery = message.context("the stream of completions ended")??;
                 let completion: Completion = serde_json::from_slice(&delivery.data).context("read a completion event")?;
                 delivery.receipt.ack();
                 let tenant = completion.tenant.to_string();
-                if waiting.get(&tenant).is_some_and(|pack| pack == completion.pack.as_str()) {
+                let awaited = waiting.get(&tenant).is_some_and(|pack| pack == completion.pack.as_str());
+                if awaited && !former.contains(completion.review.as_str()) {
                     waiting.remove(&tenant);
                     lines.set(&tenant, completion.verdict.state(), begun.elapsed());
-                    let files = fetch(&objects, &completion, &fleet.dir.join("reviews").join(&tenant)).await?;
+                    let to = fleet.dir().join("reviews").join(&tenant).join(completion.pack.as_str());
+                    let files = fetch(&objects, &completion, &to).await?;
                     arrived.push(Arrived { completion, seconds: begun.elapsed().as_secs_f64(), files });
                 }
             }
             _ = look.tick() => {
                 fleet.check()?;
                 for tenant in waiting.keys() {
-                    lines.set(tenant, &stage(&api, &objects, tenant).await, begun.elapsed());
+                    lines.set(tenant, &stage(&api, &objects, tenant, &former).await, begun.elapsed());
                 }
             }
         }
@@ -116,17 +128,22 @@ async fn watch(fleet: &mut Fleet, packs: Vec<carrel_samples::SamplePack>) -> any
 }
 
 /// In a word or two, where a tenant's newest review stands; a hint for people, so failures only lose the hint.
-async fn stage(api: &Api, objects: &Objects, tenant: &str) -> String {
-    let Ok(page) = api.get(&format!("/v1/tenants/{tenant}/reviews")).await else { return "uploaded".into() };
-    let newest = &page["reviews"][0];
-    let Some(status) = newest["status"].as_str() else { return "uploaded".into() };
-    let prefix = format!("progress/{}/", newest["review"].as_str().unwrap_or_default());
+async fn stage(api: &Api, objects: &Objects, tenant: &str, former: &BTreeSet<String>) -> String {
+    let found = api.reviews(tenant).await.unwrap_or_default();
+    let Some(review) = found.into_iter().find(|review| !former.contains(&review.id)) else { return "uploaded".into() };
     let bucket = format!("{tenant}-outputs");
-    let Ok(found) = objects.list(&bucket, &prefix).await else { return status.into() };
-    let Some(last) = found.last() else { return status.into() };
-    let Ok(Some(body)) = objects.get(&bucket, &last.name, 64 << 10).await else { return status.into() };
-    let progress: serde_json::Value = serde_json::from_slice(&body.bytes).unwrap_or_default();
-    progress["stage"].as_str().map_or_else(|| status.to_owned(), |stage| format!("{status}: {stage}"))
+    let progress = async {
+        let found = objects.list(&bucket, &format!("progress/{}/", review.id)).await.ok()?;
+        let body = objects.get(&bucket, &found.last()?.name, 64 << 10).await.ok()??;
+        serde_json::from_slice::<Progress>(&body.bytes).ok()
+    };
+    progress.await.map_or(review.status, |progress| progress.stage)
+}
+
+/// The part of a worker's progress that is shown.
+#[derive(Deserialize)]
+struct Progress {
+    stage: String,
 }
 
 async fn fetch(objects: &Objects, completion: &Completion, to: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -134,6 +151,11 @@ async fn fetch(objects: &Objects, completion: &Completion, to: &Path) -> anyhow:
     std::fs::create_dir_all(to)?;
     let mut paths = Vec::new();
     for file in files {
+        // The name comes from the tenant's outputs: one plain component, or it could lead out of the directory.
+        let plain = Path::new(&file.name).components().eq([Component::Normal(file.name.as_ref())]);
+        if !plain {
+            bail!("review {}: the delivered name {:?} is no plain file name", completion.review, file.name);
+        }
         let path = to.join(&file.name);
         let bucket = completion.outputs_bucket.as_str();
         let done = objects.download(bucket, file.object.as_str(), file.generation.get(), &path, file.size).await?;

@@ -3,13 +3,13 @@
 //! ```text
 //! DIR/tenants.yaml  registry        DIR/tokens.json  bearer tokens, mode 0600     DIR/fleet.json  where it answers
 //! DIR/cloud.json    cloud's config  DIR/cloud/       its data                     DIR/logs/       one log per part
+//! DIR/lock          held while it runs
 //! ```
-//! Each part runs in a process group of its own with a clean environment. Stopping asks first, then kills.
+//! Each part runs in a process group of its own with a clean environment, and ends with the process that started it.
+//! Stopping asks first, then kills.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carrel_cloud::{Connector, Endpoints};
-use carrel_schemas::registry::RegistryFile;
+use carrel_local::faults::FaultPlan;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::directory::{listen_address, registry, replace};
 use crate::plan;
 
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -29,32 +30,87 @@ const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Where a running fleet answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Address {
+pub struct Address {
     /// The loopback cloud.
-    pub(crate) cloud: String,
+    pub cloud: String,
     /// The dispatcher's API.
-    pub(crate) api: String,
+    pub api: String,
     /// The cloud's owner.
-    pub(crate) owner_token: String,
+    pub owner_token: String,
 }
 
 /// Bearer tokens of the API: `operator`, and each tenant's under its id.
-pub(crate) type Tokens = BTreeMap<String, String>;
+pub type Tokens = BTreeMap<String, String>;
 
-/// A running fleet; dropping it kills its processes.
+/// What a fleet is made of, before anything is written or started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where everything is kept; started again on the same directory it goes on where it stood.
+    pub dir: PathBuf,
+    /// The `carrel` binary that the parts are started from.
+    pub program: PathBuf,
+    /// `PATH` of the parts.
+    pub path: String,
+    /// A tenant registry; without one that of `dir`, or else a new one of `samples`.
+    pub registry: Option<PathBuf>,
+    /// Ids of the tenants of a new registry.
+    pub samples: Vec<String>,
+    /// What the loopback cloud does wrong.
+    pub faults: FaultPlan,
+    /// More settings of the dispatcher; see its configuration.
+    pub dispatcher: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// A fleet of this very program in `dir`, without faults.
+    pub fn here(dir: impl Into<PathBuf>) -> anyhow::Result<Self> {
+        Ok(Self {
+            dir: dir.into(),
+            program: std::env::current_exe().context("find this program")?,
+            path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned()),
+            registry: None,
+            samples: Vec::new(),
+            faults: FaultPlan::default(),
+            dispatcher: Vec::new(),
+        })
+    }
+}
+
+/// The processes of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The loopback cloud, and below it the tasks it runs.
+    Cloud,
+    /// The dispatcher.
+    Dispatcher,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Dispatcher => "dispatcher",
+        }
+    }
+}
+
+/// A fleet and its processes; dropping it stops them.
 #[derive(Debug)]
-pub(crate) struct Fleet {
-    pub(crate) dir: PathBuf,
-    pub(crate) address: Address,
-    pub(crate) tokens: Tokens,
-    parts: Vec<Part>,
+pub struct Fleet {
+    setup: Setup,
+    dir: PathBuf,
+    address: Address,
+    tokens: Tokens,
+    metadata: String,
+    running: Vec<Running>,
+    /// Held for as long as the directory is ours.
+    _lock: File,
 }
 
 #[derive(Debug)]
-struct Part {
-    name: &'static str,
+struct Running {
+    part: Part,
     child: Child,
-    log: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -65,8 +121,8 @@ struct CloudReady {
 }
 
 impl Address {
-    /// Reads where the fleet of `dir` answers.
-    pub(crate) fn load(dir: &Path) -> anyhow::Result<(Self, Tokens)> {
+    /// Reads where the fleet of `dir` answers, and the tokens of its API.
+    pub fn load(dir: &Path) -> anyhow::Result<(Self, Tokens)> {
         let read = |name: &str| {
             let path = dir.join(name);
             std::fs::read(&path)
@@ -76,7 +132,7 @@ impl Address {
     }
 
     /// A connector with the owner's rights on the loopback cloud.
-    pub(crate) fn connector(&self) -> Connector {
+    pub fn connector(&self) -> Connector {
         let endpoint = || Some(self.cloud.clone());
         let endpoints = Endpoints { storage: endpoint(), pubsub: endpoint(), run: endpoint() };
         Connector::with_token(endpoints, &self.owner_token)
@@ -84,76 +140,110 @@ impl Address {
 }
 
 impl Fleet {
-    /// Starts cloud and dispatcher in `dir` and returns once both answer. `tenants` is a registry file; without one the
-    /// named sample tenants are made.
-    pub(crate) async fn start(dir: &Path, tenants: Option<&Path>, samples: &[&str]) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(dir.join("logs")).with_context(|| format!("create {}", dir.display()))?;
-        let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
-        let program = std::env::current_exe().context("find this program")?;
-        let program = program.to_str().context("the path of this program is not UTF-8")?.to_owned();
-        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-        let (registry, tokens) = registry(&dir, tenants, samples)?;
+    /// Writes registry, tokens and the cloud's configuration; starts nothing. Refuses a directory whose fleet runs.
+    pub fn prepare(setup: Setup) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(setup.dir.join("logs")).with_context(|| format!("create {}", setup.dir.display()))?;
+        let dir = setup.dir.canonicalize().with_context(|| format!("find {}", setup.dir.display()))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(|| {
+            format!("{} belongs to a fleet that is running; stop that one or choose another --dir", dir.display())
+        })?;
+        let (registry, tokens) = registry(&dir, setup.registry.as_deref(), &setup.samples)?;
         let listen = listen_address(&dir)?;
-        let cloud = plan::cloud(&registry, &listen, &dir, &program, &path).context("plan the cloud")?;
-        std::fs::write(dir.join("cloud.json"), serde_json::to_vec_pretty(&cloud)?)?;
-        let mut fleet = Self {
-            address: Address { cloud: format!("http://{listen}"), api: String::new(), owner_token: String::new() },
-            dir,
-            tokens,
-            parts: Vec::new(),
-        };
-        let config = fleet.dir.join("cloud.json");
-        fleet.spawn("cloud", &program, &["cloud", "--config", &config.to_string_lossy()], &[("PATH", &path)])?;
-        let ready: CloudReady = serde_json::from_str(&fleet.ready("cloud.ready").await?)?;
-        let metadata =
-            ready.metadata.get(plan::DISPATCHER).context("the cloud serves no metadata for the dispatcher")?;
-        let (home, ready_file) = (fleet.dir.join("home"), fleet.dir.join("dispatcher.ready"));
-        std::fs::create_dir_all(&home)?;
-        let registry_file = fleet.dir.join("tenants.yaml");
-        let env = [
-            ("PATH", path.as_str()),
-            ("HOME", &home.to_string_lossy()),
-            ("GCE_METADATA_HOST", metadata),
-            ("CARREL_PROJECT", plan::PROJECT),
-            ("CARREL_REGISTRY", &registry_file.to_string_lossy()),
-            ("CARREL_CONTROL_BUCKET", plan::CONTROL_BUCKET),
-            ("CARREL_LISTEN", "127.0.0.1:0"),
-            ("CARREL_READY_FILE", &ready_file.to_string_lossy()),
-            ("CARREL_STORAGE_ENDPOINT", &ready.endpoint),
-            ("CARREL_PUBSUB_ENDPOINT", &ready.endpoint),
-            ("CARREL_RUN_ENDPOINT", &ready.endpoint),
-        ];
-        fleet.spawn("dispatcher", &program, &["internal", "dispatcher"], &env)?;
-        fleet.address.api = fleet.ready("dispatcher.ready").await?.trim().to_owned();
-        fleet.address.owner_token = ready.owner_token;
-        write_private(&fleet.dir.join("fleet.json"), &serde_json::to_vec_pretty(&fleet.address)?)?;
-        Ok(fleet)
+        let program = setup.program.to_str().context("the path of this program is not UTF-8")?;
+        let mut cloud = plan::cloud(&registry, &listen, &dir, program, &setup.path).context("plan the cloud")?;
+        cloud.faults = setup.faults;
+        replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;
+        let address = Address { cloud: format!("http://{listen}"), api: String::new(), owner_token: String::new() };
+        Ok(Self { setup, dir, address, tokens, metadata: String::new(), running: Vec::new(), _lock: lock })
     }
 
-    fn spawn(&mut self, name: &'static str, program: &str, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
-        let log = self.dir.join("logs").join(format!("{name}.log"));
-        let ready = self.dir.join(format!("{name}.ready"));
+    /// Starts cloud and dispatcher; returns once both answer.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.start_cloud().await?;
+        self.start_dispatcher().await
+    }
+
+    /// Starts the cloud.
+    pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
+        let config = self.dir.join("cloud.json");
+        let env = [("PATH".to_owned(), self.setup.path.clone())];
+        self.spawn(Part::Cloud, &["internal", "cloud", "--config", &config.to_string_lossy()], &env)?;
+        let ready: CloudReady = serde_json::from_str(&self.ready(Part::Cloud).await?)?;
+        self.metadata =
+            ready.metadata.get(plan::DISPATCHER).context("the cloud serves no metadata for the dispatcher")?.clone();
+        self.address.cloud = ready.endpoint;
+        self.address.owner_token = ready.owner_token;
+        Ok(())
+    }
+
+    /// Starts the dispatcher, and writes down where the fleet answers.
+    pub async fn start_dispatcher(&mut self) -> anyhow::Result<()> {
+        let home = self.dir.join("home");
+        std::fs::create_dir_all(&home)?;
+        let file = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        let env = [
+            ("PATH", self.setup.path.clone()),
+            ("HOME", file("home")),
+            ("GCE_METADATA_HOST", self.metadata.clone()),
+            ("CARREL_PROJECT", plan::PROJECT.to_owned()),
+            ("CARREL_REGISTRY", file("tenants.yaml")),
+            ("CARREL_CONTROL_BUCKET", plan::CONTROL_BUCKET.to_owned()),
+            ("CARREL_LISTEN", "127.0.0.1:0".to_owned()),
+            ("CARREL_READY_FILE", file("dispatcher.ready")),
+            ("CARREL_STORAGE_ENDPOINT", self.address.cloud.clone()),
+            ("CARREL_PUBSUB_ENDPOINT", self.address.cloud.clone()),
+            ("CARREL_RUN_ENDPOINT", self.address.cloud.clone()),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let env: Vec<_> = env.chain(self.setup.dispatcher.iter().cloned()).collect();
+        self.spawn(Part::Dispatcher, &["internal", "dispatcher"], &env)?;
+        self.address.api = self.ready(Part::Dispatcher).await?.trim().to_owned();
+        replace(&self.dir.join("fleet.json"), &serde_json::to_vec_pretty(&self.address)?)
+    }
+
+    /// Where everything is kept.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the running fleet answers.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Bearer tokens of the API.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    fn log(&self, part: Part) -> PathBuf {
+        self.dir.join("logs").join(format!("{}.log", part.name()))
+    }
+
+    fn spawn(&mut self, part: Part, args: &[&str], env: &[(String, String)]) -> anyhow::Result<()> {
+        let ready = self.dir.join(format!("{}.ready", part.name()));
         if ready.exists() {
             std::fs::remove_file(&ready)?;
         }
-        let file = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(program)
+        let log = File::options().create(true).append(true).open(self.log(part))?;
+        let child = Command::new(&self.setup.program)
             .args(args)
             .env_clear()
-            .envs(env.iter().copied())
+            .envs(env.iter().cloned())
             .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
+            .stdout(log.try_clone()?)
+            .stderr(log)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {name}"))?;
-        self.parts.push(Part { name, child, log });
+            .with_context(|| format!("start the {}", part.name()))?;
+        self.running.push(Running { part, child });
         Ok(())
     }
 
     /// Waits for a part to say that it is ready, or to die.
-    async fn ready(&mut self, file: &str) -> anyhow::Result<String> {
-        let path = self.dir.join(file);
+    async fn ready(&mut self, part: Part) -> anyhow::Result<String> {
+        let path = self.dir.join(format!("{}.ready", part.name()));
         let deadline = Instant::now() + START_WITHIN;
         loop {
             if let Ok(text) = std::fs::read_to_string(&path) {
@@ -161,116 +251,75 @@ impl Fleet {
             }
             self.check()?;
             if Instant::now() > deadline {
-                bail!(
-                    "{} did not appear within {START_WITHIN:?}; read the logs in {}",
-                    path.display(),
-                    self.dir.join("logs").display()
-                );
+                bail!("the {} was not ready within {START_WITHIN:?}; read {}", part.name(), self.log(part).display());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// An error if a part has died: which, how, and where its log is.
-    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        for part in &mut self.parts {
-            if let Some(status) = part.child.try_wait()? {
-                bail!("the {} ended with {status}; read {}", part.name, part.log.display());
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        for running in &mut self.running {
+            if let Some(status) = running.child.try_wait()? {
+                let part = running.part;
+                bail!("the {} ended with {status}; read {}", part.name(), self.log(part).display());
             }
         }
         Ok(())
     }
 
+    /// Kills a part as a lost machine would: at once, with nothing said.
+    pub fn kill(&mut self, part: Part) -> anyhow::Result<()> {
+        let at = self.running.iter().position(|running| running.part == part);
+        let mut running = self.running.remove(at.with_context(|| format!("the {} does not run", part.name()))?);
+        signal(&running.child, Signal::KILL);
+        running.child.wait().with_context(|| format!("wait for the {}", part.name()))?;
+        Ok(())
+    }
+
     /// Asks the parts to end, the dispatcher first, and kills what does not.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        while let Some(mut part) = self.parts.pop() {
-            signal(&part.child, rustix::process::Signal::TERM);
-            let deadline = Instant::now() + STOP_WITHIN;
-            while part.child.try_wait()?.is_none() {
-                if Instant::now() > deadline {
-                    signal(&part.child, rustix::process::Signal::KILL);
-                    part.child.wait()?;
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let mut failed = None;
+        while let Some(mut running) = self.running.pop() {
+            if let Err(error) = end(&mut running.child) {
+                failed = Some(anyhow::Error::new(error).context(format!("stop the {}", running.part.name())));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        for part in &mut self.parts {
-            signal(&part.child, rustix::process::Signal::KILL);
-            if let Err(error) = part.child.wait() {
-                eprintln!("warning: wait for the {}: {error}", part.name);
-            }
+        if let Err(error) = self.stop() {
+            eprintln!("warning: {error:#}");
         }
     }
+}
+
+/// Asks a process to end and kills it after a while; the tasks of the cloud end with the cloud.
+fn end(child: &mut Child) -> std::io::Result<()> {
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    signal(child, Signal::TERM);
+    let deadline = std::time::Instant::now() + STOP_WITHIN;
+    while child.try_wait()?.is_none() {
+        if std::time::Instant::now() > deadline {
+            signal(child, Signal::KILL);
+            child.wait()?;
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 /// Signals a part's whole process group; one that is gone already is no failure.
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group {
-        if let Err(error) = rustix::process::kill_process_group(group, signal) {
-            if error != rustix::io::Errno::SRCH {
-                eprintln!("warning: signal process group {}: {error}", child.id());
-            }
-        }
+fn signal(child: &Child, signal: Signal) {
+    if let Err(error) = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), signal)
+        && error != rustix::io::Errno::SRCH
+    {
+        eprintln!("warning: signal process group {}: {error}", child.id());
     }
-}
-
-/// The address the cloud had before, if it is free, else any free one: jobs and programs are told it beforehand.
-fn listen_address(dir: &Path) -> anyhow::Result<String> {
-    let former = std::fs::read(dir.join("fleet.json")).ok();
-    let former = former.and_then(|text| serde_json::from_slice::<Address>(&text).ok());
-    let former = former.and_then(|address| address.cloud.strip_prefix("http://").map(str::to_owned));
-    for wanted in former.iter().map(String::as_str).chain(["127.0.0.1:0"]) {
-        if let Ok(listener) = std::net::TcpListener::bind(wanted) {
-            return Ok(listener.local_addr()?.to_string());
-        }
-    }
-    bail!("no loopback port is free")
-}
-
-/// The registry of `dir`, with its tokens: what was there before, a given file, or new sample tenants.
-fn registry(dir: &Path, given: Option<&Path>, samples: &[&str]) -> anyhow::Result<(RegistryFile, Tokens)> {
-    let (own, tokens_path) = (dir.join("tenants.yaml"), dir.join("tokens.json"));
-    let mut tokens: Tokens = match std::fs::read(&tokens_path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", tokens_path.display()))?,
-        Err(_) => Tokens::new(),
-    };
-    let mut token = |who: &str| {
-        tokens
-            .entry(who.to_owned())
-            .or_insert_with(|| format!("carrel-{}", hex::encode(rand::random::<[u8; 24]>())))
-            .clone()
-    };
-    let hash = |token: String| hex::encode(Sha256::digest(token));
-    let source = given.or(own.exists().then_some(own.as_path()));
-    let mut file: RegistryFile = match source {
-        Some(path) => {
-            carrel_dispatcher::config::load_registry(path)?;
-            serde_yaml_ng::from_str(&std::fs::read_to_string(path)?)?
-        }
-        None => {
-            let tenants: Vec<_> = samples.iter().map(|id| plan::tenant(id, hash(token(id)))).collect();
-            serde_json::from_value(serde_json::json!({ "schema": 1, "tenants": tenants }))?
-        }
-    };
-    let operator = hash(token("operator"));
-    if !file.operator_token_sha256.contains(&operator) {
-        file.operator_token_sha256.push(operator);
-    }
-    std::fs::write(&own, serde_yaml_ng::to_string(&file)?)?;
-    write_private(&tokens_path, &serde_json::to_vec_pretty(&tokens)?)?;
-    carrel_dispatcher::config::load_registry(&own)?;
-    Ok((file, tokens))
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes).with_context(|| format!("write {}", path.display()))
 }

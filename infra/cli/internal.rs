@@ -12,10 +12,24 @@ use crate::args::Internal;
 
 pub(crate) fn run(part: Internal) -> ExitCode {
     match part {
-        Internal::Dispatcher => carrel_dispatcher::main(),
+        Internal::Cloud { config } => {
+            end_with_parent().and_then(|()| cloud(&config)).map_or_else(failed, |()| ExitCode::SUCCESS)
+        }
+        Internal::Dispatcher => end_with_parent().map_or_else(failed, |()| carrel_dispatcher::main()),
         Internal::Worker { args } => carrel_worker::main(args),
         Internal::Analyst { args } => carrel_analyst::main(&args, || SystemTime::now().into()),
     }
+}
+
+fn failed(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// A fleet whose `carrel` was killed must not live on: the kernel asks this process to end when its parent has.
+fn end_with_parent() -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("ask to be told when the parent ends")
 }
 
 /// Runs the loopback cloud until SIGTERM or SIGINT.

@@ -4,12 +4,13 @@
 //! cloud the images carry the small binaries instead. Refuses product logic: it talks to the parts over their wires.
 
 pub mod args;
-mod client;
+pub mod client;
 mod demo;
-mod fleet;
+mod directory;
+pub mod fleet;
 mod internal;
 mod plan;
 mod run;
-mod upload;
+pub mod upload;
 
 pub use run::main;

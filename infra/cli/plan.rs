@@ -16,15 +16,25 @@ const TOPICS: [&str; 6] =
     ["uploads", "uploads-dead", "review-requests", "review-requests-dead", "outcomes", "completions"];
 
 /// A tenant of this machine, everything named after its id.
-pub(crate) fn tenant(id: &str, token_sha256: String) -> Value {
+pub(crate) fn tenant(id: &str) -> Value {
     json!({
         "id": id,
         "uploads_bucket": format!("{id}-uploads"),
         "outputs_bucket": format!("{id}-outputs"),
         "service_account": format!("worker-{id}@{PROJECT}.iam.gserviceaccount.com"),
         "job": format!("projects/{PROJECT}/locations/{LOCATION}/jobs/review-{id}"),
-        "token_sha256": [token_sha256],
     })
+}
+
+/// Refuses a registry that this machine cannot run: its jobs lie in the loopback cloud's own project and location.
+pub(crate) fn check(registry: &RegistryFile) -> anyhow::Result<()> {
+    let here = format!("projects/{PROJECT}/locations/{LOCATION}/jobs/");
+    let elsewhere = registry.tenants.iter().filter(|tenant| !tenant.job.as_str().starts_with(&here));
+    let named: Vec<_> = elsewhere.map(|tenant| format!("  - tenant {}: job {}", tenant.id, tenant.job)).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!("on this machine every job's name begins with {here}; correct the registry:\n{}", named.join("\n"))
 }
 
 fn member(email: &str) -> String {

@@ -1,15 +1,18 @@
 //! From what was typed to what is done; errors end on stderr with the thing, the cause and the next step.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{Carrel, Command, Tenants};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Setup};
 use crate::{client, demo, internal, upload};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Said wherever agents run without a room.
 pub(crate) const NO_ROOM: &str =
@@ -33,44 +36,85 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The two signals that mean "stop, in order".
+pub(crate) struct Interrupt {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupt {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Returns the name of the next one.
+    pub(crate) async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo { dir, json } => demo::run(dir, json).await,
-        Command::Up { dir, tenants } => up(&dir, tenants.as_deref()).await,
+        Command::Demo { dir, json } => demo::run(dir, json, &mut Interrupt::listen()?).await,
+        Command::Up { dir, tenants, json } => up(dir, tenants, json, &mut Interrupt::listen()?).await,
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,
         Command::DeadLetters(command) => client::dead_letters(command).await,
-        Command::Tenants(Tenants::Check { file }) => {
+        Command::Tenants(Tenants::Check { file, json }) => {
             let registry = carrel_dispatcher::config::load_registry(&file)?;
-            println!("{}: {} tenant(s), nothing shared", file.display(), registry.tenants().count());
+            let tenants: Vec<&str> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();
+            if json {
+                println!("{}", serde_json::json!({ "file": file, "tenants": tenants }));
+            } else {
+                println!("{}: {} tenant(s), nothing shared", file.display(), tenants.len());
+            }
             Ok(())
         }
         Command::Cloud { .. } | Command::Internal(_) => anyhow::bail!("this command has a runtime of its own"),
     }
 }
 
-async fn up(dir: &Path, tenants: Option<&Path>) -> anyhow::Result<()> {
+async fn up(dir: PathBuf, registry: Option<PathBuf>, json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     eprintln!("{NO_ROOM}");
-    let samples: Vec<&str> = carrel_samples::packs().iter().map(|pack| pack.tenant).collect();
-    let mut fleet = Fleet::start(dir, tenants, &samples).await?;
-    println!("cloud       {}", fleet.address.cloud);
-    println!("API         {}", fleet.address.api);
-    for (who, token) in &fleet.tokens {
-        println!("token       {token}  {who}");
-    }
-    println!("logs        {}", fleet.dir.join("logs").display());
-    println!("Ctrl-C stops the fleet; `carrel up --dir {}` goes on where it stood", dir.display());
-    let mut terminate = signal(SignalKind::terminate()).context("listen for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
-    let mut watch = tokio::time::interval(std::time::Duration::from_millis(500));
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = watch.tick() => fleet.check()?,
+    let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
+    let mut fleet = Fleet::prepare(Setup { registry, samples, ..Setup::here(dir)? })?;
+    let ended = tokio::select! {
+        ended = keep(&mut fleet, json) => ended,
+        signal = interrupt.received() => {
+            eprintln!("{signal}: stopping");
+            Ok(())
         }
+    };
+    let stopped = fleet.stop();
+    ended.and(stopped)
+}
+
+/// Starts the fleet, says where it answers, and returns only when a part has died.
+async fn keep(fleet: &mut Fleet, json: bool) -> anyhow::Result<()> {
+    fleet.start().await?;
+    let (address, logs) = (fleet.address(), fleet.dir().join("logs"));
+    if json {
+        let said = serde_json::json!({
+            "cloud": address.cloud, "api": address.api, "tokens": fleet.tokens(), "dir": fleet.dir(), "logs": logs,
+        });
+        println!("{said}");
+    } else {
+        println!("cloud       {}", address.cloud);
+        println!("API         {}", address.api);
+        for (who, token) in fleet.tokens() {
+            println!("token       {token}  {who}");
+        }
+        println!("logs        {}", logs.display());
+        println!("Ctrl-C stops the fleet; `carrel up --dir {}` goes on where it stood", fleet.dir().display());
     }
-    eprintln!("stopping");
-    fleet.stop().await
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        fleet.check()?;
+    }
 }

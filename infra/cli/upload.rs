@@ -1,20 +1,22 @@
 //! Uploads a pack through the Storage API, and ends it with the marker.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use carrel_cloud::Objects;
-use carrel_schemas::layout::MARKER;
+use carrel_schemas::ids::PackId;
+use carrel_schemas::layout::{MANIFEST, MARKER};
 
 use crate::args::Which;
 use crate::fleet::Address;
 
 /// A file of a pack: its name below the pack's folder, and its bytes.
-pub(crate) type Named = (String, Bytes);
+pub type Named = (String, Bytes);
 
 /// Writes the files and then the marker.
-pub(crate) async fn pack(objects: &Objects, bucket: &str, pack: &str, files: Vec<Named>) -> anyhow::Result<()> {
+pub async fn pack(objects: &Objects, bucket: &str, pack: &str, files: Vec<Named>) -> anyhow::Result<()> {
     for (name, bytes) in files {
         objects.put(bucket, &format!("{pack}/{name}"), bytes, "application/octet-stream").await?;
     }
@@ -22,24 +24,35 @@ pub(crate) async fn pack(objects: &Objects, bucket: &str, pack: &str, files: Vec
     Ok(())
 }
 
+/// Reads files from disk and names each after itself; refuses two of one name, of which the later would win.
+fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Named>> {
+    let mut files: BTreeMap<String, (&PathBuf, Bytes)> = BTreeMap::new();
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("{}: no file name in UTF-8; rename it", path.display()))?;
+        if name == MARKER || name == MANIFEST {
+            bail!("{}: {name} has a meaning of its own in a pack; rename it", path.display());
+        }
+        let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        if let Some((first, _)) = files.insert(name.to_owned(), (path, Bytes::from(bytes))) {
+            bail!("{} and {} would both become {name}; rename one", first.display(), path.display());
+        }
+    }
+    Ok(files.into_iter().map(|(name, (_, bytes))| (name, bytes)).collect())
+}
+
 pub(crate) async fn run(tenant: &str, folder: &str, paths: &[PathBuf], fleet: &Which) -> anyhow::Result<()> {
     let (address, _) = Address::load(&fleet.dir)?;
     let registry = carrel_dispatcher::config::load_registry(&fleet.dir.join("tenants.yaml"))?;
     let Some(tenant) = registry.tenants().find(|known| known.id.as_str() == tenant) else {
-        bail!("no tenant {tenant:?} in {}/tenants.yaml", fleet.dir.display());
+        let known: Vec<_> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();
+        bail!("no tenant {tenant:?} in {}/tenants.yaml; it knows {}", fleet.dir.display(), known.join(", "));
     };
-    let mut files = Vec::new();
-    for path in paths {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .with_context(|| format!("{}: no file name", path.display()))?;
-        let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        files.push((name.to_owned(), Bytes::from(bytes)));
-    }
+    let folder = PackId::parse(folder)?;
+    let files = read(paths)?;
     let count = files.len();
     let objects = address.connector().objects().await?;
-    pack(&objects, tenant.uploads_bucket.as_str(), folder, files).await?;
+    pack(&objects, tenant.uploads_bucket.as_str(), folder.as_str(), files).await?;
     if fleet.json {
         println!("{}", serde_json::json!({ "tenant": tenant.id, "pack": folder, "files": count }));
     } else {
@@ -47,4 +60,25 @@ pub(crate) async fn run(tenant: &str, folder: &str, paths: &[PathBuf], fleet: &W
         println!("follow it with: carrel reviews list {}", tenant.id);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_would_overwrite_each_other_or_the_marker_are_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(&path, b"sku\n1\n").expect("written");
+            path
+        };
+        let (one, two, marker) = (file("a/items.csv"), file("b/items.csv"), file(MARKER));
+        let error = read(&[one.clone(), two]).expect_err("the same name twice").to_string();
+        assert!(error.contains("a/items.csv") && error.contains("b/items.csv"), "{error}");
+        assert!(read(&[marker]).is_err());
+        assert_eq!(read(&[one]).expect("one file")[0].0, "items.csv");
+    }
 }

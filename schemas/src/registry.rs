@@ -228,10 +228,10 @@ impl Registry {
                 own.push(("bucket", tenant.outputs_bucket.to_string()));
             }
             for (what, name) in own {
-                if let Some(first) = owners.insert((what, name.clone()), tenant.id.clone()) {
-                    if first != tenant.id {
-                        mistakes.push(RegistryMistake::Shared { what, name, first, second: tenant.id.clone() });
-                    }
+                if let Some(first) = owners.insert((what, name.clone()), tenant.id.clone())
+                    && first != tenant.id
+                {
+                    mistakes.push(RegistryMistake::Shared { what, name, first, second: tenant.id.clone() });
                 }
             }
             registry.by_uploads.insert(tenant.uploads_bucket.clone(), tenant.id.clone());
