@@ -1,0 +1,74 @@
+//! What a fleet keeps in its directory before it starts: registry, tokens, the address it had.
+//!
+//! Refuses to run anything, and to overwrite a file in halves.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use carrel_schemas::registry::RegistryFile;
+use sha2::{Digest as _, Sha256};
+
+use crate::fleet::{Address, Tokens};
+use crate::plan;
+
+/// The address the cloud had before, if it is free, else any free one: jobs and programs are told it beforehand.
+pub(crate) fn listen_address(dir: &Path) -> anyhow::Result<String> {
+    let former = std::fs::read(dir.join("fleet.json")).ok();
+    let former = former.and_then(|text| serde_json::from_slice::<Address>(&text).ok());
+    let former = former.and_then(|address| address.cloud.strip_prefix("http://").map(str::to_owned));
+    for wanted in former.iter().map(String::as_str).chain(["127.0.0.1:0"]) {
+        if let Ok(listener) = std::net::TcpListener::bind(wanted) {
+            return Ok(listener.local_addr()?.to_string());
+        }
+    }
+    bail!("no loopback port is free")
+}
+
+/// The registry of `dir`, with its tokens: a given file, what was there before, or new sample tenants. Every tenant
+/// and the operator can use the API: who has no token here gets one.
+pub(crate) fn registry(dir: &Path, given: Option<&Path>, samples: &[String]) -> anyhow::Result<(RegistryFile, Tokens)> {
+    let (own, tokens_path) = (dir.join("tenants.yaml"), dir.join("tokens.json"));
+    let mut tokens: Tokens = match std::fs::read(&tokens_path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("read {}", tokens_path.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Tokens::new(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", tokens_path.display())),
+    };
+    let mut file = match given.or(own.exists().then_some(own.as_path())) {
+        Some(path) => read_registry(path)?,
+        None => {
+            let tenants: Vec<_> = samples.iter().map(|id| plan::tenant(id)).collect();
+            serde_json::from_value(serde_json::json!({ "schema": 1, "tenants": tenants }))?
+        }
+    };
+    plan::check(&file)?;
+    let mut admit = |who: &str, known: &mut Vec<String>| {
+        let new = || format!("carrel-{}", hex::encode(rand::random::<[u8; 24]>()));
+        let hash = hex::encode(Sha256::digest(tokens.entry(who.to_owned()).or_insert_with(new)));
+        if !known.contains(&hash) {
+            known.push(hash);
+        }
+    };
+    admit("operator", &mut file.operator_token_sha256);
+    for tenant in &mut file.tenants {
+        admit(tenant.id.as_str(), &mut tenant.token_sha256);
+    }
+    replace(&tokens_path, &serde_json::to_vec_pretty(&tokens)?)?;
+    replace(&own, serde_yaml_ng::to_string(&file)?.as_bytes())?;
+    Ok((file, tokens))
+}
+
+fn read_registry(path: &Path) -> anyhow::Result<RegistryFile> {
+    carrel_dispatcher::config::load_registry(path)?;
+    Ok(serde_yaml_ng::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+/// Replaces a file in one step, readable by its owner alone: whoever reads it sees the former text or the new one.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let part = path.with_extension("part");
+    let written = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let written = written.and_then(|mut file| file.write_all(bytes)).and_then(|()| std::fs::rename(&part, path));
+    written.with_context(|| format!("write {}", path.display()))
+}
