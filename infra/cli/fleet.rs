@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::directory::{listen_address, registry, replace};
-use crate::plan;
+use crate::plan::{self, Site};
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
@@ -55,6 +55,8 @@ pub struct Setup {
     pub registry: Option<PathBuf>,
     /// Ids of the tenants of a new registry.
     pub samples: Vec<String>,
+    /// The agent's command line; the built-in analyst if empty.
+    pub agent: Vec<String>,
     /// What the loopback cloud does wrong.
     pub faults: FaultPlan,
     /// More settings of the dispatcher; see its configuration.
@@ -70,6 +72,7 @@ impl Setup {
             path: std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned()),
             registry: None,
             samples: Vec::new(),
+            agent: Vec::new(),
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
@@ -151,7 +154,10 @@ impl Fleet {
         let (registry, tokens) = registry(&dir, setup.registry.as_deref(), &setup.samples)?;
         let listen = listen_address(&dir)?;
         let program = setup.program.to_str().context("the path of this program is not UTF-8")?;
-        let mut cloud = plan::cloud(&registry, &listen, &dir, program, &setup.path).context("plan the cloud")?;
+        let analyst = [program, "internal", "analyst"].map(str::to_owned);
+        let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
+        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent };
+        let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;
         let address = Address { cloud: format!("http://{listen}"), api: String::new(), owner_token: String::new() };

@@ -9,7 +9,7 @@ mod demo;
 mod directory;
 pub mod fleet;
 mod internal;
-mod plan;
+pub mod plan;
 mod run;
 pub mod upload;
 

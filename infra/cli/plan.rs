@@ -7,16 +7,19 @@ use carrel_local::CloudConfig;
 use carrel_schemas::registry::{RegistryFile, Tenant};
 use serde_json::{Value, json};
 
-pub(crate) const PROJECT: &str = "carrel-local";
-pub(crate) const LOCATION: &str = "us-central1";
-pub(crate) const CONTROL_BUCKET: &str = "carrel-control";
+/// The project of everything on this machine.
+pub const PROJECT: &str = "carrel-local";
+/// Where its jobs run.
+pub const LOCATION: &str = "us-central1";
+/// The dispatcher's own bucket.
+pub const CONTROL_BUCKET: &str = "carrel-control";
 pub(crate) const DISPATCHER: &str = "dispatcher@carrel-local.iam.gserviceaccount.com";
 
 const TOPICS: [&str; 6] =
     ["uploads", "uploads-dead", "review-requests", "review-requests-dead", "outcomes", "completions"];
 
 /// A tenant of this machine, everything named after its id.
-pub(crate) fn tenant(id: &str) -> Value {
+pub fn tenant(id: &str) -> Value {
     json!({
         "id": id,
         "uploads_bucket": format!("{id}-uploads"),
@@ -49,15 +52,24 @@ fn bind(resource: impl Into<String>, role: &str, email: &str) -> Value {
     json!({ "resource": resource.into(), "role": role, "members": [member(email)] })
 }
 
-/// The cloud of these tenants, at `listen`, kept in `dir`; `program` is this binary.
-pub(crate) fn cloud(
-    registry: &RegistryFile,
-    listen: &str,
-    dir: &Path,
-    program: &str,
-    path: &str,
-) -> serde_json::Result<CloudConfig> {
-    let endpoint = format!("http://{listen}");
+/// What this machine adds to a registry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Site<'a> {
+    /// Where the cloud answers, `address:port`.
+    pub(crate) listen: &'a str,
+    /// Where it keeps its data.
+    pub(crate) dir: &'a Path,
+    /// This binary, which is every image.
+    pub(crate) program: &'a str,
+    /// `PATH` of the tasks.
+    pub(crate) path: &'a str,
+    /// The agent's command line.
+    pub(crate) agent: &'a [String],
+}
+
+/// The cloud of these tenants on this machine.
+pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Result<CloudConfig> {
+    let Site { listen, dir, program, path, .. } = site;
     let topic = |name: &str| format!("projects/{PROJECT}/topics/{name}");
     let mut buckets = vec![json!({ "name": CONTROL_BUCKET })];
     let mut jobs = Vec::new();
@@ -88,7 +100,7 @@ pub(crate) fn cloud(
             }],
         }));
         buckets.push(json!({ "name": tenant.outputs_bucket }));
-        jobs.push(job(tenant, &endpoint, program));
+        jobs.push(job(tenant, site));
         let worker = &tenant.service_account;
         bindings.extend([
             bind(bucket(&tenant.uploads_bucket), "roles/storage.objectViewer", worker),
@@ -124,7 +136,8 @@ pub(crate) fn cloud(
     }))
 }
 
-fn job(tenant: &Tenant, endpoint: &str, program: &str) -> Value {
+fn job(tenant: &Tenant, site: Site<'_>) -> Value {
+    let endpoint = format!("http://{}", site.listen);
     let json_text = |value: Value| value.to_string();
     let env = BTreeMap::from([
         ("CARREL_TENANT", tenant.id.to_string()),
@@ -132,10 +145,10 @@ fn job(tenant: &Tenant, endpoint: &str, program: &str) -> Value {
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
         ("CARREL_LIMITS", json_text(json!(tenant.limits))),
-        ("CARREL_AGENT", json_text(json!([program, "internal", "analyst"]))),
+        ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_JOB", tenant.job.to_string()),
-        ("CARREL_STORAGE_ENDPOINT", endpoint.to_owned()),
-        ("CARREL_PUBSUB_ENDPOINT", endpoint.to_owned()),
+        ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
+        ("CARREL_PUBSUB_ENDPOINT", endpoint),
     ]);
     json!({
         "name": tenant.job.as_str().rsplit('/').next(),
@@ -144,4 +157,65 @@ fn job(tenant: &Tenant, endpoint: &str, program: &str) -> Value {
         "env": env,
         "timeout_seconds": tenant.limits.timeout_seconds,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(ids: &[&str]) -> CloudConfig {
+        let tenants: Vec<_> = ids.iter().map(|id| tenant(id)).collect();
+        let registry = serde_json::from_value(json!({ "schema": 1, "tenants": tenants })).expect("a registry");
+        let agent = ["/bin/agent".to_owned()];
+        let site = Site {
+            listen: "127.0.0.1:1",
+            dir: Path::new("/tmp/x"),
+            program: "/bin/carrel",
+            path: "/bin",
+            agent: &agent,
+        };
+        cloud(&registry, site).expect("a configuration")
+    }
+
+    /// Every role that `email` holds, with the resource it holds it on.
+    fn grants(config: &CloudConfig, email: &str) -> Vec<(String, String)> {
+        let held = config.bindings.iter().filter(|binding| binding.members.contains(&member(email)));
+        held.map(|binding| (binding.resource.clone(), binding.role.clone())).collect()
+    }
+
+    #[test]
+    fn the_planned_cloud_is_sound() {
+        planned(&["acme", "bolt"]).check().expect("no mistakes");
+    }
+
+    #[test]
+    fn a_worker_is_granted_its_own_tenants_buckets_and_nothing_else_of_tenants() {
+        let config = planned(&["acme", "bolt"]);
+        let held = grants(&config, "worker-acme@carrel-local.iam.gserviceaccount.com");
+        assert_eq!(held.len(), 3, "{held:?}");
+        for (resource, _) in held {
+            let own = resource.contains("acme-") || resource.ends_with("/topics/outcomes");
+            assert!(own, "{resource}");
+        }
+    }
+
+    #[test]
+    fn the_dispatcher_is_granted_no_upload_s_bytes() {
+        let config = planned(&["acme"]);
+        for (resource, role) in grants(&config, DISPATCHER).iter().filter(|(resource, _)| resource.contains("uploads"))
+        {
+            let listing = role == "roles/carrelLister" || role == "roles/pubsub.subscriber";
+            assert!(listing, "{role} on {resource}");
+        }
+        assert_eq!(config.roles["roles/carrelLister"], ["storage.objects.list"]);
+    }
+
+    #[test]
+    fn a_job_elsewhere_is_refused_by_name() {
+        let mut elsewhere = tenant("acme");
+        elsewhere["job"] = json!("projects/other/locations/us-central1/jobs/review-acme");
+        let registry = serde_json::from_value(json!({ "schema": 1, "tenants": [elsewhere] })).expect("a registry");
+        let error = check(&registry).expect_err("not here").to_string();
+        assert!(error.contains("tenant acme") && error.contains("projects/other"), "{error}");
+    }
 }

@@ -1,0 +1,148 @@
+//! What people type, run as they would run it.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::files::sales;
+use crate::world::{eventually, program};
+
+fn carrel(args: &[&str]) -> Output {
+    Command::new(program()).args(args).output().expect("carrel starts")
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).expect("one JSON document")
+}
+
+#[test]
+fn the_demo_ends_with_a_deck_of_each_tenant_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("demo").display().to_string();
+    let shown = json(&carrel(&["demo", "--dir", &at, "--json"]));
+    let reviews = shown["reviews"].as_array().expect("reviews");
+    assert_eq!(reviews.len(), 2);
+    for review in reviews {
+        assert_eq!(review["completion"]["verdict"]["state"], "delivered");
+        let files: Vec<&str> = review["files"].as_array().expect("files").iter().filter_map(Value::as_str).collect();
+        let deck = files.iter().find(|path| path.ends_with("deck.html")).expect("a deck");
+        assert!(std::fs::read_to_string(deck).expect("on disk").contains("</html>"));
+        assert!(files.iter().all(|path| Path::new(path).starts_with(&at)), "{files:?}");
+    }
+    // The same directory again: the same packs are uploaded anew and reviewed anew.
+    let again = carrel(&["demo", "--dir", &at]);
+    let text = stdout(&again);
+    assert!(text.contains("deck.html") && text.contains("completion event ev_"), "{text}");
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(said.contains("without a sandbox") && !said.contains('\u{1b}'), "plain lines, no terminal: {said}");
+}
+
+/// `carrel up`, ended with the test.
+struct Up(Child);
+
+impl Up {
+    async fn start(dir: &str) -> Self {
+        let fleet = Path::new(dir).join("fleet.json");
+        if fleet.exists() {
+            std::fs::remove_file(&fleet).expect("removed");
+        }
+        let child = Command::new(program()).args(["up", "--dir", dir]).stdout(Stdio::null()).spawn().expect("starts");
+        eventually("a fleet that answers", async || fleet.exists().then_some(())).await;
+        Self(child)
+    }
+
+    fn interrupt(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::INT).expect("it runs");
+        assert!(self.0.wait().expect("it ends").success(), "Ctrl-C is a good end");
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            kill_process(Pid::from_child(&self.0), Signal::TERM).expect("it runs");
+            self.0.wait().expect("it ends");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_that_is_started_again_goes_on_where_it_stood() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("fleet").display().to_string();
+    let file = dir.path().join("sales.csv");
+    std::fs::write(&file, sales()).expect("written");
+    let file = file.display().to_string();
+
+    let up = Up::start(&at).await;
+    let second = carrel(&["up", "--dir", &at]);
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("a fleet that is running"), "{second:?}");
+    let uploaded = json(&carrel(&["upload", "acme-foods", "q3", &file, "--dir", &at, "--json"]));
+    assert_eq!(uploaded["files"], 1);
+    let review = eventually("the review in the list", async || {
+        let page = json(&carrel(&["reviews", "list", "acme-foods", "--dir", &at, "--json"]));
+        page["reviews"][0]["review"].as_str().map(str::to_owned)
+    })
+    .await;
+    let waited = carrel(&["reviews", "wait", "acme-foods", &review, "--dir", &at]);
+    assert_eq!(stdout(&waited).trim(), "delivered");
+    let empty = dir.path().join("empty.csv");
+    std::fs::write(&empty, b"").expect("written");
+    carrel(&["upload", "bolt-home", "bad", &empty.display().to_string(), "--dir", &at]);
+    let letters = eventually("the refused pack's letter", async || {
+        let text = stdout(&carrel(&["dead-letters", "list", "--tenant", "bolt-home", "--dir", &at]));
+        text.contains("empty.csv").then_some(text)
+    })
+    .await;
+    let letter = letters.split_whitespace().next().expect("an id").to_owned();
+    let shown = json(&carrel(&["dead-letters", "show", &letter, "--tenant", "bolt-home", "--dir", &at]));
+    assert_eq!(shown["class"], "refused");
+    up.interrupt();
+
+    let _up = Up::start(&at).await;
+    let shown = json(&carrel(&["reviews", "show", "acme-foods", &review, "--dir", &at, "--json"]));
+    assert_eq!(shown["status"], "delivered");
+    let unknown = carrel(&["upload", "nobody", "q3", &file, "--dir", &at]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("acme-foods"), "it names whom it knows: {unknown:?}");
+}
+
+#[test]
+fn a_registry_that_shares_a_bucket_is_refused_and_both_tenants_are_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("tenants.yaml");
+    let tenant = |id: &str| {
+        format!(
+            "  - id: {id}\n    uploads_bucket: shared-uploads\n    outputs_bucket: {id}-outputs\n    \
+             service_account: {id}@p.iam.gserviceaccount.com\n    job: projects/p/locations/l/jobs/review-{id}\n"
+        )
+    };
+    let file =
+        |tenants: &[&str]| format!("schema: 1\ntenants:\n{}", tenants.iter().map(|id| tenant(id)).collect::<String>());
+    let at = path.display().to_string();
+    std::fs::write(&path, file(&["acme", "bolt"])).expect("written");
+    let refused = carrel(&["tenants", "check", &at]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert!(["acme", "bolt", "shared-uploads"].iter().all(|name| said.contains(name)), "{said}");
+    std::fs::write(&path, file(&["acme"])).expect("written");
+    assert_eq!(json(&carrel(&["tenants", "check", &at, "--json"]))["tenants"][0], "acme");
+}
+
+#[test]
+fn a_command_without_a_fleet_says_how_to_start_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().display().to_string();
+    for args in [["reviews", "list", "acme-foods", "--dir", &at], ["dead-letters", "list", "--tenant", "a", "--dir"]] {
+        let args: Vec<&str> = args.into_iter().chain((args[4] == "--dir").then_some(at.as_str())).collect();
+        let refused = carrel(&args);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("carrel up"), "{refused:?}");
+    }
+}

@@ -1,0 +1,178 @@
+//! Processes that die as lost machines do, at a known place on the way.
+//!
+//! The agent is a gate: it says that it runs and waits until it is let through, so that what is killed is killed in
+//! the middle of a review and not by luck.
+
+use std::path::{Path, PathBuf};
+
+use carrel::fleet::{Part, Setup};
+use carrel_schemas::outcome::Verdict;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::json;
+
+use crate::files::sales;
+use crate::world::{World, eventually, program, tenant};
+
+/// An agent that writes its parent's pid to `DIR/at-gate-<pid>` and waits for `DIR/open`.
+struct Gate {
+    dir: PathBuf,
+}
+
+impl Gate {
+    fn install(setup: &mut Setup) -> Self {
+        let dir = setup.dir.join("gate");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let (analyst, gate) = (program().display().to_string(), dir.display().to_string());
+        let script = format!(
+            "echo $PPID > {gate}/part-$$ && mv {gate}/part-$$ {gate}/at-gate-$$\n\
+             while [ ! -e {gate}/open ]; do sleep 0.02; done\n\
+             exec {analyst} internal analyst \"$1\""
+        );
+        setup.agent = ["/bin/sh", "-c", &script, "gate"].map(str::to_owned).to_vec();
+        Self { dir }
+    }
+
+    /// The workers whose agents have reached the gate so far.
+    fn reached(&self) -> Vec<Pid> {
+        let entries = std::fs::read_dir(&self.dir).expect("the gate").map(|entry| entry.expect("an entry").path());
+        let at = entries.filter(|path| path.to_string_lossy().contains("at-gate-"));
+        at.map(|path| pid_in(&path)).collect()
+    }
+
+    async fn is_reached_by(&self, count: usize) -> Vec<Pid> {
+        eventually(&format!("{count} agent(s) at the gate"), async || {
+            let reached = self.reached();
+            (reached.len() >= count).then_some(reached)
+        })
+        .await
+    }
+
+    fn open(&self) {
+        std::fs::write(self.dir.join("open"), b"").expect("opened");
+    }
+}
+
+fn pid_in(path: &Path) -> Pid {
+    let text = std::fs::read_to_string(path).expect("a pid");
+    Pid::from_raw(text.trim().parse().expect("a number")).expect("not zero")
+}
+
+async fn gated(limits: serde_json::Value) -> (World, Gate) {
+    let mut gate = None;
+    let world = World::start(vec![tenant("acme", json!({ "limits": limits }))], |setup| {
+        gate = Some(Gate::install(setup));
+    })
+    .await;
+    (world, gate.expect("installed"))
+}
+
+fn attempt_of(verdict: &carrel_schemas::outcome::DecidedBy) -> u32 {
+    match verdict {
+        carrel_schemas::outcome::DecidedBy::Worker { attempt, .. } => attempt.get(),
+        carrel_schemas::outcome::DecidedBy::Dispatcher => panic!("a worker decides a delivery"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_replaced_and_the_pack_is_delivered_once() {
+    let (world, gate) = gated(json!({})).await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let worker = gate.is_reached_by(1).await[0];
+    kill_process_group(worker, Signal::KILL).expect("the worker runs");
+    gate.is_reached_by(2).await;
+    gate.open();
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    assert_eq!(attempt_of(&world.outcome(&got.completion).await.decided_by), 2);
+    world.settled().await;
+    assert_eq!(world.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_always_dies_ends_as_crashed_in_the_dead_letters() {
+    let (world, gate) = gated(json!({ "max_attempts": 2 })).await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    for attempt in 1..=2 {
+        let workers = gate.is_reached_by(attempt).await;
+        for worker in workers {
+            match kill_process_group(worker, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => panic!("kill the worker: {error}"),
+            }
+        }
+    }
+    let got = world.completion("acme", "q3").await;
+    assert!(matches!(got.completion.verdict, Verdict::Failed { .. }), "{:?}", got.completion.verdict);
+    let letter =
+        world.dead_letter(Some("acme"), "its letter", |letter| letter.reason.contains("without an outcome")).await;
+    assert_eq!(letter.tenant.expect("a tenant").as_str(), "acme");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_killed_before_and_during_a_review_loses_nothing() {
+    let (mut world, gate) = gated(json!({})).await;
+    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.upload("acme", "before", vec![("sales.csv", sales())]).await;
+    world.fleet.start_dispatcher().await.expect("it starts again");
+    gate.is_reached_by(1).await;
+    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.upload("acme", "during", vec![("sales.csv", sales())]).await;
+    gate.open();
+    world.fleet.start_dispatcher().await.expect("it starts again");
+    for pack in ["before", "during"] {
+        let got = world.completion("acme", pack).await;
+        assert_eq!(got.completion.verdict.state(), "delivered", "{pack}");
+    }
+    world.settled().await;
+    let mut events: Vec<_> = world.received().into_iter().map(|got| got.completion.event).collect();
+    events.sort();
+    events.dedup();
+    assert_eq!(events.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood() {
+    let (mut world, gate) = gated(json!({})).await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let worker = gate.is_reached_by(1).await[0];
+    world.fleet.kill(Part::Cloud).expect("it runs");
+    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.restart_all().await;
+    // The lost cloud's task must not act beside its successor's: the new cloud has ended it.
+    eventually("the end of the former worker", async || {
+        matches!(kill_process(worker, Signal::CONT), Err(rustix::io::Errno::SRCH)).then_some(())
+    })
+    .await;
+    gate.open();
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    world.settled().await;
+    assert_eq!(world.names("acme-outputs", "outcomes/").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_replaced_or_deleted_during_its_review_is_never_delivered_as_sealed() {
+    let (world, gate) = gated(json!({})).await;
+    world.upload("acme", "replaced", vec![("sales.csv", sales())]).await;
+    world.upload("acme", "deleted", vec![("sales.csv", sales()), ("other.csv", sales())]).await;
+    gate.is_reached_by(2).await;
+    world.put("acme", "replaced/sales.csv", sales()).await;
+    world.objects.delete("acme-uploads", "deleted/other.csv", None).await.expect("deleted");
+    gate.open();
+    for (pack, name) in [("replaced", "replaced/sales.csv"), ("deleted", "deleted/other.csv")] {
+        let got = world.completion("acme", pack).await;
+        let Verdict::InputsChanged { changed } = &got.completion.verdict else {
+            panic!("{:?}", got.completion.verdict)
+        };
+        assert_eq!(changed.iter().map(|name| name.as_str()).collect::<Vec<_>>(), [name]);
+    }
+    // What lies there now is reviewed once the customer says that it is complete.
+    world.put("acme", "replaced/_COMPLETE", Vec::new()).await;
+    eventually("the review of what replaced it", async || {
+        world
+            .received()
+            .into_iter()
+            .find(|got| got.completion.pack.as_str() == "replaced" && got.completion.verdict.state() == "delivered")
+    })
+    .await;
+}

@@ -1,0 +1,12 @@
+//! What Carrel promises, held over a whole fleet of real processes on loopback: cloud, dispatcher, workers, agents.
+//!
+//! Owns nothing that one room can show alone; those tests lie beside the room. Refuses waiting on time: every wait is
+//! for something that happens, with a deadline that only a failure reaches.
+
+mod bad_input;
+mod commands;
+mod files;
+mod journey;
+mod lost_machines;
+mod storm;
+mod world;

@@ -1,0 +1,233 @@
+//! One fleet in a temporary directory, and the two ends a customer sees: uploads in, completion events out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use carrel::client::Api;
+use carrel::fleet::{Fleet, Setup};
+use carrel::plan;
+use carrel_cloud::Objects;
+use carrel_schemas::cloud_event::EventContext;
+use carrel_schemas::completion::{COMPLETED, Completion};
+use carrel_schemas::dead_letter::DeadLetter;
+use carrel_schemas::outcome::Outcome;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// Nothing that works takes this long; what does not work ends here.
+pub(crate) const AT_LAST: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One completion event as a consumer got it.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) completion: Completion,
+    pub(crate) context: EventContext,
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+type Inbox = Arc<Mutex<Vec<Received>>>;
+
+/// A fleet under test.
+pub(crate) struct World {
+    pub(crate) fleet: Fleet,
+    pub(crate) objects: Objects,
+    inbox: Inbox,
+    consumer: JoinHandle<()>,
+    /// Removed with the world, unless the test fails: then it is kept and named.
+    dir: Option<TempDir>,
+}
+
+/// A tenant of the registry, named after its id, with `changes` laid over it.
+pub(crate) fn tenant(id: &str, changes: Value) -> Value {
+    let mut tenant = plan::tenant(id);
+    for (field, value) in changes.as_object().expect("changes are an object") {
+        tenant[field] = value.clone();
+    }
+    tenant
+}
+
+/// The `carrel` binary under test.
+pub(crate) fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_carrel"))
+}
+
+impl World {
+    /// Starts a fleet of these tenants; `change` may change its setup.
+    pub(crate) async fn start(tenants: Vec<Value>, change: impl FnOnce(&mut Setup)) -> Self {
+        let dir = TempDir::with_prefix("carrel-promise-").expect("a temporary directory");
+        let registry = dir.path().join("given.json");
+        std::fs::write(&registry, json!({ "schema": 1, "tenants": tenants }).to_string()).expect("a registry");
+        let mut setup = Setup::here(dir.path()).expect("a setup");
+        setup.program = program();
+        setup.registry = Some(registry);
+        // The reconciler is what mends; it may look often where the world is small.
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "250".to_owned()));
+        change(&mut setup);
+        let mut fleet = Fleet::prepare(setup).expect("a sound setup");
+        fleet.start().await.expect("the fleet starts");
+        let (objects, inbox, consumer) = connect(&fleet).await;
+        Self { fleet, objects, inbox, consumer, dir: Some(dir) }
+    }
+
+    /// Starts a part again after it was killed; a new cloud is connected to anew.
+    pub(crate) async fn restart_all(&mut self) {
+        self.fleet.start().await.expect("the fleet starts again");
+        self.consumer.abort();
+        let (objects, _, consumer) = connect_into(&self.fleet, self.inbox.clone()).await;
+        (self.objects, self.consumer) = (objects, consumer);
+    }
+
+    /// Where the fleet keeps everything.
+    pub(crate) fn dir(&self) -> &Path {
+        self.fleet.dir()
+    }
+
+    /// The API as an operator.
+    pub(crate) fn operator(&self) -> Api {
+        self.api("operator")
+    }
+
+    /// The API as whoever holds this one's token.
+    pub(crate) fn api(&self, who: &str) -> Api {
+        Api::new(&self.fleet.address().api, &self.fleet.tokens()[who]).expect("a client")
+    }
+
+    /// Writes one object of a pack.
+    pub(crate) async fn put(&self, tenant: &str, name: &str, bytes: impl Into<Bytes>) -> i64 {
+        let bucket = format!("{tenant}-uploads");
+        let wrote = self.objects.put(&bucket, name, bytes.into(), "application/octet-stream").await;
+        wrote.unwrap_or_else(|error| panic!("upload {name}: {error:?}"))
+    }
+
+    /// Uploads a whole pack, marker last.
+    pub(crate) async fn upload(&self, tenant: &str, pack: &str, files: Vec<(&str, Vec<u8>)>) {
+        for (name, bytes) in files {
+            self.put(tenant, &format!("{pack}/{name}"), bytes).await;
+        }
+        self.put(tenant, &format!("{pack}/_COMPLETE"), Bytes::new()).await;
+    }
+
+    /// Every completion event that has arrived.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.inbox.lock().expect("no test panics while it holds the inbox").clone()
+    }
+
+    /// The first completion of a pack.
+    pub(crate) async fn completion(&self, tenant: &str, pack: &str) -> Received {
+        let what = format!("a completion of {tenant}/{pack}");
+        eventually(&what, async || {
+            let here =
+                |got: &Received| got.completion.tenant.as_str() == tenant && got.completion.pack.as_str() == pack;
+            self.received().into_iter().find(here)
+        })
+        .await
+    }
+
+    /// The outcome a completion was made of.
+    pub(crate) async fn outcome(&self, completion: &Completion) -> Outcome {
+        let name = carrel_schemas::layout::outcome(&completion.review, completion.epoch);
+        let body = self.objects.get(completion.outputs_bucket.as_str(), name.as_str(), Outcome::MAX_BYTES).await;
+        let body = body.expect("the bucket answers").expect("there is an outcome");
+        serde_json::from_slice(&body.bytes).expect("it is one")
+    }
+
+    /// The first dead letter of a tenant, or of nobody, that `wanted` accepts.
+    pub(crate) async fn dead_letter(
+        &self,
+        tenant: Option<&str>,
+        what: &str,
+        wanted: impl Fn(&DeadLetter) -> bool,
+    ) -> DeadLetter {
+        let path = tenant.map_or("/v1/dead-letters".to_owned(), |tenant| format!("/v1/tenants/{tenant}/dead-letters"));
+        let api = self.operator();
+        eventually(what, async || {
+            let mut page = api.get(&path).await.expect("the API answers");
+            let letters: Vec<DeadLetter> = serde_json::from_value(page["dead_letters"].take()).expect("letters");
+            letters.into_iter().find(&wanted)
+        })
+        .await
+    }
+
+    /// Publishes to a topic as the cloud's owner.
+    pub(crate) async fn publish(&self, topic: &str, data: impl Into<Bytes>, attributes: &[(&str, &str)]) {
+        let name = format!("projects/{}/topics/{topic}", plan::PROJECT);
+        let topic = self.fleet.address().connector().topic(&name).await.expect("a publisher");
+        let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        topic.publish(data.into(), attributes).await.expect("published");
+    }
+
+    /// The names in a bucket below a prefix.
+    pub(crate) async fn names(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let listed = self.objects.list(bucket, prefix).await.expect("the bucket answers");
+        listed.into_iter().map(|object| object.name).collect()
+    }
+
+    /// Returns once the ledger holds nothing unfinished.
+    pub(crate) async fn settled(&self) {
+        eventually("an empty list of open packs and reviews", async || {
+            let open = self.names(plan::CONTROL_BUCKET, "open/").await;
+            open.is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.consumer.abort();
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("the fleet's directory is kept: {}", dir.keep().display());
+        }
+    }
+}
+
+async fn connect(fleet: &Fleet) -> (Objects, Inbox, JoinHandle<()>) {
+    connect_into(fleet, Inbox::default()).await
+}
+
+/// Consumes completions into `inbox` as an integrator would: read, keep, acknowledge.
+async fn connect_into(fleet: &Fleet, inbox: Inbox) -> (Objects, Inbox, JoinHandle<()>) {
+    let connector = fleet.address().connector();
+    let name = format!("projects/{}/subscriptions/completions-cli", plan::PROJECT);
+    let subscription = connector.subscription(&name, 100).await.expect("a subscriber");
+    let objects = connector.objects().await.expect("a storage client");
+    let kept = inbox.clone();
+    let consumer = tokio::spawn(async move {
+        let mut messages = subscription.open();
+        while let Some(message) = messages.next().await {
+            let Ok(delivery) = message else { continue };
+            let received = Received {
+                completion: serde_json::from_slice(&delivery.data).expect("a completion"),
+                context: EventContext::parse(&delivery.attributes, COMPLETED).expect("a CloudEvent"),
+                attributes: delivery.attributes.clone(),
+            };
+            kept.lock().expect("no test panics while it holds the inbox").push(received);
+            delivery.receipt.ack();
+        }
+    });
+    (objects, inbox, consumer)
+}
+
+/// Looks until `look` finds something.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let search = async {
+        let mut turn = tokio::time::interval(LOOK_EVERY);
+        loop {
+            turn.tick().await;
+            if let Some(found) = look().await {
+                return found;
+            }
+        }
+    };
+    match tokio::time::timeout(AT_LAST, search).await {
+        Ok(found) => found,
+        Err(_) => panic!("never saw {what}"),
+    }
+}
