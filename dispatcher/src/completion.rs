@@ -109,10 +109,10 @@ fn parse(bytes: &[u8], record: &ReviewRecord) -> Result<Outcome, String> {
     if about != (&record.tenant, &record.review, record.epoch, &record.pack, record.revision) {
         return Err("it speaks of another review".to_owned());
     }
-    if let DecidedBy::Worker { attempt, .. } = outcome.decided_by {
-        if attempt.get() > record.attempts {
-            return Err(format!("attempt {attempt} was never authorised"));
-        }
+    if let DecidedBy::Worker { attempt, .. } = outcome.decided_by
+        && attempt.get() > record.attempts
+    {
+        return Err(format!("attempt {attempt} was never authorised"));
     }
     if let Verdict::Delivered { files, .. } = &outcome.verdict {
         let prefix = format!("reviews/{}/{}-", record.review, record.epoch);

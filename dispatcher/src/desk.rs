@@ -65,10 +65,18 @@ pub struct Desk {
     wakes: mpsc::Receiver<Wake>,
     schedule: Schedule,
     looks: JoinSet<Looked>,
-    busy: HashMap<Key, Option<Wake>>,
+    /// What is being looked at, and what is to follow.
+    busy: HashMap<Key, Option<Again>>,
     /// Packs whose policy says when to look again.
     not_before: HashMap<Key, Timestamp>,
     waiting: VecDeque<Wake>,
+}
+
+/// Another look that was asked for during one. A slot once granted stays granted.
+#[derive(Debug)]
+struct Again {
+    wake: Wake,
+    granted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -155,7 +163,8 @@ impl Desk {
     fn look(&mut self, wake: Wake, granted: bool) {
         let Some(key) = Self::key(&wake) else { return };
         if let Some(again) = self.busy.get_mut(&key) {
-            *again = Some(wake);
+            let granted = granted || again.as_ref().is_some_and(|again| again.granted);
+            *again = Some(Again { wake, granted });
             return;
         }
         if !granted && self.looks.len() >= LOOKS {
@@ -179,18 +188,17 @@ impl Desk {
     }
 
     fn looked(&mut self, looked: Looked) {
-        let key = match looked {
-            Looked::Pack(key, found) => {
-                self.pack_looked(&key, found);
-                key
+        let (Looked::Pack(key, _) | Looked::Review(key, _)) = &looked;
+        let again = self.busy.remove(key).flatten();
+        if again.as_ref().is_none_or(|again| !again.granted) {
+            // Else the schedule gave it a slot meanwhile: what was found without one is out of date.
+            match looked {
+                Looked::Pack(key, found) => self.pack_looked(&key, found),
+                Looked::Review(key, found) => self.review_looked(&key, found),
             }
-            Looked::Review(key, found) => {
-                self.review_looked(&key, found);
-                key
-            }
-        };
-        if let Some(Some(again)) = self.busy.remove(&key) {
-            self.look(again, false);
+        }
+        if let Some(Again { wake, granted }) = again {
+            self.look(wake, granted);
         }
         while self.looks.len() < LOOKS {
             let Some(wake) = self.waiting.pop_front() else { break };
@@ -205,7 +213,7 @@ impl Desk {
                 self.not_before.insert(key.clone(), until);
             }
             Ok(Considered::Sealed { tenant, review }) => self.look(Wake::Review(tenant, review), false),
-            Ok(Considered::Nothing) => {}
+            Ok(Considered::Empty) => {}
             Err(error) => tracing::warn!(error = crate::chain(&error), "pack is looked at again later"),
         }
     }

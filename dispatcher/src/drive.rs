@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_cloud::{CallError, Jobs, Objects};
-use carrel_schemas::ids::{ReviewId, Revision, TenantId};
+use carrel_schemas::ids::{ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::{Registry, Tenant};
 use carrel_schemas::timestamp::Timestamp;
@@ -68,7 +68,7 @@ pub struct Driver {
 /// What one look at a record led to.
 enum Step {
     /// The record moved; look again.
-    Moved(Versioned<ReviewRecord>),
+    Moved(Box<Versioned<ReviewRecord>>),
     /// Somebody else moved it; read it again.
     Overtaken,
     /// It waits.
@@ -77,7 +77,7 @@ enum Step {
 
 impl From<Option<Versioned<ReviewRecord>>> for Step {
     fn from(swapped: Option<Versioned<ReviewRecord>>) -> Self {
-        swapped.map_or(Step::Overtaken, Step::Moved)
+        swapped.map_or(Step::Overtaken, |held| Step::Moved(Box::new(held)))
     }
 }
 
@@ -104,7 +104,7 @@ impl Driver {
                 continue;
             };
             match self.step(tenant, record, &mut granted).await? {
-                Step::Moved(next) => held = Some(next),
+                Step::Moved(next) => held = Some(*next),
                 Step::Overtaken => held = self.ledger.review(&tenant.id, review).await?,
                 Step::Rest(rest) => return Ok(rest),
             }
@@ -144,12 +144,30 @@ impl Driver {
         Ok(true)
     }
 
-    /// One active review per pack: a revision waits until the one before it has an outcome.
+    /// One active review per pack: it waits until the review of an earlier revision has an outcome.
     async fn is_behind(&self, record: &ReviewRecord) -> Result<bool, DriveError> {
-        let Some(former) = record.revision.get().checked_sub(1).and_then(Revision::new) else { return Ok(false) };
-        let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(false) };
-        let Some(held) = self.ledger.review(&record.tenant, &seal.review).await? else { return Ok(false) };
-        Ok(!matches!(held.value.state, State::Settled { .. }))
+        let mut revision = record.revision;
+        while let Some(former) = revision.previous() {
+            let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(false) };
+            if seal.review != record.review && !seal.members.is_empty() {
+                let held = self.ledger.review(&record.tenant, &seal.review).await?;
+                return Ok(held.is_some_and(|held| !matches!(held.value.state, State::Settled { .. })));
+            }
+            revision = former;
+        }
+        Ok(false)
+    }
+
+    /// The review that waits for this one, if one does.
+    async fn successor(&self, record: &ReviewRecord) -> Result<Option<ReviewId>, DriveError> {
+        let mut revision = record.revision.next();
+        while let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, revision).await? {
+            if seal.review != record.review && !seal.members.is_empty() {
+                return Ok(Some(seal.review));
+            }
+            revision = revision.next();
+        }
+        Ok(None)
     }
 
     async fn launch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
@@ -248,7 +266,6 @@ impl Driver {
     async fn finish(&self, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let record = &held.value;
         self.ledger.finish_review(&record.tenant, &record.review).await?;
-        let next = self.ledger.seal(&record.tenant, &record.pack, record.revision.next()).await?;
-        Ok(Step::Rest(Rest::Finished(next.map(|seal| seal.review))))
+        Ok(Step::Rest(Rest::Finished(self.successor(record).await?)))
     }
 }

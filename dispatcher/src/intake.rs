@@ -201,8 +201,7 @@ impl Intake {
             attributes: delivery.attributes.clone(),
             data: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &delivery.data),
         };
-        let now = crate::now();
-        let letter = dead_letters::letter(refusal.tenant, refusal.class, refusal.reason, source, now, now);
+        let letter = dead_letters::letter(refusal.tenant, refusal.class, refusal.reason, source, crate::now());
         if self.ledger.file(&letter).await? {
             tracing::warn!(dead_letter.id = %letter.id, class = ?letter.class, reason = letter.reason, "dead letter filed");
         }

@@ -100,10 +100,10 @@ impl Launcher {
     pub async fn find(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
         let wanted = args(record, attempt);
         for execution in self.jobs.executions(tenant.job.as_str()).await? {
-            if execution.args == wanted {
-                if let Ok(name) = ExecutionName::parse(execution.name) {
-                    return Ok(Look::Running(name));
-                }
+            if execution.args == wanted
+                && let Ok(name) = ExecutionName::parse(execution.name)
+            {
+                return Ok(Look::Running(name));
             }
         }
         self.revoke(tenant, record, attempt).await

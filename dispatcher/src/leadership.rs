@@ -49,10 +49,10 @@ impl Leadership {
                 tracing::info!(holder, leading = won, "leadership");
             }
         }
-        if self.0.swap(false, Ordering::AcqRel) {
-            if let Err(error) = stand(ledger, holder, crate::now(), Duration::ZERO).await {
-                tracing::warn!(error = crate::chain(&error), "resignation was not heard; the term runs out by itself");
-            }
+        if self.0.swap(false, Ordering::AcqRel)
+            && let Err(error) = stand(ledger, holder, crate::now(), Duration::ZERO).await
+        {
+            tracing::warn!(error = crate::chain(&error), "resignation was not heard; the term runs out by itself");
         }
     }
 }

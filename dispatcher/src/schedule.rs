@@ -76,10 +76,10 @@ impl Schedule {
     }
 
     fn release(&mut self, review: &ReviewId) {
-        if let Some(tenant) = self.active.remove(review) {
-            if let Some(lane) = self.lanes.get_mut(&tenant) {
-                lane.active -= 1;
-            }
+        if let Some(tenant) = self.active.remove(review)
+            && let Some(lane) = self.lanes.get_mut(&tenant)
+        {
+            lane.active -= 1;
         }
     }
 

@@ -30,6 +30,7 @@ impl Api {
 
     /// Speaks to `base` as whoever holds `token`; loopback needs no proxy.
     pub fn new(base: &str, token: &str) -> anyhow::Result<Self> {
+        carrel_cloud::install_crypto();
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_WITHIN).build()?;
         Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
     }

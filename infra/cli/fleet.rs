@@ -18,7 +18,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use carrel_cloud::{Connector, Endpoints};
 use carrel_local::faults::FaultPlan;
-use rustix::process::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -308,22 +309,21 @@ fn end(child: &mut Child) -> std::io::Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());
     }
+    let process = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     signal(child, Signal::TERM);
-    let deadline = std::time::Instant::now() + STOP_WITHIN;
-    while child.try_wait()?.is_none() {
-        if std::time::Instant::now() > deadline {
-            signal(child, Signal::KILL);
-            child.wait()?;
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    // A pidfd is readable once its process has ended.
+    let limit = Timespec { tv_sec: STOP_WITHIN.as_secs().cast_signed(), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)) {
+        Ok(1) => {}
+        Ok(_) | Err(_) => signal(child, Signal::KILL),
     }
+    child.wait()?;
     Ok(())
 }
 
 /// Signals a part's whole process group; one that is gone already is no failure.
 fn signal(child: &Child, signal: Signal) {
-    if let Err(error) = rustix::process::kill_process_group(rustix::process::Pid::from_child(child), signal)
+    if let Err(error) = rustix::process::kill_process_group(Pid::from_child(child), signal)
         && error != rustix::io::Errno::SRCH
     {
         eprintln!("warning: signal process group {}: {error}", child.id());

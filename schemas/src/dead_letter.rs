@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BucketName, DeadLetterId, Epoch, ObjectName, PackId, ReviewId, TenantId};
+use crate::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
 use crate::timestamp::Timestamp;
 
 /// One letter, filed under its content hash in the control bucket.
@@ -96,14 +96,14 @@ pub enum DeadLetterSource {
         /// Its pack.
         pack: PackId,
     },
-    /// A pack that never became a review.
+    /// A pack that closed without becoming a review.
     Pack {
         /// Which.
         pack: PackId,
+        /// Which closing of it.
+        revision: Revision,
         /// The bucket it lies in.
         bucket: BucketName,
-        /// Up to 100 objects found in it.
-        objects: Vec<ObjectName>,
     },
 }
 

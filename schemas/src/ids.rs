@@ -311,9 +311,16 @@ counter!(
     Attempt
 );
 counter!(
-    /// One closing of a pack, from 1; a further one exists only if the members changed.
+    /// One closing of a pack, from 1.
     Revision
 );
+
+impl Revision {
+    /// The one before this, unless this is the first.
+    pub fn previous(self) -> Option<Self> {
+        Self::new(self.0 - 1)
+    }
+}
 
 /// An object's generation. Unique per object, not ordered: it has no arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

@@ -100,6 +100,8 @@ pub fn review_id(tenant: &TenantId, pack: &PackId, members: &[Member], key: Opti
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn member(name: &str, generation: i64) -> Member {
@@ -120,6 +122,6 @@ mod tests {
         assert_eq!(id(&[a.clone(), b.clone()], None), id(&[b.clone(), a.clone()], None));
         assert_ne!(id(&[a.clone(), b.clone()], None), id(&[a.clone(), member("q3/b.csv", 3)], None));
         let key = IdempotencyKey::parse("again-1").expect("key");
-        assert_ne!(id(&[a.clone()], None), id(&[a], Some(&key)));
+        assert_ne!(id(slice::from_ref(&a), None), id(slice::from_ref(&a), Some(&key)));
     }
 }

@@ -14,14 +14,13 @@ use carrel_schemas::timestamp::Timestamp;
 
 pub use fingerprint::fingerprint;
 
-/// Makes a letter. Its id covers the source and, for packs, when the pack was opened (`since`): the same message or
-/// review is one letter however often it is met, the same folder going empty twice is two.
+/// Makes a letter. Its id covers the source: the same message, review or closing of a pack is one letter however often
+/// it is met.
 pub fn letter(
     tenant: Option<TenantId>,
     class: DeadLetterClass,
     reason: String,
     source: DeadLetterSource,
-    since: Timestamp,
     now: Timestamp,
 ) -> DeadLetter {
     let id = match &source {
@@ -35,11 +34,11 @@ pub fn letter(
         DeadLetterSource::Review { review, epoch, .. } => {
             DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
         }
-        DeadLetterSource::Pack { pack, bucket, .. } => DeadLetterId::derive(&[
+        DeadLetterSource::Pack { pack, revision, bucket } => DeadLetterId::derive(&[
             b"pack",
             bucket.as_str().as_bytes(),
             pack.as_str().as_bytes(),
-            &since.unix_seconds().to_be_bytes(),
+            &revision.get().to_be_bytes(),
         ]),
     };
     DeadLetter {
@@ -91,5 +90,5 @@ pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLett
         epoch: completion.epoch,
         pack: completion.pack.clone(),
     };
-    Some(letter(Some(completion.tenant.clone()), class, reason, source, completion.decided_at, now))
+    Some(letter(Some(completion.tenant.clone()), class, reason, source, now))
 }

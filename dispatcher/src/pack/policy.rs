@@ -86,10 +86,11 @@ pub fn decide(
     spent: Option<Generation>,
     now: Timestamp,
 ) -> Decision {
-    if let Some((closed_by, sign)) = contents.sign() {
-        if Some(sign) != spent && policy != PackPolicy::Each {
-            return Decision::Close(closed_by);
-        }
+    if let Some((closed_by, sign)) = contents.sign()
+        && Some(sign) != spent
+        && policy != PackPolicy::Each
+    {
+        return Decision::Close(closed_by);
     }
     let seconds = Duration::from_secs;
     match policy {

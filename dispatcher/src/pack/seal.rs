@@ -1,7 +1,8 @@
 //! Seals packs: list, create the seal if absent, list again; a difference opens the next revision.
 //!
-//! Owns the way from an open pack to an open review. Every step may be repeated: a seal is write-once, a review is
-//! opened once per id, and the open marker goes last.
+//! Owns the way from an open pack to an open review. A revision ends by its seal and by nothing else, even where no file
+//! is in it or none is new: an event that came in between finds the seal and opens the next revision. Every step may be
+//! repeated: a seal is write-once, a review is opened once per id, and the open marker goes last.
 
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ pub enum Considered {
         /// The review.
         review: ReviewId,
     },
-    /// The same files as the former revision, or no files at all: nothing to review.
-    Nothing,
+    /// Sealed with no file in it: nothing to review, and a dead letter says so.
+    Empty,
 }
 
 /// Why a pack could not be considered.
@@ -84,21 +85,22 @@ impl Sealer {
             return self.finish(open, seal, now).await;
         }
         let contents = self.list(tenant, &open.pack).await?;
-        let spent = former.as_ref().and_then(|seal| seal.marker);
-        let closed_by = match decide(tenant.policy, open.opened_at, &contents, spent, now) {
-            Decision::Wait(until) => return Ok(Considered::Wait(until)),
-            Decision::Close(closed_by) => closed_by,
+        let seal = match former {
+            // Late copies of old events: the revision ends as the former did, and names the same review.
+            Some(former) if former.members == contents.members => Seal {
+                revision: open.revision,
+                marker: contents.sign().map(|(_, generation)| generation),
+                sealed_at: now,
+                ..former
+            },
+            former => {
+                let spent = former.and_then(|seal| seal.marker);
+                match decide(tenant.policy, open.opened_at, &contents, spent, now) {
+                    Decision::Wait(until) => return Ok(Considered::Wait(until)),
+                    Decision::Close(by) => draft(tenant, &open.pack, open.revision, contents, by, None, now),
+                }
+            }
         };
-        if contents.members.is_empty() {
-            self.file_empty(open, closed_by, now).await?;
-            self.ledger.close_pack(open).await?;
-            return Ok(Considered::Nothing);
-        }
-        if former.is_some_and(|former| former.members == contents.members) {
-            self.ledger.close_pack(open).await?;
-            return Ok(Considered::Nothing);
-        }
-        let seal = draft(tenant, &open.pack, open.revision, contents, closed_by, None, now);
         let seal = self.ledger.write_seal(seal).await?;
         self.finish(open, seal, now).await
     }
@@ -116,7 +118,7 @@ impl Sealer {
         if contents.members.is_empty() {
             return Ok(None);
         }
-        let mut revision = Revision::FIRST;
+        let mut revision = self.ledger.last_seal(&tenant.id, pack).await?.map_or(Revision::FIRST, |seal| seal.revision);
         loop {
             let seal = draft(tenant, pack, revision, contents.clone(), ClosedBy::Each, None, now);
             let held = self.ledger.write_seal(seal).await?;
@@ -171,9 +173,15 @@ impl Sealer {
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
         }
-        self.open_review(&seal, open.traceparent.clone(), now).await?;
+        let considered = if seal.members.is_empty() {
+            self.file_empty(&seal, now).await?;
+            Considered::Empty
+        } else {
+            self.open_review(&seal, open.traceparent.clone(), now).await?;
+            Considered::Sealed { tenant: seal.tenant, review: seal.review }
+        };
         self.ledger.close_pack(open).await?;
-        Ok(Considered::Sealed { tenant: seal.tenant, review: seal.review })
+        Ok(considered)
     }
 
     async fn open_review(&self, seal: &Seal, traceparent: Option<String>, now: Timestamp) -> Result<(), SealError> {
@@ -209,22 +217,23 @@ impl Sealer {
         Ok(found)
     }
 
-    async fn file_empty(&self, open: &OpenPack, closed_by: ClosedBy, now: Timestamp) -> Result<(), LedgerError> {
+    /// A pack that stays empty is one letter, however often it is closed.
+    async fn file_empty(&self, seal: &Seal, now: Timestamp) -> Result<(), LedgerError> {
+        if let Some(former) = seal.revision.previous() {
+            let former = self.ledger.seal(&seal.tenant, &seal.pack, former).await?;
+            if former.is_some_and(|former| former.members.is_empty()) {
+                return Ok(());
+            }
+        }
         let reason = format!(
-            "pack {:?} closed ({closed_by:?}) with no file in it; upload its files and then `{}` again",
-            open.pack.as_str(),
+            "pack {:?} closed ({:?}) with no file in it; upload its files and then `{}` again",
+            seal.pack.as_str(),
+            seal.closed_by,
             layout::MARKER
         );
         let source =
-            DeadLetterSource::Pack { pack: open.pack.clone(), bucket: open.bucket.clone(), objects: Vec::new() };
-        let letter = dead_letters::letter(
-            Some(open.tenant.clone()),
-            DeadLetterClass::EmptyPack,
-            reason,
-            source,
-            open.opened_at,
-            now,
-        );
+            DeadLetterSource::Pack { pack: seal.pack.clone(), revision: seal.revision, bucket: seal.bucket.clone() };
+        let letter = dead_letters::letter(Some(seal.tenant.clone()), DeadLetterClass::EmptyPack, reason, source, now);
         self.ledger.file(&letter).await?;
         Ok(())
     }

@@ -156,8 +156,9 @@ impl CredentialsProvider for Token {
     }
 }
 
-/// The clients are built without a default crypto provider; ring is installed before the first of them.
-fn install_crypto() {
+/// Installs ring for the whole process, once: the clients are built without a default crypto provider. Every
+/// [`Connector`] calls it; so must whoever builds an HTTP client before there is one.
+pub fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -10,7 +10,7 @@ mod objects;
 mod publish;
 mod subscribe;
 
-pub use connect::{ConnectError, Connector, Endpoints};
+pub use connect::{ConnectError, Connector, Endpoints, install_crypto};
 pub use error::CallError;
 pub use jobs::{Execution, Jobs, Launch, LaunchError};
 pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, Swapped};

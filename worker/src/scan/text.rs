@@ -28,7 +28,7 @@ pub(super) fn inspect(file: &mut impl Read) -> Inspection {
         wide || !nul
     })?;
     let wide = wide == Some(true);
-    if (nul && !wide) || odd.saturating_mul(ODD_ONE_IN) > seen && !wide {
+    if !wide && (nul || odd.saturating_mul(ODD_ONE_IN) > seen) {
         return Ok(refuse(RefusalCode::TypeMismatch, "is named as CSV and is no text; export it as CSV in UTF-8"));
     }
     if blank == seen || (wide && seen <= 2) {

@@ -39,7 +39,13 @@ use shelf::SubscriptionRecord;
 
 /// The generated server of google.pubsub.v1.
 pub(crate) mod proto {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the proto")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the proto"
+    )]
     tonic::include_proto!("google.pubsub.v1");
 }
 
@@ -201,10 +207,10 @@ impl PubSub {
     /// Messages of the topic were committed: its subscriptions take them up.
     pub fn committed(&self, topic: &str) {
         for name in self.subscriptions_of(topic).unwrap_or_default() {
-            if let Some(subscription) = self.subscription(&name) {
-                if let Err(error) = self.take_up(&subscription) {
-                    tracing::error!(%error, subscription = name, "new messages wait for the next publish");
-                }
+            if let Some(subscription) = self.subscription(&name)
+                && let Err(error) = self.take_up(&subscription)
+            {
+                tracing::error!(%error, subscription = name, "new messages wait for the next publish");
             }
         }
     }

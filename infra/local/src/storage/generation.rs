@@ -45,11 +45,6 @@ pub(super) enum Violation {
 }
 
 impl Preconditions {
-    /// Only if no live object exists.
-    pub(super) fn absent() -> Self {
-        Self { generation_match: Some(0), ..Self::default() }
-    }
-
     /// Holds them against the object as it is now.
     pub(super) fn check(&self, live: Option<Version>) -> Result<(), Violation> {
         let generation = live.map_or(0, |v| v.generation);
@@ -84,8 +79,9 @@ mod tests {
 
     #[test]
     fn absence_is_generation_zero_for_match_only() {
-        assert!(Preconditions::absent().check(None).is_ok());
-        assert!(Preconditions::absent().check(LIVE).is_err());
+        let absent = Preconditions { generation_match: Some(0), ..Default::default() };
+        assert!(absent.check(None).is_ok());
+        assert!(absent.check(LIVE).is_err());
         let not_zero = Preconditions { generation_not_match: Some(0), ..Default::default() };
         assert!(not_zero.check(LIVE).is_ok());
         assert_eq!(not_zero.check(None), Err(Violation::NotMatch("ifGenerationNotMatch")));

@@ -49,7 +49,7 @@ fn object(record: ObjectRecord) -> proto::Object {
         finalize_time: timestamp(record.created_us),
         update_time: timestamp(record.updated_us),
         update_storage_class_time: timestamp(record.created_us),
-        checksums: Some(proto::ObjectChecksums { crc32c: Some(record.crc32c), md5_hash: Bytes::new().into() }),
+        checksums: Some(proto::ObjectChecksums { crc32c: Some(record.crc32c), md5_hash: Bytes::new() }),
         metadata: settings.metadata.into_iter().collect(),
         ..Default::default()
     }

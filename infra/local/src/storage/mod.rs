@@ -53,7 +53,13 @@ use tokio_util::task::TaskTracker;
 
 /// The generated server of google.storage.v2.
 pub(crate) mod proto {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the proto")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        reason = "generated from the proto"
+    )]
     tonic::include_proto!("google.storage.v2");
 }
 

@@ -97,13 +97,13 @@ async fn executions_and_tokens_survive_a_restart_and_what_ran_has_failed() {
     let (token, owner) = (world.token(ALICE).await, world.owner().to_owned());
     let overrides =
         |script: &str| Overrides::new().set_container_overrides([ContainerOverride::new().set_args([script])]);
-    let builder = Jobs::builder().with_endpoint(world.endpoint()).with_credentials(Bearer::new(&owner));
+    let builder = Jobs::builder().with_endpoint(world.endpoint()).with_credentials(Bearer::credentials(&owner));
     let jobs = builder.build().await.expect("the client builds");
     let launched = jobs.run_job().set_name(JOB).set_overrides(overrides("exec /bin/sleep 600")).send().await;
     let metadata = launched.expect("it launches").metadata.expect("it names its execution");
     let name = metadata.to_msg::<google_cloud_run_v2::model::Execution>().expect("it is one").name;
     world.restart().await;
-    let builder = Executions::builder().with_endpoint(world.endpoint()).with_credentials(Bearer::new(&owner));
+    let builder = Executions::builder().with_endpoint(world.endpoint()).with_credentials(Bearer::credentials(&owner));
     let executions = builder.build().await.expect("the client builds");
     let execution = executions.get_execution().set_name(name).send().await.expect("it is remembered");
     assert_eq!((execution.failed_count, execution.running_count), (1, 0));

@@ -15,7 +15,7 @@ const B: &str = "projects/_/buckets/bucket-b";
 async fn storage(world: &World, token: &str) -> Storage {
     Storage::builder()
         .with_endpoint(world.endpoint())
-        .with_credentials(Bearer::new(token))
+        .with_credentials(Bearer::credentials(token))
         .build()
         .await
         .expect("the client builds")
@@ -24,7 +24,7 @@ async fn storage(world: &World, token: &str) -> Storage {
 async fn control(world: &World, token: &str) -> StorageControl {
     StorageControl::builder()
         .with_endpoint(world.endpoint())
-        .with_credentials(Bearer::new(token))
+        .with_credentials(Bearer::credentials(token))
         .build()
         .await
         .expect("the client builds")

@@ -21,7 +21,7 @@ pub(crate) struct Bearer(String);
 
 impl Bearer {
     /// Credentials that send this token.
-    pub(crate) fn new(token: &str) -> Credentials {
+    pub(crate) fn credentials(token: &str) -> Credentials {
         Self(token.to_owned()).into()
     }
 }

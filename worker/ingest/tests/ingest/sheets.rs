@@ -23,7 +23,7 @@ fn codes_dates_and_whole_numbers_keep_their_kind() {
         sheet.write(row, 0, format!("0044{row}")).unwrap();
         sheet.write(row, 1, row * 10).unwrap();
         sheet.write(row, 2, f64::from(row) + 0.5).unwrap();
-        sheet.write_with_format(row, 3, &ExcelDateTime::from_ymd(2026, 1, 30 + row as u8 % 2).unwrap(), &day).unwrap();
+        sheet.write_with_format(row, 3, ExcelDateTime::from_ymd(2026, 1, 30 + row as u8 % 2).unwrap(), &day).unwrap();
         let seen = ExcelDateTime::from_ymd(2026, 1, 31).unwrap().and_hms(10, 30, 0.0).unwrap();
         sheet.write_with_format(row, 4, &seen, &moment).unwrap();
         sheet.write(row, 5, row % 2 == 0).unwrap();
