@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-mod compose;
-
 const ROOMS: [&str; 5] = ["dispatcher", "worker", "schemas", "infra", "tests"];
 
 /// What a crate must never reach, with the reason.

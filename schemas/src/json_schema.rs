@@ -1,4 +1,4 @@
-//! JSON Schemas of the wire types, generated from them. `cargo run -p carrel-schemas --example json_schemas` writes
+//! JSON Schemas of the wire types, generated from them. `cargo run --example json_schemas` writes
 //! `schemas/json/`; a test holds the checked-in files against the types.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
@@ -46,7 +46,7 @@ mod tests {
             assert_eq!(
                 stored,
                 super::render(&schema),
-                "{} has drifted; run `cargo run -p carrel-schemas --example json_schemas`",
+                "{} has drifted; run `cargo run --example json_schemas`",
                 path.display()
             );
         }

@@ -131,6 +131,7 @@ pub struct Registry {
     tenants: BTreeMap<TenantId, Tenant>,
     by_uploads: BTreeMap<BucketName, TenantId>,
     by_outputs: BTreeMap<BucketName, TenantId>,
+    by_token: BTreeMap<String, TenantId>,
     operator_token_sha256: Vec<String>,
 }
 
@@ -146,7 +147,7 @@ pub enum RegistryMistake {
     /// Two tenants share something that must be theirs alone.
     #[error("tenants {first} and {second} share {what} {name:?}; give each its own")]
     Shared {
-        /// `bucket`, `service account` or `job`.
+        /// `bucket`, `service account`, `job` or `token hash`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -178,6 +179,12 @@ pub enum RegistryMistake {
         whose: String,
         /// What stood there.
         value: String,
+    },
+    /// A tenant's token that is also an operator's.
+    #[error("tenant {tenant} and the operators share a token; give the tenant one of its own")]
+    OperatorToken {
+        /// Which tenant.
+        tenant: TenantId,
     },
     /// A limit or period that can never be met.
     #[error("tenant {tenant}: {field} is 0, must be at least 1")]
@@ -215,15 +222,20 @@ impl Registry {
             tenants: BTreeMap::new(),
             by_uploads: BTreeMap::new(),
             by_outputs: BTreeMap::new(),
+            by_token: BTreeMap::new(),
             operator_token_sha256: file.operator_token_sha256,
         };
         for tenant in file.tenants {
             check_tenant(&tenant, &mut mistakes);
+            if tenant.token_sha256.iter().any(|hash| registry.operator_token_sha256.contains(hash)) {
+                mistakes.push(RegistryMistake::OperatorToken { tenant: tenant.id.clone() });
+            }
             let mut own = vec![
                 ("bucket", tenant.uploads_bucket.to_string()),
                 ("service account", tenant.service_account.to_ascii_lowercase()),
                 ("job", tenant.job.to_string()),
             ];
+            own.extend(tenant.token_sha256.iter().map(|hash| ("token hash", hash.clone())));
             if tenant.uploads_bucket != tenant.outputs_bucket {
                 own.push(("bucket", tenant.outputs_bucket.to_string()));
             }
@@ -234,6 +246,8 @@ impl Registry {
                     mistakes.push(RegistryMistake::Shared { what, name, first, second: tenant.id.clone() });
                 }
             }
+            let tokens = tenant.token_sha256.iter().map(|hash| (hash.clone(), tenant.id.clone()));
+            registry.by_token.extend(tokens);
             registry.by_uploads.insert(tenant.uploads_bucket.clone(), tenant.id.clone());
             registry.by_outputs.insert(tenant.outputs_bucket.clone(), tenant.id.clone());
             if let Some(twice) = registry.tenants.insert(tenant.id.clone(), tenant) {
@@ -256,6 +270,11 @@ impl Registry {
     /// The tenant whose reviews lie in this bucket.
     pub fn by_outputs_bucket(&self, bucket: &BucketName) -> Option<&Tenant> {
         self.by_outputs.get(bucket).and_then(|id| self.tenants.get(id))
+    }
+
+    /// The tenant that a bearer token with this SHA-256 (hex) acts for.
+    pub fn by_token_sha256(&self, hash: &str) -> Option<&Tenant> {
+        self.by_token.get(hash).and_then(|id| self.tenants.get(id))
     }
 
     /// Every tenant, by id.
@@ -347,13 +366,18 @@ mod tests {
 
     #[test]
     fn two_tenants_that_share_anything_are_refused_by_name_and_all_at_once() {
-        let (acme, mut bolt) = (tenant("acme"), tenant("bolt"));
+        let (mut acme, mut bolt) = (tenant("acme"), tenant("bolt"));
         bolt.uploads_bucket = acme.outputs_bucket.clone();
         bolt.service_account = acme.service_account.to_uppercase();
         bolt.job = acme.job.clone();
-        let text = Registry::check(file(vec![acme, bolt])).expect_err("shared").to_string();
-        assert_eq!(text.matches("tenants acme and bolt share").count(), 3, "{text}");
-        for what in ["bucket \"acme-outputs\"", "service account", "job"] {
+        acme.token_sha256 = vec!["a".repeat(64)];
+        bolt.token_sha256 = vec!["a".repeat(64), "b".repeat(64)];
+        let mut file = file(vec![acme, bolt]);
+        file.operator_token_sha256 = vec!["b".repeat(64)];
+        let text = Registry::check(file).expect_err("shared").to_string();
+        assert_eq!(text.matches("tenants acme and bolt share").count(), 4, "{text}");
+        for what in ["bucket \"acme-outputs\"", "service account", "job", "token hash", "bolt and the operators share"]
+        {
             assert!(text.contains(what), "{text}");
         }
     }

@@ -8,32 +8,38 @@ use sha2::{Digest as _, Sha256};
 
 use super::Refused;
 
-/// Hash of the caller's token, or the refusal for a call without one.
-fn token_hash(headers: &HeaderMap) -> Result<String, Refused> {
-    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
-    Ok(hex::encode(Sha256::digest(token.ok_or(Refused::NoToken)?)))
+/// Whom a token acts for.
+enum Caller<'a> {
+    Operator,
+    Tenant(&'a Tenant),
 }
 
 /// Hashes are compared, not tokens, so the time this takes tells nothing about a token.
-fn is_operator(registry: &Registry, hash: &str) -> bool {
-    registry.operator_token_sha256().iter().any(|known| known == hash)
+fn caller<'a>(registry: &'a Registry, headers: &HeaderMap) -> Result<Caller<'a>, Refused> {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Refused::Stranger)?;
+    let hash = hex::encode(Sha256::digest(token));
+    if registry.operator_token_sha256().contains(&hash) {
+        return Ok(Caller::Operator);
+    }
+    registry.by_token_sha256(&hash).map(Caller::Tenant).ok_or(Refused::Stranger)
 }
 
-/// The tenant named in the path, if the caller may act for it.
+/// The tenant named in the path, if the caller may act for it. A tenant is told the same of another as of none.
 pub(super) fn tenant<'a>(registry: &'a Registry, headers: &HeaderMap, id: &str) -> Result<&'a Tenant, Refused> {
-    let hash = token_hash(headers)?;
-    let tenant = TenantId::parse(id).ok().and_then(|id| registry.tenant(&id));
-    if is_operator(registry, &hash) {
-        return tenant.ok_or(Refused::NotFound("tenant"));
-    }
-    tenant.filter(|tenant| tenant.token_sha256.contains(&hash)).ok_or(Refused::NotFound("tenant"))
+    let named = match caller(registry, headers)? {
+        Caller::Operator => TenantId::parse(id).ok().and_then(|id| registry.tenant(&id)),
+        Caller::Tenant(own) => Some(own).filter(|own| own.id.as_str() == id),
+    };
+    named.ok_or(Refused::NotFound("tenant"))
 }
 
 /// Lets operators pass.
 pub(super) fn operator(registry: &Registry, headers: &HeaderMap) -> Result<(), Refused> {
-    let hash = token_hash(headers)?;
-    if is_operator(registry, &hash) { Ok(()) } else { Err(Refused::Forbidden) }
+    match caller(registry, headers)? {
+        Caller::Operator => Ok(()),
+        Caller::Tenant(_) => Err(Refused::Forbidden),
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +80,9 @@ mod tests {
         let existing = ask(Some("acme-token"), "bolt");
         assert_eq!(existing, ask(Some("acme-token"), "nobody"));
         assert!(existing.is_err());
-        assert!(ask(None, "acme").is_err());
-        assert!(ask(Some(""), "acme").is_err());
+        for stranger in [None, Some(""), Some("acme-token2")] {
+            assert_eq!(ask(stranger, "acme"), Err("Stranger".to_owned()));
+            assert_eq!(ask(stranger, "nobody"), Err("Stranger".to_owned()));
+        }
     }
 }

@@ -10,8 +10,8 @@ use crate::pack::seal::SealError;
 /// Why a call was refused.
 #[derive(Debug)]
 pub enum Refused {
-    /// No bearer token.
-    NoToken,
+    /// No bearer token, or none of the registry's.
+    Stranger,
     /// Not for this caller.
     Forbidden,
     /// No such thing, or not the caller's: the kind of thing.
@@ -37,7 +37,7 @@ impl From<SealError> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, message) = match self {
-            Self::NoToken => (
+            Self::Stranger => (
                 StatusCode::UNAUTHORIZED,
                 "send `Authorization: Bearer <token>` with a token of the registry".to_owned(),
             ),

@@ -19,7 +19,7 @@ pub(super) struct ObjectName(String);
 /// Why a name was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Shorter than one byte or longer than [`MAX_OBJECT_NAME_BYTES`].
+    /// Empty, or longer than 1,024 bytes.
     #[error("object name has {0} bytes: it must have 1 to {MAX_OBJECT_NAME_BYTES}")]
     Length(usize),
     /// A carriage return or a line feed.

@@ -1,5 +1,7 @@
-//! `docker-compose.yml` and the image recipes, checked without Docker: the files parse, what they name exists, and what
-//! runs in a container of ours is an ordinary uid without capabilities.
+//! `docker-compose.yml` and the image recipes, checked without Docker: the files parse, what they name exists, what runs
+//! in a container of ours is an ordinary uid without capabilities, and the services do their work as plain processes.
+
+mod processes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
