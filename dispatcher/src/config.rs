@@ -8,6 +8,7 @@
 //! | `CARREL_LISTEN` | address of the HTTP API | `127.0.0.1:8080` |
 //! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
 //! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
+//! | `CARREL_REPLICA` | name of this replica where no two of one name run: one that is started again leads at once | random |
 //! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
 //! | `CARREL_LOG_FORMAT` | `human` or `json` (Cloud Logging) | `human` |
 //! | `CARREL_LOG` | filter directives | `info` |
@@ -39,6 +40,8 @@ pub struct Config {
     pub capacity: usize,
     /// Between two hot loops.
     pub reconcile: Duration,
+    /// Name of this replica, if it has one that outlives the process.
+    pub replica: Option<String>,
     /// Where the services answer.
     pub endpoints: Endpoints,
     /// Logs and traces.
@@ -130,6 +133,7 @@ impl Config {
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
+        let replica = reader.optional("CARREL_REPLICA");
         let endpoints = Endpoints {
             storage: reader.optional("CARREL_STORAGE_ENDPOINT"),
             pubsub: reader.optional("CARREL_PUBSUB_ENDPOINT"),
@@ -163,6 +167,7 @@ impl Config {
                 listen,
                 capacity: capacity.get(),
                 reconcile: Duration::from_millis(reconcile.get()),
+                replica,
                 endpoints,
                 telemetry,
                 ready_file,

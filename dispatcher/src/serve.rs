@@ -97,7 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
 
     let mut parts = JoinSet::new();
-    let holder = fresh_nonce().to_string();
+    let holder = config.replica.unwrap_or_else(|| fresh_nonce().to_string());
     {
         let (ledger, stop) = (ledger.clone(), stop.clone());
         parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });

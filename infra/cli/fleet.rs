@@ -196,6 +196,8 @@ impl Fleet {
             ("CARREL_PROJECT", plan::PROJECT.to_owned()),
             ("CARREL_REGISTRY", file("tenants.yaml")),
             ("CARREL_CONTROL_BUCKET", plan::CONTROL_BUCKET.to_owned()),
+            // The directory's lock keeps a second one away.
+            ("CARREL_REPLICA", "local".to_owned()),
             ("CARREL_LISTEN", "127.0.0.1:0".to_owned()),
             ("CARREL_READY_FILE", file("dispatcher.ready")),
             ("CARREL_STORAGE_ENDPOINT", self.address.cloud.clone()),

@@ -111,14 +111,14 @@ async fn a_worker_that_always_dies_ends_as_crashed_in_the_dead_letters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_before_and_during_a_review_loses_nothing() {
     let (mut world, gate) = gated(json!({})).await;
-    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.kill_dispatcher();
     world.upload("acme", "before", vec![("sales.csv", sales())]).await;
-    world.fleet.start_dispatcher().await.expect("it starts again");
+    world.restart_dispatcher().await;
     gate.is_reached_by(1).await;
-    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.kill_dispatcher();
     world.upload("acme", "during", vec![("sales.csv", sales())]).await;
     gate.open();
-    world.fleet.start_dispatcher().await.expect("it starts again");
+    world.restart_dispatcher().await;
     for pack in ["before", "during"] {
         let got = world.completion("acme", pack).await;
         assert_eq!(got.completion.verdict.state(), "delivered", "{pack}");
@@ -136,7 +136,7 @@ async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood()
     world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
     let worker = gate.is_reached_by(1).await[0];
     world.fleet.kill(Part::Cloud).expect("it runs");
-    world.fleet.kill(Part::Dispatcher).expect("it runs");
+    world.kill_dispatcher();
     world.restart_all().await;
     // The lost cloud's task must not act beside its successor's: the new cloud has ended it.
     eventually("the end of the former worker", async || {

@@ -7,6 +7,8 @@ mod bad_input;
 mod commands;
 mod files;
 mod journey;
+mod line;
 mod lost_machines;
+mod steps;
 mod storm;
 mod world;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use carrel::fleet::Part;
 use carrel_local::faults::FaultPlan;
 use carrel_schemas::outcome::Verdict;
 use serde_json::json;
@@ -39,8 +38,8 @@ async fn two_hundred_packs_in_a_storm_have_one_outcome_and_one_completion_id_eac
     for (at, (tenant, pack)) in wanted.iter().enumerate() {
         world.upload(tenant, pack, vec![("sales.csv", sales())]).await;
         if at % 60 == 30 {
-            world.fleet.kill(Part::Dispatcher).expect("it runs");
-            world.fleet.start_dispatcher().await.expect("it starts again");
+            world.kill_dispatcher();
+            world.restart_dispatcher().await;
         }
     }
     let arrived = |world: &World| -> BTreeSet<(String, String)> {
@@ -52,8 +51,8 @@ async fn two_hundred_packs_in_a_storm_have_one_outcome_and_one_completion_id_eac
             (arrived(&world).len() * share >= wanted.len()).then_some(())
         })
         .await;
-        world.fleet.kill(Part::Dispatcher).expect("it runs");
-        world.fleet.start_dispatcher().await.expect("it starts again");
+        world.kill_dispatcher();
+        world.restart_dispatcher().await;
     }
     eventually("every pack completed", async || (arrived(&world) == wanted).then_some(())).await;
     world.settled().await;

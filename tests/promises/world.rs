@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use carrel::client::Api;
-use carrel::fleet::{Fleet, Setup};
+use carrel::fleet::{Fleet, Part, Setup};
 use carrel::plan;
 use carrel_cloud::Objects;
 use carrel_schemas::cloud_event::EventContext;
@@ -42,6 +42,35 @@ pub(crate) struct World {
     dir: Option<TempDir>,
 }
 
+/// A fleet whose files are written and whose processes do not run yet.
+pub(crate) struct Prepared {
+    pub(crate) fleet: Fleet,
+    dir: TempDir,
+}
+
+impl Prepared {
+    /// A fleet of these tenants; `change` may change its setup.
+    pub(crate) fn new(tenants: Vec<Value>, change: impl FnOnce(&mut Setup)) -> Self {
+        let dir = TempDir::with_prefix("carrel-promise-").expect("a temporary directory");
+        let registry = dir.path().join("given.json");
+        std::fs::write(&registry, json!({ "schema": 1, "tenants": tenants }).to_string()).expect("a registry");
+        let mut setup = Setup::here(dir.path()).expect("a setup");
+        setup.program = program();
+        setup.registry = Some(registry);
+        // The reconciler is what mends; it may look often where the world is small.
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "250".to_owned()));
+        change(&mut setup);
+        Self { fleet: Fleet::prepare(setup).expect("a sound setup"), dir }
+    }
+
+    /// Starts it.
+    pub(crate) async fn start(mut self) -> World {
+        self.fleet.start().await.expect("the fleet starts");
+        let (objects, inbox, consumer) = connect(&self.fleet).await;
+        World { fleet: self.fleet, objects, inbox, consumer, dir: Some(self.dir) }
+    }
+}
+
 /// A tenant of the registry, named after its id, with `changes` laid over it.
 pub(crate) fn tenant(id: &str, changes: Value) -> Value {
     let mut tenant = plan::tenant(id);
@@ -59,19 +88,17 @@ pub(crate) fn program() -> PathBuf {
 impl World {
     /// Starts a fleet of these tenants; `change` may change its setup.
     pub(crate) async fn start(tenants: Vec<Value>, change: impl FnOnce(&mut Setup)) -> Self {
-        let dir = TempDir::with_prefix("carrel-promise-").expect("a temporary directory");
-        let registry = dir.path().join("given.json");
-        std::fs::write(&registry, json!({ "schema": 1, "tenants": tenants }).to_string()).expect("a registry");
-        let mut setup = Setup::here(dir.path()).expect("a setup");
-        setup.program = program();
-        setup.registry = Some(registry);
-        // The reconciler is what mends; it may look often where the world is small.
-        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "250".to_owned()));
-        change(&mut setup);
-        let mut fleet = Fleet::prepare(setup).expect("a sound setup");
-        fleet.start().await.expect("the fleet starts");
-        let (objects, inbox, consumer) = connect(&fleet).await;
-        Self { fleet, objects, inbox, consumer, dir: Some(dir) }
+        Prepared::new(tenants, change).start().await
+    }
+
+    /// Starts the dispatcher again after it was killed.
+    pub(crate) async fn restart_dispatcher(&mut self) {
+        self.fleet.start_dispatcher().await.expect("it starts again");
+    }
+
+    /// Kills the dispatcher as a lost machine would.
+    pub(crate) fn kill_dispatcher(&mut self) {
+        self.fleet.kill(Part::Dispatcher).expect("it runs");
     }
 
     /// Starts a part again after it was killed; a new cloud is connected to anew.

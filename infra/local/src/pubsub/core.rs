@@ -131,11 +131,20 @@ impl Core {
         self.held.get(&holder).copied().unwrap_or(0)
     }
 
+    /// How often the message was delivered; `None` if it never was, or is dealt with.
+    pub(crate) fn attempts(&self, id: MessageId) -> Option<u32> {
+        self.attempts.get(&id).copied()
+    }
+
     /// When something is due next: a message, or the end of a lease.
     pub(crate) fn next_due(&self) -> Option<Micros> {
         let ready = self.ready.first().map(|(due, _)| *due);
-        let end = self.ends.first().map(|(until, _)| *until);
-        ready.into_iter().chain(end).min()
+        ready.into_iter().chain(self.next_end()).min()
+    }
+
+    /// When the next lease ends: all that whoever can take no message waits for.
+    pub(crate) fn next_end(&self) -> Option<Micros> {
+        self.ends.first().map(|(until, _)| *until)
     }
 }
 
@@ -220,6 +229,14 @@ mod tests {
         assert_eq!(core.take(0, 10, 1, 1, Some(5)).dead, [(1, 5)]);
         assert!(core.ack(1));
         assert_eq!(core.next_due(), None);
+    }
+
+    #[test]
+    fn who_has_no_room_is_not_woken_by_messages_that_wait() {
+        let mut core = Core::default();
+        (1..=2).for_each(|id| core.add(id, 3));
+        core.take(5, 10, 1, 7, None);
+        assert_eq!((core.next_due(), core.next_end()), (Some(3), Some(10)));
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Subscriber for PubSub {
             }
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep(subscription.idle_for()) => {}
+                () = tokio::time::sleep(subscription.idle_for(max)) => {}
                 () = tokio::time::sleep_until(patience) => {}
                 () = self.0.closing.cancelled() => return Err(Status::unavailable("shutting down")),
             }
@@ -308,8 +308,15 @@ impl Pull {
                     Ok(None) | Err(_) => return,
                 },
                 () = &mut changed => {}
-                () = tokio::time::sleep(subscription.idle_for()) => {}
+                () = tokio::time::sleep(subscription.idle_for(room)) => {}
                 () = self.sender.closed() => return,
+                () = subscription.replaced.cancelled() => {
+                    // There is something to reconnect to, unless it was deleted.
+                    let found = self.service.find(&subscription.name);
+                    let end = found.map_or_else(|gone| gone, |_| Status::unavailable("the subscription was changed"));
+                    drop(self.sender.send(Err(end)).await);
+                    return;
+                }
                 () = self.service.0.closing.cancelled() => {
                     // The client reconnects; what it holds is delivered again after its deadline.
                     drop(self.sender.send(Err(Status::unavailable("shutting down"))).await);

@@ -84,6 +84,8 @@ struct Subscription {
     record: SubscriptionRecord,
     core: Mutex<Core>,
     changed: Notify,
+    /// It was deleted, or another record has taken its place: its streams end.
+    replaced: CancellationToken,
 }
 
 /// One delivery.
@@ -232,22 +234,30 @@ impl PubSub {
         self.0.subscriptions.read().expect("no code panics while it holds the map").get(name).cloned()
     }
 
-    /// Makes a stored subscription live.
+    /// Makes a stored subscription live, in the place of its former self if there is one.
     fn attach(&self, name: String, record: SubscriptionRecord) -> Result<(), StoreError> {
         let subscription = Arc::new(Subscription {
             name: name.clone(),
             record: record.clone(),
             core: Mutex::default(),
             changed: Notify::new(),
+            replaced: CancellationToken::new(),
         });
-        self.take_up(&subscription)?;
         let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
-        let of_topic = topics.entry(record.topic).or_default();
-        if !of_topic.contains(&name) {
+        if let Some(of_topic) = topics.get_mut(&record.topic)
+            && !of_topic.contains(&name)
+        {
             of_topic.push(name.clone());
         }
-        self.0.subscriptions.write().expect("no code panics while it holds the map").insert(name, subscription);
-        Ok(())
+        drop(topics);
+        let mut live = self.0.subscriptions.write().expect("no code panics while it holds the map");
+        let former = live.insert(name, subscription.clone());
+        drop(live);
+        if let Some(former) = former {
+            former.replaced.cancel();
+        }
+        // Last: a message that was committed before the subscription could be seen is found here.
+        self.take_up(&subscription)
     }
 
     /// Adds committed messages that the core has not seen. The lock is held over the look, so none is added twice.
@@ -333,7 +343,7 @@ impl PubSub {
             let now = now_us();
             let mut core = subscription.core();
             for id in ids {
-                if self.0.faults.roll(Fault::Redeliver) {
+                if core.attempts(id) == Some(1) && self.0.faults.roll(Fault::Redeliver) {
                     core.nack(id, now);
                 } else if core.ack(id) {
                     settled.push(id);
@@ -369,11 +379,12 @@ impl Subscription {
         self.core.lock().expect("no code panics while it holds the core")
     }
 
-    /// How long until something is due by itself.
-    fn idle_for(&self) -> Duration {
-        let due =
-            self.core().next_due().map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
-        due.min(Duration::from_secs(60))
+    /// How long until something is due by itself for who can take `room` messages.
+    fn idle_for(&self, room: usize) -> Duration {
+        let core = self.core();
+        let due = if room == 0 { core.next_end() } else { core.next_due() };
+        let idle = due.map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
+        idle.min(Duration::from_secs(60))
     }
 }
 

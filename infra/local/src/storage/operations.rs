@@ -276,6 +276,7 @@ impl Storage {
     /// Metadata and content of an object.
     pub(super) fn fetch(&self, who: &Principal, target: &Target) -> Result<(ObjectRecord, Source), Refusal> {
         self.0.bucket(who, "storage.objects.get", &target.bucket)?;
+        let mut missing = None;
         for _ in 0..OPEN_ATTEMPTS {
             let (live, inline) = self.0.store.read(|txn| {
                 let live = shelf::find(&txn.open_table(shelf::OBJECTS)?, target.key())?;
@@ -289,14 +290,19 @@ impl Storage {
                 .map_err(|refused| self.0.refusal(who, target, refused, true))?;
             match (&record.placement, inline) {
                 (Placement::Inline, Some(bytes)) => return Ok((record, Source::Inline(bytes))),
-                (Placement::Inline, None) => {
-                    let cause = format!("the content of generation {} is missing", record.generation);
-                    return Err(Refusal::Io(io::Error::other(cause)));
-                }
+                (Placement::Inline, None) => return Err(lost(&record, 0)),
                 (Placement::Blob(id), _) => match self.0.blobs.read(id) {
-                    Ok(file) => return Ok((record, Source::File(file))),
-                    // Replaced between the look and the open: look again.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Ok(file) => {
+                        let there = file.metadata()?.len();
+                        let torn = there < record.size;
+                        return if torn { Err(lost(&record, there)) } else { Ok((record, Source::File(file))) };
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        // Replaced between the look and the open: another look shows the next generation.
+                        if missing.replace(record.generation) == Some(record.generation) {
+                            return Err(lost(&record, 0));
+                        }
+                    }
                     Err(error) => return Err(error.into()),
                 },
             }
@@ -395,6 +401,12 @@ impl Storage {
         };
         self.finalize(who, target, new, None).await
     }
+}
+
+/// The disk has lost content that was durable once.
+fn lost(record: &ObjectRecord, there: u64) -> Refusal {
+    let ObjectRecord { bucket, name, generation, size, .. } = record;
+    Refusal::Io(io::Error::other(format!("{bucket}/{name}#{generation} has {there} of its {size} bytes on disk")))
 }
 
 /// Every blob that a record refers to.

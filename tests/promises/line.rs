@@ -1,0 +1,202 @@
+//! A line between a process and the loopback cloud that fails once, at a chosen call.
+//!
+//! A reverse proxy over real sockets. Calls that count are numbered from the moment the line is armed; streams, and
+//! whatever does not count, pass through untouched.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// What happens to the chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is answered "unavailable" and not done.
+    Refused,
+    /// It is done and answered "unavailable".
+    Lost,
+    /// It is done twice; the second answer is given.
+    Twice,
+    /// It hangs and is not done: whoever called is killed now.
+    HeldBefore,
+    /// It is done and its answer hangs: whoever called is killed now.
+    HeldAfter,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 5] = [Self::Refused, Self::Lost, Self::Twice, Self::HeldBefore, Self::HeldAfter];
+}
+
+/// Which calls are numbered.
+pub(crate) type Counts = fn(&Parts) -> bool;
+
+/// Every call that has one answer.
+pub(crate) fn every_call(call: &Parts) -> bool {
+    !call.uri.path().ends_with("/StreamingPull")
+}
+
+/// Every call that changes something others see.
+pub(crate) fn every_effect(call: &Parts) -> bool {
+    const READS: [&str; 7] =
+        ["StreamingPull", "ModifyAckDeadline", "ListObjects", "GetObject", "ReadObject", "BidiReadObject", "GetBucket"];
+    let method = call.uri.path().rsplit('/').next().unwrap_or_default();
+    call.method != Method::GET && !READS.contains(&method)
+}
+
+#[derive(Default)]
+struct Plan {
+    seen: usize,
+    armed: Option<(usize, Fault)>,
+}
+
+struct Inner {
+    upstream: OnceLock<String>,
+    counts: Counts,
+    plan: Mutex<Plan>,
+    held: Notify,
+    client: Client<HttpConnector, Body>,
+}
+
+/// A line; it falls silent when dropped.
+pub(crate) struct Line {
+    address: SocketAddr,
+    inner: Arc<Inner>,
+    server: JoinHandle<()>,
+}
+
+impl Line {
+    /// A line that numbers the calls that count, and leads nowhere yet.
+    pub(crate) async fn open(counts: Counts) -> Self {
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        let inner = Arc::new(Inner {
+            upstream: OnceLock::new(),
+            counts,
+            plan: Mutex::default(),
+            held: Notify::new(),
+            client,
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let app = Router::new().fallback(call).with_state(inner.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
+        Self { address, inner, server }
+    }
+
+    /// Where it leads.
+    pub(crate) fn lead_to(&self, upstream: &str) {
+        let authority = upstream.strip_prefix("http://").expect("plain HTTP").to_owned();
+        self.inner.upstream.set(authority).expect("it leads to one place");
+    }
+
+    /// Where it begins.
+    pub(crate) fn address(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Fails the `at`-th call from now on that counts, from 0.
+    pub(crate) fn arm(&self, at: usize, fault: Fault) {
+        *self.plan() = Plan { seen: 0, armed: Some((at, fault)) };
+    }
+
+    /// True if the chosen call has come.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.plan().armed.is_none()
+    }
+
+    /// Returns once a call is held.
+    pub(crate) async fn holds(&self) {
+        self.inner.held.notified().await;
+    }
+
+    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
+        self.inner.plan.lock().expect("no test panics while it holds the plan")
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Inner {
+    /// The fault of this call, if it is the chosen one.
+    fn fault(&self, call: &Parts) -> Option<Fault> {
+        if !(self.counts)(call) {
+            return None;
+        }
+        let mut plan = self.plan.lock().expect("no test panics while it holds the plan");
+        let at = plan.seen;
+        plan.seen += 1;
+        let (_, fault) = plan.armed.take_if(|(chosen, _)| *chosen == at)?;
+        Some(fault)
+    }
+
+    async fn forward(&self, parts: &Parts, body: Body) -> Response {
+        let authority = self.upstream.get().expect("it leads somewhere").as_str();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build().expect("a URI");
+        let mut request = Request::builder().method(parts.method.clone()).uri(uri).body(body).expect("a request");
+        *request.headers_mut() = parts.headers.clone();
+        for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING] {
+            request.headers_mut().remove(name);
+        }
+        match self.client.request(request).await {
+            Ok(answer) => answer.map(Body::new),
+            Err(_) => unavailable(parts),
+        }
+    }
+
+    async fn do_it(&self, parts: &Parts, body: &Bytes) -> Response {
+        let (head, body) = self.forward(parts, Body::from(body.clone())).await.into_parts();
+        let whole = body.collect().await.expect("the cloud answers whole");
+        Response::from_parts(head, Body::new(whole))
+    }
+}
+
+async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(fault) = inner.fault(&parts) else { return inner.forward(&parts, body).await };
+    let body = body.collect().await.expect("the caller sends whole").to_bytes();
+    match fault {
+        Fault::Refused => unavailable(&parts),
+        Fault::Lost => {
+            inner.do_it(&parts, &body).await;
+            unavailable(&parts)
+        }
+        Fault::Twice => {
+            inner.do_it(&parts, &body).await;
+            inner.do_it(&parts, &body).await
+        }
+        Fault::HeldBefore => {
+            inner.held.notify_one();
+            std::future::pending().await
+        }
+        Fault::HeldAfter => {
+            inner.do_it(&parts, &body).await;
+            inner.held.notify_one();
+            std::future::pending().await
+        }
+    }
+}
+
+/// "Unavailable" in the caller's language.
+fn unavailable(call: &Parts) -> Response {
+    let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+    if call.headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
+        let headers = [(header::CONTENT_TYPE.as_str(), "application/grpc"), ("grpc-status", "14")];
+        return (headers, ()).into_response();
+    }
+    StatusCode::SERVICE_UNAVAILABLE.into_response()
+}

@@ -1,0 +1,162 @@
+//! Every call of a worker and every effect of the dispatcher: refused, lost, done twice, and the caller killed before
+//! and after it. Whichever it is, the pack ends as it would have without.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use carrel_schemas::outcome::Verdict;
+use futures::future::join_all;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+
+use crate::files::sales;
+use crate::line::{Counts, Fault, Line, every_call, every_effect};
+use crate::world::{Prepared, World, tenant};
+
+const WANTED: [&str; 3] = ["appendix.xlsx", "deck.html", "findings.json"];
+
+/// Returns once the pack has ended as every pack must: delivered whole, by one outcome, under one completion id.
+async fn ends_as_ever(world: &World, tenant: &str, pack: &str, what: &str) {
+    let got = world.completion(tenant, pack).await.completion;
+    let Verdict::Delivered { files, .. } = &got.verdict else { panic!("{what}: {:?}", got.verdict) };
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, WANTED, "{what}");
+    let bucket = format!("{tenant}-outputs");
+    for file in files {
+        let body = world.objects.get(&bucket, file.object.as_str(), file.size).await.expect("answered");
+        let bytes = body.unwrap_or_else(|| panic!("{what}: {} is missing", file.object)).bytes;
+        assert_eq!(bytes.len() as u64, file.size, "{what}: {}", file.object);
+    }
+    assert_eq!(world.names(&bucket, &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
+    let ids: BTreeSet<_> = world
+        .received()
+        .into_iter()
+        .map(|got| got.completion)
+        .filter(|other| other.tenant == got.tenant && other.pack == got.pack)
+        .map(|other| other.event)
+        .collect();
+    assert_eq!(ids.len(), 1, "{what}");
+}
+
+/// The worker that runs for a tenant now: the process whose environment names it.
+fn worker_of(tenant: &str) -> Pid {
+    let named = format!("CARREL_TENANT={tenant}").into_bytes();
+    let is_it = |process: &Path| {
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == named)
+    };
+    let processes = std::fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry").path());
+    let found = processes.filter(|process| is_it(process)).filter_map(|process| {
+        let number = process.file_name()?.to_str()?.parse().ok()?;
+        Pid::from_raw(number)
+    });
+    let found: Vec<Pid> = found.collect();
+    assert_eq!(found.len(), 1, "one worker runs for {tenant}");
+    found[0]
+}
+
+/// Gives the workers of a tenant another way to the cloud.
+fn reroute(prepared: &Prepared, tenant: &str, address: &str) {
+    let path = prepared.fleet.dir().join("cloud.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+    let jobs = config["jobs"].as_array_mut().expect("jobs");
+    let job = jobs.iter_mut().find(|job| job["env"]["CARREL_TENANT"] == tenant).expect("the tenant's job");
+    for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT"] {
+        job["env"][service] = json!(address);
+    }
+    std::fs::write(&path, config.to_string()).expect("rewritten");
+}
+
+/// Fails every call of a worker in turn, one review each; returns how many there were.
+async fn fail_every_call(world: &World, tenant: &str, line: &Line, fault: Fault) -> usize {
+    let mut at = 0;
+    loop {
+        let (pack, what) = (format!("pack-{at}"), format!("{fault:?} at call {at}"));
+        line.arm(at, fault);
+        world.upload(tenant, &pack, vec![("sales.csv", sales())]).await;
+        tokio::select! {
+            () = line.holds() => {
+                kill_process_group(worker_of(tenant), Signal::KILL).expect("the worker runs");
+                ends_as_ever(world, tenant, &pack, &what).await;
+            }
+            () = ends_as_ever(world, tenant, &pack, &what) => {}
+        }
+        if !line.has_failed() {
+            return at;
+        }
+        at += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_call_of_a_worker_fails_the_pack_ends_the_same() {
+    let name = |fault: Fault| format!("{fault:?}").to_lowercase();
+    let prepared = Prepared::new(Fault::ALL.map(|fault| tenant(&name(fault), json!({}))).to_vec(), |_| {});
+    let mut lines = Vec::new();
+    for fault in Fault::ALL {
+        let line = Line::open(every_call).await;
+        line.lead_to(&prepared.fleet.address().cloud);
+        reroute(&prepared, &name(fault), &line.address());
+        lines.push((fault, line));
+    }
+    let world = prepared.start().await;
+    let runs = lines.iter().map(|(fault, line)| {
+        let world = &world;
+        async move { (*fault, fail_every_call(world, &name(*fault), line, *fault).await) }
+    });
+    for (fault, calls) in join_all(runs).await {
+        // Seal, outcome, claim, members, listing, three deliveries, outcome, announcement.
+        assert!(calls >= 10, "{fault:?}: a worker made only {calls} calls");
+    }
+    world.settled().await;
+}
+
+/// A fleet whose dispatcher reaches the cloud by a line.
+async fn by_line(counts: Counts) -> (World, Line) {
+    let line = Line::open(counts).await;
+    let prepared = Prepared::new(vec![tenant("acme", json!({}))], |setup| {
+        for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {
+            setup.dispatcher.push((service.to_owned(), line.address()));
+        }
+    });
+    line.lead_to(&prepared.fleet.address().cloud);
+    (prepared.start().await, line)
+}
+
+async fn fail_every_effect(fault: Fault) -> usize {
+    let (mut world, line) = by_line(every_effect).await;
+    let mut at = 0;
+    loop {
+        let (pack, what) = (format!("pack-{at}"), format!("{fault:?} at effect {at}"));
+        line.arm(at, fault);
+        world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
+        let ended = async {
+            ends_as_ever(&world, "acme", &pack, &what).await;
+            world.settled().await;
+        };
+        let killed = tokio::select! {
+            () = line.holds() => true,
+            () = ended => false,
+        };
+        if killed {
+            world.kill_dispatcher();
+            world.restart_dispatcher().await;
+            ends_as_ever(&world, "acme", &pack, &what).await;
+            world.settled().await;
+        }
+        if !line.has_failed() {
+            return at;
+        }
+        at += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_of_the_dispatcher_fails_the_pack_ends_the_same() {
+    let runs = Fault::ALL.map(|fault| async move { (fault, fail_every_effect(fault).await) });
+    for (fault, effects) in join_all(runs).await {
+        // Open pack, seal, open review, record, worker's seal, authorise, run, started, settle, publish, announced,
+        // finish, close pack.
+        assert!(effects >= 12, "{fault:?}: the dispatcher had only {effects} effects");
+    }
+}
