@@ -11,7 +11,7 @@
 //! | `CARREL_REPLICA` | name of this replica where no two of one name run: one that is started again leads at once | random |
 //! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
 //! | `CARREL_LOG_FORMAT` | `human` or `json` (Cloud Logging) | `human` |
-//! | `CARREL_LOG` | filter directives | `info` |
+//! | `CARREL_LOG` | filter directives | `info`, libraries quieter |
 //! | `CARREL_OTLP_ENDPOINT` | where traces go, OTLP over gRPC | nowhere |
 //! | `CARREL_READY_FILE` | written with the API's address once it listens | none |
 

@@ -79,13 +79,8 @@ impl Line {
     /// A line that numbers the calls that count, and leads nowhere yet.
     pub(crate) async fn open(counts: Counts) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        let inner = Arc::new(Inner {
-            upstream: OnceLock::new(),
-            counts,
-            plan: Mutex::default(),
-            held: Notify::new(),
-            client,
-        });
+        let inner =
+            Arc::new(Inner { upstream: OnceLock::new(), counts, plan: Mutex::default(), held: Notify::new(), client });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let app = Router::new().fallback(call).with_state(inner.clone());

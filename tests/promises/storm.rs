@@ -10,13 +10,14 @@ use crate::files::sales;
 use crate::world::{World, eventually, tenant};
 
 const TENANTS: [&str; 4] = ["acme", "bolt", "corner", "dime"];
-const PACKS: usize = 50;
+/// Packs between two kills of the dispatcher.
+const KILL_EVERY: usize = 60;
 
 /// Messages are duplicated, held back, reordered and delivered after their acknowledgement; replies are lost after the
 /// work was done; launches are doubled; tasks are killed.
-fn faults() -> FaultPlan {
+fn faults(seed: u64) -> FaultPlan {
     FaultPlan {
-        seed: 20_260_401,
+        seed,
         duplicate: 0.2,
         delay: 0.3,
         delay_ms: 200,
@@ -30,29 +31,50 @@ fn faults() -> FaultPlan {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_packs_in_a_storm_have_one_outcome_and_one_completion_id_each() {
+    storm(20_260_401, 50).await;
+}
+
+/// `CARREL_SOAK_SEED=7 CARREL_SOAK_PACKS=2500 cargo test --test promises -- --ignored --nocapture soak`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes as long as it is asked to: CARREL_SOAK_PACKS per tenant"]
+async fn soak() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a whole number"));
+    let seed = number("CARREL_SOAK_SEED").unwrap_or_else(rand::random);
+    let packs = number("CARREL_SOAK_PACKS").unwrap_or(500);
+    println!("seed {seed}: {} tenants of {packs} packs each", TENANTS.len());
+    let began = std::time::Instant::now();
+    let told = storm(seed, usize::try_from(packs).expect("that many")).await;
+    println!("{told} in {} s", began.elapsed().as_secs());
+}
+
+/// Sends the packs through the storm, killing the dispatcher on the way; returns what was counted.
+async fn storm(seed: u64, packs: usize) -> String {
     let generous = json!({ "limits": { "max_attempts": 50, "max_concurrent": 4 } });
     let tenants = TENANTS.iter().map(|id| tenant(id, generous.clone())).collect();
-    let mut world = World::start(tenants, |setup| setup.faults = faults()).await;
-    let wanted: BTreeSet<(String, String)> =
-        TENANTS.iter().flat_map(|id| (0..PACKS).map(|n| ((*id).to_owned(), format!("pack-{n:03}")))).collect();
-    for (at, (tenant, pack)) in wanted.iter().enumerate() {
-        world.upload(tenant, pack, vec![("sales.csv", sales())]).await;
-        if at % 60 == 30 {
+    let mut world = World::start(tenants, |setup| setup.faults = faults(seed)).await;
+    let pack = |at: usize| (TENANTS[at % TENANTS.len()].to_owned(), format!("pack-{:05}", at / TENANTS.len()));
+    let wanted: BTreeSet<(String, String)> = (0..packs * TENANTS.len()).map(pack).collect();
+    let mut kills = 0;
+    for at in 0..wanted.len() {
+        let (tenant, pack) = pack(at);
+        world.upload(&tenant, &pack, vec![("sales.csv", sales())]).await;
+        if at % KILL_EVERY == KILL_EVERY / 2 {
             world.kill_dispatcher();
             world.restart_dispatcher().await;
+            kills += 1;
         }
     }
     let arrived = |world: &World| -> BTreeSet<(String, String)> {
         let got = world.received().into_iter().map(|got| got.completion);
         got.map(|completion| (completion.tenant.to_string(), completion.pack.to_string())).collect()
     };
-    for share in [4, 2] {
-        eventually(&format!("one pack in {share} completed"), async || {
-            (arrived(&world).len() * share >= wanted.len()).then_some(())
-        })
-        .await;
-        world.kill_dispatcher();
-        world.restart_dispatcher().await;
+    for goal in (0..wanted.len()).step_by(KILL_EVERY) {
+        eventually(&format!("{goal} packs completed"), async || (arrived(&world).len() >= goal).then_some(())).await;
+        if arrived(&world).len() < wanted.len() {
+            world.kill_dispatcher();
+            world.restart_dispatcher().await;
+            kills += 1;
+        }
     }
     eventually("every pack completed", async || (arrived(&world) == wanted).then_some(())).await;
     world.settled().await;
@@ -68,8 +90,12 @@ async fn two_hundred_packs_in_a_storm_have_one_outcome_and_one_completion_id_eac
     }
     assert!(events.values().all(|ids| ids.len() == 1), "a pack with two completion ids: {events:?}");
     for id in TENANTS {
-        assert_eq!(world.names(&format!("{id}-outputs"), "outcomes/").await.len(), PACKS, "outcomes of {id}");
+        assert_eq!(world.names(&format!("{id}-outputs"), "outcomes/").await.len(), packs, "outcomes of {id}");
         let reviews = world.operator().reviews(id).await.expect("answered");
-        assert!(reviews.len() == PACKS && reviews.iter().all(|review| review.status == "delivered"), "{reviews:?}");
+        assert!(reviews.len() == packs && reviews.iter().all(|review| review.status == "delivered"), "{reviews:?}");
     }
+    let (packs, received) = (wanted.len(), world.received().len());
+    format!(
+        "{packs} packs delivered, each by one outcome under one completion id; {received} events received, the dispatcher killed {kills} times"
+    )
 }

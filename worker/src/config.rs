@@ -168,7 +168,7 @@ impl Config {
         let execution = execution(&mut read, outcomes_topic.as_deref());
         let telemetry = TelemetryConfig {
             format,
-            filter: read.text("CARREL_LOG").unwrap_or_else(|| "info".to_owned()),
+            filter: read.text("CARREL_LOG").unwrap_or_else(|| carrel_telemetry::DEFAULT_FILTER.to_owned()),
             otlp_endpoint: read.text("CARREL_OTLP_ENDPOINT"),
             project: outcomes_topic.as_deref().and_then(project).map(str::to_owned),
             ..TelemetryConfig::new("worker")

@@ -13,4 +13,4 @@ mod setup;
 
 pub use export::ExportError;
 pub use propagate::{ATTRIBUTE, inject, set_parent};
-pub use setup::{Format, Guard, TelemetryConfig, TelemetryError, init};
+pub use setup::{DEFAULT_FILTER, Format, Guard, TelemetryConfig, TelemetryError, init};

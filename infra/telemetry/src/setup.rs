@@ -26,6 +26,9 @@ pub enum Format {
     CloudJson,
 }
 
+/// `info`, without what a library reports of itself at every start.
+pub const DEFAULT_FILTER: &str = "info,opentelemetry=warn";
+
 /// What to log and where spans go.
 #[derive(Debug, Clone)]
 pub struct TelemetryConfig {
@@ -47,7 +50,7 @@ impl TelemetryConfig {
         Self {
             service: service.to_owned(),
             format: Format::Human,
-            filter: "info".to_owned(),
+            filter: DEFAULT_FILTER.to_owned(),
             otlp_endpoint: None,
             project: None,
         }
