@@ -260,6 +260,17 @@ impl PubSub {
         self.take_up(&subscription)
     }
 
+    /// Takes a live subscription out of sight: its topic owes it nothing from now on.
+    fn detach(&self, live: &Subscription) {
+        let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
+        if let Some(of_topic) = topics.get_mut(&live.record.topic) {
+            of_topic.retain(|other| *other != live.name);
+        }
+        drop(topics);
+        self.0.subscriptions.write().expect("no code panics while it holds the map").remove(&live.name);
+        live.replaced.cancel();
+    }
+
     /// Adds committed messages that the core has not seen. The lock is held over the look, so none is added twice.
     fn take_up(&self, subscription: &Subscription) -> Result<(), StoreError> {
         let now = now_us();
@@ -283,7 +294,10 @@ impl PubSub {
         holder: u64,
     ) -> Result<Vec<Delivered>, StoreError> {
         let now = now_us();
-        let limit = subscription.record.dead_letter.as_ref().map(|(_, attempts)| *attempts);
+        let policy = subscription.record.dead_letter.as_ref();
+        // A topic that is gone would swallow them: then they keep coming, as at Google.
+        let policy = policy.filter(|(topic, _)| self.subscriptions_of(topic).is_some());
+        let limit = policy.map(|(_, attempts)| *attempts);
         let taken = {
             let mut core = subscription.core();
             core.expire(now);

@@ -275,7 +275,8 @@ impl PubSub {
     pub(super) async fn admin_delete_topic(&self, name: &str) -> Result<(), Status> {
         self.admin_get_topic(name)?;
         let removed = self.0.topics.write().expect("no code panics while it holds the map").remove(name);
-        let without_topic = |live: &SubscriptionRecord| SubscriptionRecord { topic: DELETED_TOPIC.into(), ..live.clone() };
+        let without_topic =
+            |live: &SubscriptionRecord| SubscriptionRecord { topic: DELETED_TOPIC.into(), ..live.clone() };
         let left = removed.into_iter().flatten().filter_map(|name| self.subscription(&name));
         let left: Vec<_> = left.map(|live| (live.name.clone(), without_topic(&live.record))).collect();
         let (topic, stored) = (name.to_owned(), left.clone());
@@ -349,13 +350,7 @@ impl PubSub {
     /// Out of sight first, so that nothing is published to rows that nobody settles.
     pub(super) async fn admin_delete_subscription(&self, name: &str) -> Result<(), Status> {
         let live = self.find(name)?;
-        let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
-        if let Some(of_topic) = topics.get_mut(&live.record.topic) {
-            of_topic.retain(|other| other != name);
-        }
-        drop(topics);
-        self.0.subscriptions.write().expect("no code panics while it holds the map").remove(name);
-        live.replaced.cancel();
+        self.detach(&live);
         let stored = name.to_owned();
         Ok(self.0.store.write(move |txn| shelf::remove_subscription(txn, &stored)).await?)
     }
