@@ -1,34 +1,17 @@
 //! Cloud Storage as Google's own Rust clients see it, over real sockets.
 
-use crate::world::{Bearer, World};
+use crate::calls::Caller;
+use crate::world::{ALICE, World};
 use bytes::Bytes;
 use google_cloud_gax::paginator::ItemPaginator;
 use google_cloud_gax::retry_policy::NeverRetry;
-use google_cloud_storage::client::{Storage, StorageControl};
+use google_cloud_storage::client::Storage;
 use google_cloud_storage::model_ext::ReadRange;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 const A: &str = "projects/_/buckets/bucket-a";
 const B: &str = "projects/_/buckets/bucket-b";
-
-async fn storage(world: &World, token: &str) -> Storage {
-    Storage::builder()
-        .with_endpoint(world.endpoint())
-        .with_credentials(Bearer::credentials(token))
-        .build()
-        .await
-        .expect("the client builds")
-}
-
-async fn control(world: &World, token: &str) -> StorageControl {
-    StorageControl::builder()
-        .with_endpoint(world.endpoint())
-        .with_credentials(Bearer::credentials(token))
-        .build()
-        .await
-        .expect("the client builds")
-}
 
 async fn read(client: &Storage, name: &str, generation: i64) -> Result<Vec<u8>, google_cloud_storage::Error> {
     let mut response = client.read_object(A, name).set_generation(generation).send().await?;
@@ -57,7 +40,7 @@ fn noise(size: usize) -> Bytes {
 #[tokio::test(flavor = "multi_thread")]
 async fn preconditions_decide_who_writes() {
     let world = World::start().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     let first = client.write_object(A, "x", "one").set_if_generation_match(0).send_unbuffered().await.expect("is new");
     let again = client.write_object(A, "x", "two").set_if_generation_match(0).send_unbuffered().await;
     assert_eq!(code(&again.expect_err("exists")), Some(412));
@@ -76,7 +59,7 @@ async fn preconditions_decide_who_writes() {
     let same = client.read_object(A, "x").set_if_generation_not_match(swapped.generation).send().await;
     assert_eq!(code(&same.expect_err("is not modified")), Some(304));
 
-    let control = control(&world, world.owner()).await;
+    let control = world.as_owner().control().await;
     let stale =
         control.delete_object().set_bucket(A).set_object("x").set_if_generation_match(first.generation).send().await;
     let status = stale.expect_err("is stale").status().map(|s| s.code);
@@ -100,7 +83,7 @@ async fn preconditions_decide_who_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_upload_resumes_and_every_range_of_it_reads() {
     let world = World::start().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     let content = noise(17 * 1024 * 1024 + 5);
     let buffered = client.write_object(A, "big/buffered", content.clone()).send_buffered().await.expect("arrives");
     let object = client.write_object(A, "big/one", content.clone()).send_unbuffered().await.expect("arrives");
@@ -166,7 +149,7 @@ async fn a_half_sent_upload_goes_on_after_a_restart_of_the_cloud() {
     let status = put(&world, "bytes */*".to_owned(), None, Bytes::new()).await;
     assert_eq!(status.status(), StatusCode::OK, "a finished upload answers with its object");
     assert_eq!(status.json::<Value>().await.expect("is JSON")["generation"], object["generation"]);
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     assert!(read(&client, "r/1", 0).await.expect("reads") == content, "the content differs");
     world.stop().await;
 }
@@ -174,7 +157,7 @@ async fn a_half_sent_upload_goes_on_after_a_restart_of_the_cloud() {
 #[tokio::test(flavor = "multi_thread")]
 async fn content_that_does_not_fit_its_checksum_is_refused() {
     let world = World::start().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     for size in [3, 200 * 1024] {
         let wrong = client
             .write_object(A, "bad", noise(size))
@@ -191,8 +174,8 @@ async fn content_that_does_not_fit_its_checksum_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_written_read_listed_and_deleted() {
     let world = World::start().await;
-    let client = storage(&world, world.owner()).await;
-    let control = control(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
+    let control = world.as_owner().control().await;
     let long = "é".repeat(512);
     let mut names = vec!["../x", "a//b", "a/b?c#d&e=f%2F", "\u{202e}gpj.exe", " ", "a/../../b", "z+z", &long];
     names.sort();
@@ -225,14 +208,15 @@ async fn odd_names_are_written_read_listed_and_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_tenants_token_opens_only_its_own_bucket() {
     let world = World::start().await;
-    let token = world.token_a().await;
-    let client = storage(&world, &token).await;
+    let token = world.token(ALICE).await;
+    let caller = Caller::new(world.endpoint(), &token);
+    let client = caller.storage().await;
     client.write_object(A, "mine", "1").send_unbuffered().await.expect("is its own");
     let foreign = client.write_object(B, "theirs", "1").send_unbuffered().await;
     assert_eq!(code(&foreign.expect_err("is foreign")), Some(403));
     let unknown = client.write_object("projects/_/buckets/no-such", "x", "1").send_unbuffered().await;
     assert_eq!(code(&unknown.expect_err("is unknown, and that is not told")), Some(403));
-    let owner = storage(&world, world.owner()).await;
+    let owner = world.as_owner().storage().await;
     let unknown = owner.write_object("projects/_/buckets/no-such", "x", "1").send_unbuffered().await;
     assert_eq!(code(&unknown.expect_err("is unknown")), Some(404));
     owner.write_object(B, "theirs", "secret").send_unbuffered().await.expect("is stored");
@@ -240,10 +224,10 @@ async fn one_tenants_token_opens_only_its_own_bucket() {
         let foreign = client.read_object(B, name).send().await;
         assert_eq!(code(&foreign.expect_err("is foreign")), Some(403), "existence is not told");
     }
-    let control = control(&world, &token).await;
+    let control = caller.control().await;
     let foreign = control.list_objects().set_parent(B).send().await.expect_err("is foreign");
     assert_eq!(foreign.status().map(|s| s.code), Some(google_cloud_gax::error::rpc::Code::PermissionDenied));
-    let forged = storage(&world, &format!("{token}x")).await;
+    let forged = Caller::new(world.endpoint(), &format!("{token}x")).storage().await;
     let forged = forged.read_object(A, "mine").with_retry_policy(NeverRetry).send().await;
     assert_eq!(code(&forged.expect_err("is forged")), Some(401));
     let nobody = reqwest::get(format!("{}/storage/v1/b/bucket-a/o/mine", world.endpoint())).await.expect("answers");
@@ -254,8 +238,8 @@ async fn one_tenants_token_opens_only_its_own_bucket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_and_patches_change_what_they_name_and_nothing_else() {
     let world = World::start().await;
-    let client = storage(&world, world.owner()).await;
-    let control = control(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
+    let control = world.as_owner().control().await;
     for size in [10, 100 * 1024] {
         let content = noise(size);
         let object = client
@@ -298,11 +282,11 @@ async fn copies_and_patches_change_what_they_name_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_survive_a_restart_and_generations_go_on() {
     let mut world = World::start().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     let small = client.write_object(A, "small", "1").send_unbuffered().await.expect("is stored");
     let large = client.write_object(A, "large", noise(200_000)).send_unbuffered().await.expect("is stored");
     world.restart().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     assert_eq!(read(&client, "small", small.generation).await.expect("reads"), b"1");
     assert!(read(&client, "large", large.generation).await.expect("reads") == noise(200_000));
     let next = client.write_object(A, "small", "2").send_unbuffered().await.expect("is stored");
@@ -313,7 +297,7 @@ async fn objects_survive_a_restart_and_generations_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_reply_was_lost_has_been_made() {
     let world = World::start_losing_every_reply().await;
-    let client = storage(&world, world.owner()).await;
+    let client = world.as_owner().storage().await;
     let lost = client
         .write_object(A, "x", "one")
         .set_if_generation_match(0)

@@ -1,4 +1,4 @@
-//! A cloud of two buckets, two service accounts, a job and a topic, in a directory of its own.
+//! A cloud of two buckets, two service accounts, a job, two topics and their subscriptions, in a directory of its own.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use carrel_local::{Cloud, CloudConfig, config};
 use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
 use google_cloud_auth::errors::CredentialsError;
 use http::{Extensions, HeaderMap, HeaderValue, header};
+
+use crate::calls::Caller;
 
 /// May read and write bucket-a, and publish.
 pub(crate) const ALICE: &str = "alice@demo.iam.gserviceaccount.com";
@@ -48,19 +50,25 @@ pub(crate) struct World {
 impl World {
     /// One that behaves.
     pub(crate) async fn start() -> Self {
-        Self::with(FaultPlan::default()).await
+        Self::with(|_| {}).await
+    }
+
+    /// One that misbehaves.
+    pub(crate) async fn start_faulty(faults: FaultPlan) -> Self {
+        Self::with(|config| config.faults = faults).await
     }
 
     /// One whose changes are made and never answered.
     pub(crate) async fn start_losing_every_reply() -> Self {
-        Self::with(FaultPlan { lose_reply: 1.0, ..FaultPlan::default() }).await
+        Self::start_faulty(FaultPlan { lose_reply: 1.0, ..FaultPlan::default() }).await
     }
 
-    async fn with(faults: FaultPlan) -> Self {
-        // Another test of this process may have installed it already.
-        drop(rustls::crypto::ring::default_provider().install_default());
+    /// One that is told something more.
+    pub(crate) async fn with(edit: impl FnOnce(&mut CloudConfig)) -> Self {
+        install_crypto();
         let dir = tempfile::tempdir().expect("a directory");
-        let config = config(dir.path(), faults);
+        let mut config = config(dir.path());
+        edit(&mut config);
         let cloud = Cloud::start(config.clone()).await.expect("the cloud starts");
         Self { config, cloud: Some(cloud), _dir: dir }
     }
@@ -80,14 +88,26 @@ impl World {
         self.cloud().endpoint()
     }
 
+    /// Calls of who may do everything.
+    pub(crate) fn as_owner(&self) -> Caller {
+        Caller::new(self.endpoint(), self.owner())
+    }
+
+    /// Calls of a service account.
+    pub(crate) async fn caller(&self, account: &str) -> Caller {
+        Caller::new(self.endpoint(), &self.token(account).await)
+    }
+
+    /// What a task has written.
+    pub(crate) fn log(&self, execution: &str) -> String {
+        let short = execution.rsplit('/').next().expect("a name has segments");
+        let path = self.config.data_dir.join(format!("logs/{short}.log"));
+        std::fs::read_to_string(path).expect("the execution has a log")
+    }
+
     /// The token of who may do everything.
     pub(crate) fn owner(&self) -> &str {
         self.cloud().owner_token()
-    }
-
-    /// A token of Alice, from her metadata server.
-    pub(crate) async fn token_a(&self) -> String {
-        self.token(ALICE).await
     }
 
     /// A token from the metadata server of a service account, as application-default credentials get it.
@@ -110,7 +130,18 @@ impl World {
     }
 }
 
-fn config(dir: &std::path::Path, faults: FaultPlan) -> CloudConfig {
+/// Another test of this process may have installed it already.
+pub(crate) fn install_crypto() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+/// A role for a service account.
+pub(crate) fn bind(resource: &str, role: &str, account: &str) -> config::Binding {
+    config::Binding { resource: resource.into(), role: role.into(), members: vec![format!("serviceAccount:{account}")] }
+}
+
+/// What every world is told.
+pub(crate) fn config(dir: &std::path::Path) -> CloudConfig {
     let bucket = |name: &str| config::Bucket {
         name: name.into(),
         notifications: vec![config::Notification {
@@ -119,15 +150,25 @@ fn config(dir: &std::path::Path, faults: FaultPlan) -> CloudConfig {
             payload_format: config::PayloadFormat::JsonApiV1,
         }],
     };
-    let bind = |resource: &str, role: &str| config::Binding {
-        resource: resource.into(),
-        role: role.into(),
-        members: vec![format!("serviceAccount:{ALICE}")],
+    let subscription = |name: &str, topic: &str, dead_letter: Option<config::DeadLetter>| config::Subscription {
+        name: name.into(),
+        topic: topic.into(),
+        ack_deadline_seconds: 10,
+        dead_letter,
     };
     CloudConfig {
         service_accounts: vec![ALICE.into(), BOB.into()],
         buckets: vec![bucket("bucket-a"), bucket("bucket-b")],
-        topics: vec!["events".into()],
+        topics: vec!["events".into(), "graves".into()],
+        subscriptions: vec![
+            subscription("inbox", "events", None),
+            subscription(
+                "strict",
+                "events",
+                Some(config::DeadLetter { topic: "graves".into(), max_delivery_attempts: 5 }),
+            ),
+            subscription("graves", "graves", None),
+        ],
         jobs: vec![config::Job {
             name: "shell".into(),
             service_account: ALICE.into(),
@@ -141,13 +182,12 @@ fn config(dir: &std::path::Path, faults: FaultPlan) -> CloudConfig {
             config::Image { argv: vec!["/bin/sh".into(), "-c".into()], env: BTreeMap::new() },
         )]),
         bindings: vec![
-            bind("projects/_/buckets/bucket-a", "roles/storage.objectAdmin"),
-            bind("projects/demo/topics/events", "roles/pubsub.publisher"),
+            bind("projects/_/buckets/bucket-a", "roles/storage.objectAdmin", ALICE),
+            bind("projects/demo/topics/events", "roles/pubsub.publisher", ALICE),
         ],
         metadata_servers: [ALICE, BOB]
             .map(|account| config::MetadataServer { service_account: account.into(), listen: None })
             .to_vec(),
-        faults,
         ready_file: Some(dir.join("ready.json")),
         ..CloudConfig::new(dir.join("data"), "demo")
     }

@@ -1,0 +1,276 @@
+//! Every verb that the cloud serves, tried by everybody: what a binding grants is done, everything else is denied.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use carrel_local::iam::{Iam, Principal};
+use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
+use google_cloud_pubsub::model::Subscription;
+use google_cloud_pubsub::subscriber::ShutdownBehavior;
+use google_cloud_run_v2::client::{Executions, Jobs, Tasks};
+use google_cloud_storage::client::{Storage, StorageControl};
+use google_cloud_storage::model::Object;
+use google_cloud_wkt::FieldMask;
+
+use crate::calls::{Caller, Error, Inbox, message, publish_status, status};
+use crate::run::script;
+use crate::world::{ALICE, BOB, JOB, World, bind};
+
+/// May look at bucket-b and consume the inbox; a custom role lets her list bucket-a.
+const CAROL: &str = "carol@demo.iam.gserviceaccount.com";
+/// May launch the job as it is and look at it, and add objects to bucket-b without replacing any.
+const DAVE: &str = "dave@demo.iam.gserviceaccount.com";
+/// May do everything to the topics and subscriptions of the project, by one binding on the project.
+const EVE: &str = "eve@demo.iam.gserviceaccount.com";
+
+const A: &str = "projects/_/buckets/bucket-a";
+const B: &str = "projects/_/buckets/bucket-b";
+const PROJECT: &str = "projects/demo";
+const LOCATION: &str = "projects/demo/locations/us-central1";
+const EVENTS: &str = "projects/demo/topics/events";
+const INBOX: &str = "projects/demo/subscriptions/inbox";
+
+/// A verb, what it is answered with when it is allowed, and who it is allowed to, beside the owner. Verbs on what does
+/// not exist end in 404 or 409, but only for those who may know.
+const TABLE: &[(&str, u16, &[&str])] = &[
+    ("write a", 200, &[ALICE]),
+    ("read a", 200, &[ALICE]),
+    ("stat a", 200, &[ALICE]),
+    ("list a", 200, &[ALICE, CAROL]),
+    ("patch a", 200, &[ALICE]),
+    ("delete a", 404, &[ALICE]),
+    ("write b", 200, &[DAVE]),
+    ("overwrite b", 200, &[]),
+    ("read b", 200, &[CAROL]),
+    ("stat b", 200, &[CAROL]),
+    ("list b", 200, &[CAROL]),
+    ("patch b", 200, &[]),
+    ("delete b", 404, &[]),
+    ("copy a to b", 200, &[]),
+    ("copy b to a", 200, &[]),
+    ("publish to events", 200, &[ALICE, EVE]),
+    ("publish to graves", 200, &[EVE]),
+    ("publish to missing", 404, &[EVE]),
+    ("pull from inbox", 200, &[CAROL, EVE]),
+    ("pull from strict", 200, &[EVE]),
+    ("get topic", 200, &[EVE]),
+    ("list topics", 200, &[EVE]),
+    ("create topic", 409, &[EVE]),
+    ("delete topic", 404, &[EVE]),
+    ("get subscription", 200, &[EVE]),
+    ("list subscriptions", 200, &[EVE]),
+    ("create subscription", 409, &[EVE]),
+    ("update subscription", 200, &[EVE]),
+    ("delete subscription", 404, &[EVE]),
+    ("get job", 200, &[DAVE]),
+    ("list jobs", 200, &[]),
+    ("run job", 200, &[DAVE]),
+    ("run job with overrides", 200, &[]),
+    ("list executions", 200, &[DAVE]),
+    ("get execution", 404, &[DAVE]),
+    ("cancel execution", 404, &[]),
+    ("list tasks", 404, &[DAVE]),
+    ("get operation", 404, &[]),
+];
+
+/// Every client of one caller.
+struct Hand {
+    /// Names what it makes.
+    name: String,
+    caller: Caller,
+    storage: Storage,
+    control: StorageControl,
+    topics: TopicAdmin,
+    subscriptions: SubscriptionAdmin,
+    jobs: Jobs,
+    executions: Executions,
+    tasks: Tasks,
+}
+
+fn answered<T>(answer: Result<T, Error>) -> u16 {
+    answer.map_or_else(|error| status(&error), |_| 200)
+}
+
+impl Hand {
+    async fn new(name: &str, caller: Caller) -> Self {
+        Self {
+            name: name.to_owned(),
+            storage: caller.storage().await,
+            control: caller.control().await,
+            topics: caller.topics().await,
+            subscriptions: caller.subscriptions().await,
+            jobs: caller.jobs().await,
+            executions: caller.executions().await,
+            tasks: caller.tasks().await,
+            caller,
+        }
+    }
+
+    async fn tries(&self, verb: &str) -> u16 {
+        match verb.split_once(' ').expect("a verb has an object") {
+            ("publish", to) => {
+                let topic = format!("{PROJECT}/topics/{}", to.trim_start_matches("to "));
+                let published = self.caller.publisher(&topic).await.publish(message("x")).await;
+                published.map_or_else(|error| publish_status(&error), |_| 200)
+            }
+            ("pull", from) => {
+                let subscription = format!("{PROJECT}/subscriptions/{}", from.trim_start_matches("from "));
+                let stream = self.caller.subscriber().await.subscribe(subscription).set_max_outstanding_messages(1);
+                let mut inbox = Inbox(stream.set_shutdown_behavior(ShutdownBehavior::NackImmediately).build());
+                let got = answered(inbox.heard().await);
+                // What it got is given back to the next one who tries.
+                inbox.close().await;
+                got
+            }
+            (verb, "a") => self.tries_object(verb, A).await,
+            (verb, "b") => self.tries_object(verb, B).await,
+            ("copy", "a to b") => self.copies(A, B).await,
+            ("copy", "b to a") => self.copies(B, A).await,
+            (_, "topic" | "topics" | "subscription" | "subscriptions") => self.tries_admin(verb).await,
+            _ => self.tries_run(verb).await,
+        }
+    }
+
+    async fn tries_object(&self, verb: &str, bucket: &str) -> u16 {
+        let object = || Object::new().set_bucket(bucket).set_name("x").set_content_type("text/plain");
+        let mask = FieldMask::default().set_paths(["content_type"]);
+        match verb {
+            "write" => answered(self.storage.write_object(bucket, &self.name, "1").send_unbuffered().await),
+            "overwrite" => answered(self.storage.write_object(bucket, "x", "1").send_unbuffered().await),
+            "read" => answered(self.storage.read_object(bucket, "x").send().await),
+            "stat" => answered(self.control.get_object().set_bucket(bucket).set_object("x").send().await),
+            "list" => answered(self.control.list_objects().set_parent(bucket).send().await),
+            "patch" => answered(self.control.update_object().set_object(object()).set_update_mask(mask).send().await),
+            "delete" => answered(self.control.delete_object().set_bucket(bucket).set_object("none").send().await),
+            other => panic!("no verb {other}"),
+        }
+    }
+
+    async fn copies(&self, from: &str, to: &str) -> u16 {
+        let copy = self.control.rewrite_object().set_source_bucket(from).set_source_object("x");
+        answered(copy.set_destination_bucket(to).set_destination_name("copy").send().await)
+    }
+
+    async fn tries_admin(&self, verb: &str) -> u16 {
+        let (topics, subscriptions) = (&self.topics, &self.subscriptions);
+        let wanted = || Subscription::new().set_name(INBOX).set_topic(EVENTS);
+        let mask = FieldMask::default().set_paths(["ack_deadline_seconds"]);
+        match verb {
+            "get topic" => answered(topics.get_topic().set_topic(EVENTS).send().await),
+            "list topics" => answered(topics.list_topics().set_project(PROJECT).send().await),
+            "create topic" => answered(topics.create_topic().set_name(EVENTS).send().await),
+            "delete topic" => answered(topics.delete_topic().set_topic(format!("{EVENTS}-2")).send().await),
+            "get subscription" => answered(subscriptions.get_subscription().set_subscription(INBOX).send().await),
+            "list subscriptions" => answered(subscriptions.list_subscriptions().set_project(PROJECT).send().await),
+            "create subscription" => answered(subscriptions.create_subscription().with_request(wanted()).send().await),
+            "update subscription" => {
+                let update = subscriptions.update_subscription().set_subscription(wanted());
+                answered(update.set_update_mask(mask).send().await)
+            }
+            "delete subscription" => {
+                answered(subscriptions.delete_subscription().set_subscription(format!("{INBOX}-2")).send().await)
+            }
+            other => panic!("no verb {other}"),
+        }
+    }
+
+    async fn tries_run(&self, verb: &str) -> u16 {
+        let missing = format!("{JOB}/executions/none");
+        let operation = format!("{LOCATION}/operations/none");
+        match verb {
+            "get job" => answered(self.jobs.get_job().set_name(JOB).send().await),
+            "list jobs" => answered(self.jobs.list_jobs().set_parent(LOCATION).send().await),
+            "run job" => answered(self.jobs.run_job().set_name(JOB).send().await),
+            "run job with overrides" => {
+                answered(self.jobs.run_job().set_name(JOB).set_overrides(script("exit 0")).send().await)
+            }
+            "list executions" => answered(self.executions.list_executions().set_parent(JOB).send().await),
+            "get execution" => answered(self.executions.get_execution().set_name(missing).send().await),
+            "cancel execution" => answered(self.executions.cancel_execution().set_name(missing).send().await),
+            "list tasks" => answered(self.tasks.list_tasks().set_parent(missing).send().await),
+            "get operation" => answered(self.jobs.get_operation().set_name(operation).send().await),
+            other => panic!("no verb {other}"),
+        }
+    }
+}
+
+async fn crowded() -> World {
+    let world = World::with(|config| {
+        for account in [CAROL, DAVE, EVE] {
+            config.service_accounts.push(account.into());
+            let server = carrel_local::config::MetadataServer { service_account: account.into(), listen: None };
+            config.metadata_servers.push(server);
+        }
+        config.roles = BTreeMap::from([("roles/lister".into(), vec!["storage.objects.list".into()])]);
+        config.bindings.extend([
+            bind(B, "roles/storage.objectViewer", CAROL),
+            bind(A, "roles/lister", CAROL),
+            bind(INBOX, "roles/pubsub.subscriber", CAROL),
+            bind(JOB, "roles/run.jobsExecutor", DAVE),
+            bind(JOB, "roles/run.viewer", DAVE),
+            bind(B, "roles/storage.objectCreator", DAVE),
+            bind(PROJECT, "roles/pubsub.editor", EVE),
+            // Buckets are bound one by one: this gives nothing.
+            bind(PROJECT, "roles/storage.objectAdmin", EVE),
+        ]);
+    })
+    .await;
+    let storage = world.as_owner().storage().await;
+    for bucket in [A, B] {
+        storage.write_object(bucket, "x", "1").send_unbuffered().await.expect("is stored");
+    }
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_may_do_what_a_binding_grants_and_nothing_else() {
+    let world = crowded().await;
+    let mut hands = vec![("owner", Hand::new("owner", world.as_owner()).await)];
+    for account in [ALICE, BOB, CAROL, DAVE, EVE] {
+        hands.push((account, Hand::new(account, world.caller(account).await).await));
+    }
+    let mut wrong = Vec::new();
+    for (verb, allowed, to) in TABLE {
+        for (who, hand) in &hands {
+            let expected = if *who == "owner" || to.contains(who) { *allowed } else { 403 };
+            let got = hand.tries(verb).await;
+            if got != expected {
+                wrong.push(format!("{who}: {verb}: {got} instead of {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_expired_foreign_or_tampered_with_opens_nothing() {
+    let world = crowded().await;
+    let policy = |dir| Iam::open(dir, &BTreeMap::new(), &[]).expect("it opens");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let hour = Duration::from_secs(3600);
+    let owners = policy(elsewhere.path()).mint(&Principal::owner(), hour);
+    let alices = world.token(ALICE).await;
+    let (claims, _) = owners.rsplit_once('.').expect("a token has a seal");
+    let (_, seal) = alices.rsplit_once('.').expect("a token has a seal");
+    let mut hands = Vec::new();
+    for (what, token) in [
+        ("expired", policy(&world.config().data_dir).mint(&Principal::owner(), Duration::ZERO)),
+        ("of another cloud", owners.clone()),
+        ("of the owner, sealed for another", format!("{claims}.{seal}")),
+        ("without its seal", format!("{claims}.")),
+    ] {
+        hands.push((what, Hand::new("nobody", Caller::new(world.endpoint(), &token)).await));
+    }
+    let mut wrong = Vec::new();
+    for (verb, ..) in TABLE {
+        for (what, hand) in &hands {
+            let got = hand.tries(verb).await;
+            if got != 401 {
+                wrong.push(format!("{what}: {verb}: {got} instead of 401"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    world.stop().await;
+}
