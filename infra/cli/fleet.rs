@@ -28,6 +28,9 @@ use crate::plan::{self, Site};
 
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// Where Debian, Fedora and Alpine keep all certificate authorities in one file.
+const AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// Where a running fleet answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,7 +160,8 @@ impl Fleet {
         let program = setup.program.to_str().context("the path of this program is not UTF-8")?;
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
-        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent };
+        let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
+        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent, authorities };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;

@@ -65,11 +65,14 @@ pub(crate) struct Site<'a> {
     pub(crate) path: &'a str,
     /// The agent's command line.
     pub(crate) agent: &'a [String],
+    /// The system's certificate authorities in one file. A task that is told of it need not read a directory of
+    /// hundreds, several times, before its first call.
+    pub(crate) authorities: Option<&'a Path>,
 }
 
 /// The cloud of these tenants on this machine.
 pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Result<CloudConfig> {
-    let Site { listen, dir, program, path, .. } = site;
+    let Site { listen, dir, program, path, authorities, .. } = site;
     let topic = |name: &str| format!("projects/{PROJECT}/topics/{name}");
     let mut buckets = vec![json!({ "name": CONTROL_BUCKET })];
     let mut jobs = Vec::new();
@@ -112,6 +115,10 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
         ]);
     }
+    let mut env = json!({ "PATH": path });
+    if let Some(file) = authorities {
+        env["SSL_CERT_FILE"] = json!(file);
+    }
     serde_json::from_value(json!({
         "listen": listen,
         "data_dir": dir.join("cloud"),
@@ -122,7 +129,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "topics": TOPICS,
         "subscriptions": subscriptions,
         "jobs": jobs,
-        "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": { "PATH": path } } },
+        "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env } },
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -173,6 +180,7 @@ mod tests {
             program: "/bin/carrel",
             path: "/bin",
             agent: &agent,
+            authorities: None,
         };
         cloud(&registry, site).expect("a configuration")
     }

@@ -58,8 +58,8 @@ async fn review(world: &World, pack: &str) -> Walk {
     world.put("acme", &format!("{pack}/a.csv"), "a\n1\n").await;
     let sent = SystemTime::now();
     world.put("acme", &format!("{pack}/_COMPLETE"), "").await;
-    let completion = world.completion("acme", pack).await.completion;
-    let received = SystemTime::now();
+    let got = world.completion("acme", pack).await;
+    let (completion, received) = (got.completion, got.at);
     assert_eq!(completion.verdict.state(), "delivered");
     let review = &completion.review;
     let seal: Seal = read(world, layout::seal(review).as_str()).await;

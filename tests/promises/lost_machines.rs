@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use carrel::fleet::{Part, Setup};
+use carrel::plan;
 use carrel_schemas::outcome::Verdict;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::json;
 
 use crate::files::sales;
-use crate::world::{World, eventually, program, tenant};
+use crate::world::{Prepared, World, eventually, program, tenant};
 
 /// An agent that writes its parent's pid to `DIR/at-gate-<pid>` and waits for `DIR/open`.
 struct Gate {
@@ -148,6 +149,31 @@ async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood()
     assert_eq!(got.completion.verdict.state(), "delivered");
     world.settled().await;
     assert_eq!(world.names("acme-outputs", "outcomes/").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_notification_was_lost_is_found_by_the_sweep() {
+    let mut prepared = Prepared::new(vec![tenant("acme", json!({}))], |_| {});
+    prepared.fleet.start_cloud().await.expect("the cloud starts");
+    let address = prepared.fleet.address().clone();
+    // A subscription that is made anew holds nothing that was published before.
+    let url = format!("{}/v1/projects/{}/subscriptions/uploads-dispatcher", address.cloud, plan::PROJECT);
+    let http = reqwest::Client::builder().no_proxy();
+    let objects = address.connector().objects().await.expect("a storage client");
+    let http = http.build().expect("a client");
+    for name in ["q3/sales.csv", "q3/_COMPLETE"] {
+        objects.put("acme-uploads", name, sales().into(), "text/csv").await.expect("uploaded");
+    }
+    let lost = http.delete(&url).bearer_auth(&address.owner_token).send().await.expect("answered");
+    assert!(lost.status().is_success(), "{lost:?}");
+    let topic = format!("projects/{}/topics/uploads", plan::PROJECT);
+    let made = http.put(&url).bearer_auth(&address.owner_token).json(&json!({ "topic": topic })).send();
+    assert!(made.await.expect("answered").status().is_success());
+
+    let world = prepared.start_dispatcher().await;
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    world.settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

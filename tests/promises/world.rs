@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use carrel::client::Api;
@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// One completion event as a consumer got it.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
+    #[allow(dead_code, reason = "the bench reads it")]
+    pub(crate) at: SystemTime,
     pub(crate) completion: Completion,
     pub(crate) context: EventContext,
     pub(crate) attributes: BTreeMap<String, String>,
@@ -65,7 +67,13 @@ impl Prepared {
 
     /// Starts it.
     pub(crate) async fn start(mut self) -> World {
-        self.fleet.start().await.expect("the fleet starts");
+        self.fleet.start_cloud().await.expect("the cloud starts");
+        self.start_dispatcher().await
+    }
+
+    /// Starts the dispatcher on a cloud that runs.
+    pub(crate) async fn start_dispatcher(mut self) -> World {
+        self.fleet.start_dispatcher().await.expect("the dispatcher starts");
         let (objects, inbox, consumer) = connect(&self.fleet).await;
         World { fleet: self.fleet, objects, inbox, consumer, dir: Some(self.dir) }
     }
@@ -231,6 +239,7 @@ async fn connect_into(fleet: &Fleet, inbox: Inbox) -> (Objects, Inbox, JoinHandl
         while let Some(message) = messages.next().await {
             let Ok(delivery) = message else { continue };
             let received = Received {
+                at: SystemTime::now(),
                 completion: serde_json::from_slice(&delivery.data).expect("a completion"),
                 context: EventContext::parse(&delivery.attributes, COMPLETED).expect("a CloudEvent"),
                 attributes: delivery.attributes.clone(),
