@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::ack_id::AckId;
 use super::core::MessageId;
 use super::proto::publisher_server::Publisher;
 use super::proto::streaming_pull_response::SubscriptionProperties;
@@ -124,16 +125,15 @@ impl Publisher for PubSub {
     }
 }
 
-fn parse_ids(ids: &[String]) -> Vec<MessageId> {
-    // An ack id that is none of ours is as good as one that has expired.
-    ids.iter().filter_map(|id| id.split('-').next()?.parse().ok()).collect()
+fn messages(ids: &[String]) -> Vec<MessageId> {
+    ids.iter().filter_map(|id| Some(AckId::parse(id)?.message)).collect()
 }
 
 fn received(delivered: Vec<Delivered>, counts_attempts: bool) -> Vec<ReceivedMessage> {
     let received = |delivered: Delivered| ReceivedMessage {
-        ack_id: format!("{}-{}", delivered.id, delivered.attempt),
+        ack_id: delivered.id.to_string(),
         message: Some(delivered.message),
-        delivery_attempt: if counts_attempts { i32::try_from(delivered.attempt).unwrap_or(i32::MAX) } else { 0 },
+        delivery_attempt: if counts_attempts { i32::try_from(delivered.id.attempt).unwrap_or(i32::MAX) } else { 0 },
     };
     delivered.into_iter().map(received).collect()
 }
@@ -198,14 +198,14 @@ impl Subscriber for PubSub {
         }
         let subscription = self.find(&request.subscription)?;
         let deadline = seconds(request.ack_deadline_seconds);
-        self.modify(&subscription, parse_ids(&request.ack_ids).into_iter().map(|id| (id, deadline)));
+        self.modify(&subscription, request.ack_ids.iter().filter_map(|id| Some((AckId::parse(id)?, deadline))));
         Ok(Response::new(()))
     }
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<()>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
         let subscription = self.find(&request.get_ref().subscription)?;
-        PubSub::acknowledge(self, &subscription, parse_ids(&request.get_ref().ack_ids)).await?;
+        PubSub::acknowledge(self, &subscription, messages(&request.get_ref().ack_ids)).await?;
         Ok(Response::new(()))
     }
 
@@ -338,11 +338,10 @@ impl Pull {
         if request.stream_ack_deadline_seconds >= 10 {
             self.deadline = seconds(request.stream_ack_deadline_seconds.min(600));
         }
-        let changes = parse_ids(&request.modify_deadline_ack_ids)
-            .into_iter()
-            .zip(request.modify_deadline_seconds.iter().map(|number| seconds(*number)));
+        let changes = request.modify_deadline_ack_ids.iter().zip(&request.modify_deadline_seconds);
+        let changes = changes.filter_map(|(id, number)| Some((AckId::parse(id)?, seconds(*number))));
         self.service.modify(&self.subscription, changes);
-        let acks = parse_ids(&request.ack_ids);
+        let acks = messages(&request.ack_ids);
         if !acks.is_empty() {
             let (service, subscription) = (self.service.clone(), self.subscription.clone());
             self.service.0.tasks.spawn(async move {

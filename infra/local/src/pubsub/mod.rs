@@ -3,6 +3,8 @@
 //! | room | owns |
 //! |---|---|
 //! | `core` | one subscription's deliveries, pure |
+//! | `ack_id` | the name of one delivery |
+//! | `dead_letter` | where messages go that nobody can handle |
 //! | `shelf` | the tables |
 //! | `grpc` | google.pubsub.v1 |
 //! | `rest` | administration of topics and subscriptions, JSON |
@@ -13,7 +15,9 @@
 //!
 //! Refused: push, filters, ordering keys, snapshots, seek, exactly-once, schemas.
 
+mod ack_id;
 mod core;
+mod dead_letter;
 mod grpc;
 mod rest;
 mod shelf;
@@ -30,6 +34,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::ack_id::AckId;
 use self::core::{Core, MessageId, Micros};
 use crate::config;
 use crate::faults::{Fault, Faults};
@@ -82,6 +87,8 @@ struct Inner {
 struct Subscription {
     name: String,
     record: SubscriptionRecord,
+    /// See [`AckId`].
+    life: u32,
     core: Mutex<Core>,
     changed: Notify,
     /// It was deleted, or another record has taken its place: its streams end.
@@ -90,8 +97,7 @@ struct Subscription {
 
 /// One delivery.
 struct Delivered {
-    id: MessageId,
-    attempt: u32,
+    id: AckId,
     message: PubsubMessage,
 }
 
@@ -239,6 +245,7 @@ impl PubSub {
         let subscription = Arc::new(Subscription {
             name: name.clone(),
             record: record.clone(),
+            life: rand::random(),
             core: Mutex::default(),
             changed: Notify::new(),
             replaced: CancellationToken::new(),
@@ -307,47 +314,11 @@ impl PubSub {
             self.bury(subscription, &taken.dead).await?;
         }
         let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
-        Ok(loaded.into_iter().map(|(id, attempt, message)| Delivered { id, attempt, message }).collect())
-    }
-
-    async fn bury(&self, subscription: &Arc<Subscription>, dead: &[(MessageId, u32)]) -> Result<(), StoreError> {
-        let Some((topic, _)) = subscription.record.dead_letter.clone() else { return Ok(()) };
-        let messages = self.0.store.read(|txn| shelf::load(txn, dead))?;
-        let ids: Vec<MessageId> = messages.iter().map(|(id, ..)| *id).collect();
-        let messages: Vec<NewMessage> = messages
-            .into_iter()
-            .map(|(_, attempts, message)| {
-                let mut attributes: BTreeMap<String, String> = message.attributes.into_iter().collect();
-                let (project, short) = subscription.name.split_once("/subscriptions/").unwrap_or(("", ""));
-                let project = project.trim_start_matches("projects/");
-                let published = message.publish_time.map(|time| rfc3339(&time)).unwrap_or_default();
-                for (name, value) in [
-                    ("DeliveryCount", attempts.to_string()),
-                    ("Subscription", short.to_owned()),
-                    ("SubscriptionProject", project.to_owned()),
-                    ("TopicPublishTime", published),
-                ] {
-                    attributes.insert(format!("CloudPubSubDeadLetterSource{name}"), value);
-                }
-                NewMessage { data: message.data, attributes, ordering_key: message.ordering_key }
-            })
-            .collect();
-        let (service, source, target) = (self.clone(), subscription.name.clone(), topic.clone());
-        let settled = ids.clone();
-        self.0
-            .store
-            .write(move |txn| {
-                service.publish_in(txn, &target, &messages)?;
-                shelf::settle(txn, &source, &settled)
-            })
-            .await?;
-        let mut core = subscription.core();
-        for id in ids {
-            core.ack(id);
-        }
-        drop(core);
-        self.committed(&topic);
-        Ok(())
+        let delivered = |(message_id, attempt, message)| Delivered {
+            id: AckId { message: message_id, attempt, life: subscription.life },
+            message,
+        };
+        Ok(loaded.into_iter().map(delivered).collect())
     }
 
     /// Acknowledges; resolves once that is durable.
@@ -373,11 +344,14 @@ impl PubSub {
     }
 
     /// Prolongs leases, or gives messages back where the deadline is zero.
-    fn modify(&self, subscription: &Subscription, changes: impl IntoIterator<Item = (MessageId, Duration)>) {
+    fn modify(&self, subscription: &Subscription, changes: impl IntoIterator<Item = (AckId, Duration)>) {
         let now = now_us();
         let mut core = subscription.core();
-        for (id, deadline) in changes {
-            if deadline.is_zero() { core.nack(id, now) } else { core.extend(id, now + micros(deadline)) }
+        for (AckId { message, attempt, life }, deadline) in changes {
+            if life != subscription.life || core.attempts(message) != Some(attempt) {
+                continue;
+            }
+            if deadline.is_zero() { core.nack(message, now) } else { core.extend(message, now + micros(deadline)) }
         }
         drop(core);
         subscription.changed.notify_waiters();
@@ -400,11 +374,4 @@ impl Subscription {
         let idle = due.map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
         idle.min(Duration::from_secs(60))
     }
-}
-
-fn rfc3339(time: &prost_types::Timestamp) -> String {
-    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-    let instant = time::OffsetDateTime::from_unix_timestamp_nanos(nanos);
-    let text = instant.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
-    text.unwrap_or_default()
 }

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use google_cloud_pubsub::client::SubscriptionAdmin;
+use google_cloud_pubsub::model::Subscription;
+use google_cloud_pubsub::subscriber::ShutdownBehavior;
+
 use crate::calls::{Inbox, message, publish_status, status, text};
 use crate::world::{BOB, World};
 
@@ -10,6 +14,14 @@ const GRAVES: &str = "projects/demo/topics/graves";
 const INBOX: &str = "projects/demo/subscriptions/inbox";
 const STRICT: &str = "projects/demo/subscriptions/strict";
 const GRAVE_INBOX: &str = "projects/demo/subscriptions/graves";
+
+/// A change of the inbox.
+async fn lengthen_deadline(admin: &SubscriptionAdmin) {
+    let wanted = Subscription::new().set_name(INBOX).set_ack_deadline_seconds(600);
+    let mask = google_cloud_wkt::FieldMask::default().set_paths(["ack_deadline_seconds"]);
+    let changed = admin.update_subscription().set_subscription(wanted).set_update_mask(mask).send().await;
+    assert_eq!(changed.expect("is changed").ack_deadline_seconds, 600);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_arrives_as_it_was_sent_and_acknowledged_never_again() {
@@ -122,7 +134,6 @@ async fn a_message_that_nobody_acknowledges_comes_again_after_its_deadline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_outlives_a_change_of_its_subscription_and_ends_with_it() {
-    use google_cloud_pubsub::model::Subscription;
     let world = World::start().await;
     let owner = world.as_owner();
     let mut inbox = owner.inbox(INBOX).await;
@@ -130,10 +141,7 @@ async fn a_stream_outlives_a_change_of_its_subscription_and_ends_with_it() {
     publisher.publish(message("before")).await.expect("is published");
     assert_eq!(inbox.text().await, "before");
     let admin = owner.subscriptions().await;
-    let wanted = Subscription::new().set_name(INBOX).set_ack_deadline_seconds(600);
-    let mask = google_cloud_wkt::FieldMask::default().set_paths(["ack_deadline_seconds"]);
-    let changed = admin.update_subscription().set_subscription(wanted).set_update_mask(mask).send().await;
-    assert_eq!(changed.expect("is changed").ack_deadline_seconds, 600);
+    lengthen_deadline(&admin).await;
     publisher.publish(message("after")).await.expect("is published");
     // What was acknowledged while it changed may come again.
     while inbox.text().await != "after" {}
@@ -145,6 +153,27 @@ async fn a_stream_outlives_a_change_of_its_subscription_and_ends_with_it() {
         }
     };
     assert_eq!(status(&end), 404, "{end}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_delivery_gives_back_is_not_taken_from_the_next() {
+    let world = World::start().await;
+    let owner = world.as_owner();
+    let publisher = owner.publisher(EVENTS).await;
+    publisher.publish(message("held")).await.expect("is published");
+    let stream = owner.subscriber().await.subscribe(INBOX);
+    let mut former = Inbox(stream.set_shutdown_behavior(ShutdownBehavior::NackImmediately).build());
+    let (first, _lost) = former.next().await;
+    // All leases end with this.
+    lengthen_deadline(&owner.subscriptions().await).await;
+    let mut next = owner.inbox(INBOX).await;
+    let (second, held) = next.next().await;
+    assert_eq!(first.message_id, second.message_id);
+    former.close().await;
+    publisher.publish(message("later")).await.expect("is published");
+    assert_eq!(next.text().await, "later");
+    held.ack();
     world.stop().await;
 }
 
