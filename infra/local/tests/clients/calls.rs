@@ -159,6 +159,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
             if let Some(seen) = look().await {
                 return seen;
             }
+            // Neither files nor processes nor an API call back; the pause leaves them the machine.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
