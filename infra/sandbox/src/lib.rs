@@ -4,9 +4,9 @@
 //! same files and the same network; it is bounded, not confined. Guaranteed: descriptors 0-2 only, an empty
 //! environment but for what was asked, limits on memory (address space), processor time, file size and open files, no
 //! new privileges, SIGKILL to the whole process group at the deadline, on an endless output and on drop, and to the
-//! command when the supervising process dies. Not guaranteed: a descendant that leaves the group is found by a mark
-//! in its environment, so one that also erases its environment survives; when the supervisor itself is killed only
-//! the command dies with it, not its children; memory is counted per process, not summed over the group.
+//! command when the supervising process dies; descendants that left the group are killed when the command ends. Not
+//! guaranteed: when the supervisor itself is killed only the command dies with it, not its children; memory is counted
+//! per process, not summed over the group.
 
 mod command;
 mod ended;

@@ -1,54 +1,52 @@
-//! Descendants that left the process group: found over `/proc` by the mark in their environment, and killed.
+//! Descendants that left the process group: whoever orphans them leaves them to this process, which kills them.
 //!
-//! Best effort by nature: a process that execs with an erased environment cannot be told from a stranger's.
+//! Nothing that a process does to itself takes it out of reach, neither a session of its own nor an erased
+//! environment. Since an orphan does not tell whose it was, a process supervises one command at a time.
 
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 
-/// The variable that marks every process of one command.
-pub(crate) const VARIABLE: &str = "CARREL_ROOM";
+/// Rounds of looking; what is forked or orphaned in the middle of one is seen by the next.
+const ROUNDS: usize = 1_000;
 
-/// Rounds of looking; a fork in the middle of one is seen by the next.
-const ROUNDS: usize = 16;
-
-/// A mark that no other command on this machine carries.
-pub(crate) fn mark() -> OsString {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-    format!("{}-{}-{nanos}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)).into()
+/// Makes this process the one that orphans below it are left to.
+pub(crate) fn adopt() -> io::Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Kills every process that carries `mark`, except `leader`, which is dead already and waits to be reaped.
-pub(crate) fn kill(mark: &OsString, leader: Pid) {
-    let wanted = [VARIABLE.as_bytes(), b"=", mark.as_bytes()].concat();
+/// Kills and reaps every child of this process, except `leader`, which is dead already and reaped by the caller.
+pub(crate) fn kill(leader: Pid) {
     for _ in 0..ROUNDS {
-        let mut found = 0_usize;
-        for pid in processes().filter(|pid| *pid != leader) {
-            let Ok(environ) = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())) else { continue };
-            if environ.split(|b| *b == 0).any(|entry| entry == wanted) {
-                found += 1;
-                if let Err(error) = kill_process(pid, Signal::KILL) {
-                    tracing::debug!(%error, "a stray process went by itself");
-                }
+        let mut none_left = true;
+        for child in children().filter(|child| *child != leader) {
+            none_left = false;
+            if let Err(error) = kill_process(child, Signal::KILL) {
+                tracing::debug!(%error, "a stray process went by itself");
+            }
+            if let Err(error) = waitpid(Some(child), WaitOptions::empty()) {
+                tracing::debug!(%error, "a stray process was reaped elsewhere");
             }
         }
-        if found == 0 {
+        if none_left {
             return;
         }
-        std::thread::yield_now();
     }
-    tracing::warn!("processes of an ended command keep forking; the last look did not find them all dead");
+    tracing::error!("processes of an ended command fork faster than they are killed; some may live on");
 }
 
-fn processes() -> impl Iterator<Item = Pid> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(Pid::from_raw)
+fn children() -> impl Iterator<Item = Pid> {
+    let own = getpid().as_raw_nonzero().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        Pid::from_raw(number)
+    });
+    processes.filter(move |process| parent(*process).is_some_and(|parent| parent == own))
+}
+
+/// The parent's number: the second field after the program's name, which may hold anything but ends with the last `)`.
+fn parent(process: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1).map(str::to_owned)
 }

@@ -27,6 +27,9 @@ use crate::{strays, sys};
 /// How long after the end output that is still in the pipes is waited for.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// Held while a command lives, and until everything it started is dead.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Why a command could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -81,11 +84,13 @@ type Reaped = (Exit, Duration, u64);
 
 /// Runs a command to its end and hands each line of its stdout to `on_line`. Needs a tokio runtime with I/O and time.
 ///
-/// Dropping the future kills the command and its process group at once.
+/// Dropping the future kills the command and its process group at once. Commands of one process run one after another,
+/// and it must have no other children: each is taken for the command's.
 pub async fn run(command: Command, limits: Limits, mut on_line: impl FnMut(&[u8])) -> Result<Ended, StartError> {
     let program = command.program.to_string_lossy().into_owned();
     let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
     let supervise_error = |source| StartError::Supervise { program: program.clone(), source };
+    let turn = TURN.lock().await;
     let began = Instant::now();
     let group = Group::default();
     let guard = KillOnDrop(group.clone());
@@ -93,7 +98,10 @@ pub async fn run(command: Command, limits: Limits, mut on_line: impl FnMut(&[u8]
     let (ended, mut ending) = oneshot::channel();
     std::thread::Builder::new()
         .name("supervise".to_owned())
-        .spawn(move || attend(command, limits, &group, started, ended))
+        .spawn(move || {
+            attend(command, limits, &group, started, ended);
+            drop(turn);
+        })
         .map_err(spawn_error)?;
     let lost = |_| supervise_error(io::Error::other("the supervising thread ended early"));
     let (stdout, stderr) = starting.await.map_err(lost)?.map_err(spawn_error)?;
@@ -175,13 +183,15 @@ fn attend(
     started: oneshot::Sender<io::Result<Pipes>>,
     ended: oneshot::Sender<io::Result<Reaped>>,
 ) {
-    let mark = strays::mark();
+    if let Err(error) = strays::adopt() {
+        drop(started.send(Err(error)));
+        return;
+    }
     let mut child = std::process::Command::new(&command.program);
     child
         .args(&command.args)
         .env_clear()
         .envs(command.env)
-        .env(strays::VARIABLE, &mark)
         .current_dir(&command.cwd)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -210,7 +220,7 @@ fn attend(
         }
     };
     group.kill();
-    strays::kill(&mark, leader);
+    strays::kill(leader);
     group.set(None);
     let reaped = waited.map_err(io::Error::from).and_then(|_| sys::reap(leader));
     if ended.send(reaped).is_err() {
