@@ -1,5 +1,6 @@
 //! Real retail data (Complete Journey), if it lies beside the project. Absence is said aloud and is no failure.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use carrel_ingest::{Format, Kind, Limits, read};
@@ -7,7 +8,8 @@ use carrel_ingest::{Format, Kind, Limits, read};
 fn real(file: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/frozen_pizza").join(file);
     if !path.exists() {
-        eprintln!("SKIPPED: {} is not here", path.display());
+        // Not `eprintln!`: the harness would keep it to itself.
+        writeln!(std::io::stderr(), "SKIPPED: {} is not here", path.display()).expect("stderr");
         return None;
     }
     Some(path)
