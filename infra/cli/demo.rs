@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::client::Api;
-use crate::fleet::{Fleet, Setup};
-use crate::run::{self, Interrupt};
+use crate::fleet::{Fleet, NO_ROOM, Setup};
+use crate::interrupt::Interrupt;
 use crate::upload;
 
 const ARRIVE_WITHIN: Duration = Duration::from_secs(180);
@@ -31,7 +31,7 @@ struct Arrived {
 }
 
 pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
-    eprintln!("{}", run::NO_ROOM);
+    eprintln!("{NO_ROOM}");
     let dir = match dir {
         Some(dir) => dir,
         None => std::env::temp_dir().join(format!("carrel-demo-{}", hex::encode(rand::random::<[u8; 4]>()))),

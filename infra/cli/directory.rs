@@ -1,18 +1,53 @@
-//! What a fleet keeps in its directory before it starts: registry, tokens, the address it had.
+//! What a fleet keeps in its directory for others to read: registry, tokens, where it answers.
 //!
 //! Refuses to run anything, and to overwrite a file in halves.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use carrel_cloud::{Connector, Endpoints};
 use carrel_schemas::registry::RegistryFile;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::fleet::{Address, Tokens};
 use crate::plan;
+
+/// Bearer tokens of the API: `operator`, and each tenant's under its id.
+pub type Tokens = BTreeMap<String, String>;
+
+/// Where a running fleet answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Address {
+    /// The loopback cloud.
+    pub cloud: String,
+    /// The dispatcher's API.
+    pub api: String,
+    /// The cloud's owner.
+    pub owner_token: String,
+}
+
+impl Address {
+    /// Reads where the fleet of `dir` answers, and the tokens of its API.
+    pub fn load(dir: &Path) -> anyhow::Result<(Self, Tokens)> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read(&path)
+                .with_context(|| format!("read {}; start the fleet with `carrel up` first", path.display()))
+        };
+        Ok((serde_json::from_slice(&read("fleet.json")?)?, serde_json::from_slice(&read("tokens.json")?)?))
+    }
+
+    /// A connector with the owner's rights on the loopback cloud.
+    pub fn connector(&self) -> Connector {
+        let endpoint = || Some(self.cloud.clone());
+        let endpoints = Endpoints { storage: endpoint(), pubsub: endpoint(), run: endpoint() };
+        Connector::with_token(endpoints, &self.owner_token)
+    }
+}
 
 /// The address the cloud had before, if it is free, else any free one: jobs and programs are told it beforehand.
 pub(crate) fn listen_address(dir: &Path) -> anyhow::Result<String> {

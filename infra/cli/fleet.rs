@@ -16,35 +16,24 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use carrel_cloud::{Connector, Endpoints};
 use carrel_local::faults::FaultPlan;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
 
+pub use crate::directory::{Address, Tokens};
 use crate::directory::{listen_address, registry, replace};
 use crate::plan::{self, Site};
 
+/// Said wherever agents run without a room.
+pub(crate) const NO_ROOM: &str =
+    "note: child processes run without a sandbox here; review only files that you trust on this machine";
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Where Debian, Fedora and Alpine keep all certificate authorities in one file.
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
-/// Where a running fleet answers.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Address {
-    /// The loopback cloud.
-    pub cloud: String,
-    /// The dispatcher's API.
-    pub api: String,
-    /// The cloud's owner.
-    pub owner_token: String,
-}
-
-/// Bearer tokens of the API: `operator`, and each tenant's under its id.
-pub type Tokens = BTreeMap<String, String>;
 
 /// What a fleet is made of, before anything is written or started.
 #[derive(Debug, Clone)]
@@ -125,25 +114,6 @@ struct CloudReady {
     endpoint: String,
     metadata: BTreeMap<String, String>,
     owner_token: String,
-}
-
-impl Address {
-    /// Reads where the fleet of `dir` answers, and the tokens of its API.
-    pub fn load(dir: &Path) -> anyhow::Result<(Self, Tokens)> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            std::fs::read(&path)
-                .with_context(|| format!("read {}; start the fleet with `carrel up` first", path.display()))
-        };
-        Ok((serde_json::from_slice(&read("fleet.json")?)?, serde_json::from_slice(&read("tokens.json")?)?))
-    }
-
-    /// A connector with the owner's rights on the loopback cloud.
-    pub fn connector(&self) -> Connector {
-        let endpoint = || Some(self.cloud.clone());
-        let endpoints = Endpoints { storage: endpoint(), pubsub: endpoint(), run: endpoint() };
-        Connector::with_token(endpoints, &self.owner_token)
-    }
 }
 
 impl Fleet {

@@ -9,8 +9,10 @@ mod demo;
 mod directory;
 pub mod fleet;
 mod internal;
+mod interrupt;
 pub mod plan;
 mod run;
+mod up;
 pub mod upload;
 
 pub use run::main;

@@ -1,0 +1,55 @@
+//! `carrel up`: a fleet that stays until it is told to stop, and says how to reach it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fleet::{Fleet, NO_ROOM, Setup};
+use crate::interrupt::Interrupt;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Keeps the fleet of `dir` running until a signal, or until a part of it has died.
+pub(crate) async fn run(
+    dir: PathBuf,
+    registry: Option<PathBuf>,
+    json: bool,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<()> {
+    eprintln!("{NO_ROOM}");
+    let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
+    let mut fleet = Fleet::prepare(Setup { registry, samples, ..Setup::here(dir)? })?;
+    let ended = tokio::select! {
+        ended = keep(&mut fleet, json) => ended,
+        signal = interrupt.received() => {
+            eprintln!("{signal}: stopping");
+            Ok(())
+        }
+    };
+    let stopped = fleet.stop();
+    ended.and(stopped)
+}
+
+/// Starts the fleet, says where it answers, and returns only when a part has died.
+async fn keep(fleet: &mut Fleet, json: bool) -> anyhow::Result<()> {
+    fleet.start().await?;
+    let (address, logs) = (fleet.address(), fleet.dir().join("logs"));
+    if json {
+        let said = serde_json::json!({
+            "cloud": address.cloud, "api": address.api, "tokens": fleet.tokens(), "dir": fleet.dir(), "logs": logs,
+        });
+        println!("{said}");
+    } else {
+        println!("cloud       {}", address.cloud);
+        println!("API         {}", address.api);
+        for (who, token) in fleet.tokens() {
+            println!("token       {token}  {who}");
+        }
+        println!("logs        {}", logs.display());
+        println!("Ctrl-C stops the fleet; `carrel up --dir {}` goes on where it stood", fleet.dir().display());
+    }
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        look.tick().await;
+        fleet.check()?;
+    }
+}
