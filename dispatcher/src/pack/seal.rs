@@ -167,21 +167,24 @@ impl Sealer {
     async fn finish(&self, open: &OpenPack, seal: Seal, now: Timestamp) -> Result<Considered, SealError> {
         let unknown = || SealError::UnknownTenant { tenant: open.tenant.clone(), pack: open.pack.clone() };
         let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
-        let after = self.list(tenant, &open.pack).await?;
+        // The second look at the bucket, and meanwhile what the seal itself calls for.
+        let (after, considered) = tokio::try_join!(self.list(tenant, &open.pack), self.act_on(&seal, open, now))?;
         if after.members != seal.members && !after.members.is_empty() {
             // Uploads arrived while we sealed. Their own events say so too; whoever is first opens the revision.
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
         }
-        let considered = if seal.members.is_empty() {
-            self.file_empty(&seal, now).await?;
-            Considered::Empty
-        } else {
-            self.open_review(&seal, open.traceparent.clone(), now).await?;
-            Considered::Sealed { tenant: seal.tenant, review: seal.review }
-        };
         self.ledger.close_pack(open).await?;
         Ok(considered)
+    }
+
+    async fn act_on(&self, seal: &Seal, open: &OpenPack, now: Timestamp) -> Result<Considered, SealError> {
+        if seal.members.is_empty() {
+            self.file_empty(seal, now).await?;
+            return Ok(Considered::Empty);
+        }
+        self.open_review(seal, open.traceparent.clone(), now).await?;
+        Ok(Considered::Sealed { tenant: seal.tenant.clone(), review: seal.review.clone() })
     }
 
     async fn open_review(&self, seal: &Seal, traceparent: Option<String>, now: Timestamp) -> Result<(), SealError> {

@@ -92,7 +92,9 @@ async fn start(
     let (program, first) = image.argv.split_first().ok_or_else(|| io::Error::other("its image has no command"))?;
     let identity = inner.metadata.start(&record.service_account).await?;
     let home = inner.homes.join(format!("{}-{index}", record.name));
-    std::fs::create_dir(&home)?;
+    // A container has a /tmp of its own, which goes with it.
+    let scratch = home.join("tmp");
+    std::fs::create_dir_all(&scratch)?;
     let log = OpenOptions::new().create(true).append(true).open(inner.logs.join(format!("{}.log", record.name)))?;
     let mut env: BTreeMap<&str, String> =
         image.env.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
@@ -105,9 +107,10 @@ async fn start(
         ("CLOUD_RUN_TASK_COUNT", record.tasks.len().to_string()),
         ("GCE_METADATA_HOST", identity.host().to_owned()),
         ("HOME", home.display().to_string()),
+        ("TMPDIR", scratch.display().to_string()),
     ]);
     if stop.is_cancelled() {
-        std::fs::remove_dir(&home)?;
+        std::fs::remove_dir_all(&home)?;
         return Ok(None);
     }
     let spawned = Command::new(program)
@@ -125,7 +128,7 @@ async fn start(
     let child = match spawned {
         Ok(child) => child,
         Err(error) => {
-            std::fs::remove_dir(&home)?;
+            std::fs::remove_dir_all(&home)?;
             return Err(error);
         }
     };
