@@ -63,16 +63,9 @@ pub(crate) fn workbook(pack: &Pack, review: &Review) -> Result<Vec<u8>, XlsxErro
         &["Table", "Column", "Rows", "Nulls", "Distinct", "Min", "Max", "Mean"],
         profiles.collect(),
     )?;
-    let joins = state
-        .joins
-        .iter()
-        .map(|j| vec![j.what.clone(), j.matched.to_string(), j.from.to_string(), j.back.to_string(), j.to.to_string()]);
-    sheet(
-        &mut book,
-        "Joins",
-        &["Join", "Matched", "Keys", "Matched of reference", "Keys of reference"],
-        joins.collect(),
-    )?;
+    let joins =
+        state.joins.iter().map(|j| vec![j.what.clone(), j.matched.to_string(), j.from.to_string(), j.to.to_string()]);
+    sheet(&mut book, "Joins", &["Join", "Keys in both", "Keys", "Keys of reference"], joins.collect())?;
     let ties = state.ties.iter().map(|t| {
         vec![
             t.what.clone(),

@@ -7,6 +7,7 @@ use carrel_schemas::findings::{Finding, Level, Locator};
 use crate::chart;
 use crate::html::{amount, table, text};
 use crate::review::{Pack, Review};
+use crate::state::State;
 
 const STYLE: &str = "*{box-sizing:border-box}body{margin:0;background:#e9ebee;color:#16202b;font:16px/1.45 system-ui,sans-serif}\
 section{background:#fff;max-width:1120px;min-height:630px;margin:24px auto;padding:44px 56px;overflow-wrap:anywhere}\
@@ -18,7 +19,17 @@ svg{width:100%}.line{fill:none;stroke:#0b6170;stroke-width:3}.grid{stroke:#c6ccd
 .bars div{display:grid;grid-template-columns:5fr 4fr 1fr;gap:14px;align-items:center;font-size:14px;margin-bottom:6px}.bars svg{height:12px}\
 @media print{body{background:#fff}section{margin:0;max-width:none;break-after:page}tr,li{break-inside:avoid}@page{size:13.33in 7.5in;margin:0}}";
 
-const ROWS: usize = 12;
+/// Failing rows that the deck shows; the appendix has the rest.
+const ROWS: usize = 60;
+/// Findings on the slide that opens the argument.
+const TOP: usize = 5;
+
+/// The slide, from 1, that states the finding at this place of the order. Slides without data are left out.
+pub(crate) fn slide_of(state: &State, at: usize) -> u32 {
+    let optional = [!state.pareto.is_empty(), !state.ties.is_empty(), !state.joins.is_empty()];
+    let rest = 4 + optional.into_iter().map(u32::from).sum::<u32>();
+    if at < TOP { 2 } else { rest }
+}
 
 pub(crate) fn html(pack: &Pack, review: &Review) -> String {
     let (findings, state) = (&review.findings, &review.state);
@@ -33,7 +44,7 @@ pub(crate) fn html(pack: &Pack, review: &Review) -> String {
         text(&findings.summary),
         table(&["File", "Read as"], 2, &files)
     );
-    let top: String = findings.findings.iter().take(5).map(item).collect();
+    let top: String = findings.findings.iter().take(TOP).map(item).collect();
     let head = findings
         .findings
         .iter()
@@ -97,17 +108,18 @@ pub(crate) fn html(pack: &Pack, review: &Review) -> String {
         let full = state.joins.iter().filter(|j| j.matched == j.from).count();
         out += &slide(&format!("{full} of {} joins find every key", state.joins.len()), &chart::coverage(&state.joins));
     }
-    let all: String = findings.findings.iter().skip(5).map(item).collect();
+    let all: String = findings.findings.iter().skip(TOP).map(item).collect();
     let rows: Vec<_> = state
         .failing
         .iter()
-        .take(ROWS * 5)
+        .take(ROWS)
         .map(|f| vec![f.finding.clone(), f.file.clone(), f.row.to_string(), f.cells.clone()])
         .collect();
     out += &slide(
         &format!("{} findings, with the rows that fail", findings.findings.len()),
         &format!(
-            "<ol start=\"6\">{all}</ol>{}<p class=\"muted\">{} of {} listed rows; the rest are in appendix.xlsx.</p>",
+            "<ol start=\"{}\">{all}</ol>{}<p class=\"muted\">{} of {} listed rows; the rest are in appendix.xlsx.</p>",
+            TOP + 1,
             table(&["Finding", "File", "Row", "Cells"], 4, &rows),
             rows.len(),
             state.failing.len()

@@ -3,6 +3,7 @@
 use carrel_schemas::findings::{Findings, Level};
 
 use crate::checks::{joins, pareto, periods, quality, shelf, totals};
+use crate::deck;
 use crate::frame::{Frame, FrameSource};
 use crate::state::State;
 
@@ -64,7 +65,7 @@ pub fn review(pack: &Pack) -> Review {
     said.sort_by(|(a, x), (b, y)| x.level.cmp(&y.level).then(b.cmp(a)).then_with(|| x.id.cmp(&y.id)));
     let mut findings: Vec<_> = said.into_iter().map(|(_, finding)| finding).collect();
     for (at, finding) in findings.iter_mut().enumerate() {
-        finding.slides = if at < 5 { vec![2, 6] } else { vec![6] };
+        finding.slides = vec![deck::slide_of(&state, at)];
     }
     let of = |level| findings.iter().filter(|f| f.level == level).count();
     let (errors, warnings) = (of(Level::Error), of(Level::Warning));

@@ -1,6 +1,6 @@
 //! One run under the agent contract: read the request, review, write three files, say how far it is.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ pub fn main(arguments: &[String], now: impl Fn() -> Timestamp) -> ExitCode {
         eprintln!("analyst: expected one argument, the request file: analyst REQUEST.json");
         return ExitCode::from(64);
     };
-    match run(Path::new(request), now) {
+    match run(Path::new(request), now, &mut std::io::stdout().lock()) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => {
             eprintln!("analyst: {error:#}");
@@ -25,8 +25,9 @@ pub fn main(arguments: &[String], now: impl Fn() -> Timestamp) -> ExitCode {
     }
 }
 
-/// Reviews what the request names and writes into its output directory; gives the exit code.
-pub fn run(request: &Path, now: impl Fn() -> Timestamp) -> anyhow::Result<i32> {
+/// Reviews what the request names and writes into its output directory; gives the exit code. Events, one JSON object a
+/// line, go to `events`.
+pub fn run(request: &Path, now: impl Fn() -> Timestamp, events: &mut impl Write) -> anyhow::Result<i32> {
     let bytes = std::fs::read(request).with_context(|| format!("read request {}", request.display()))?;
     let request: AgentRequest = serde_json::from_slice(&bytes).context("parse request")?;
     if request.schema != AgentRequest::SCHEMA {
@@ -37,8 +38,7 @@ pub fn run(request: &Path, now: impl Fn() -> Timestamp) -> anyhow::Result<i32> {
         seq += 1;
         let event =
             AgentEvent { seq, time: now(), kind, stage: Some(stage.into()), pct: Some(pct), msg: Some(msg.into()) };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(&event)?).context("write event")
+        writeln!(events, "{}", serde_json::to_string(&event)?).context("write event")
     };
     report(AgentEventKind::Progress, "ingest", 0.0, "reading files")?;
     let pack = load::load(&request);

@@ -25,7 +25,6 @@ pub(crate) struct Join {
     pub(crate) what: String,
     pub(crate) matched: usize,
     pub(crate) from: usize,
-    pub(crate) back: usize,
     pub(crate) to: usize,
 }
 
@@ -124,22 +123,50 @@ impl State {
 
 pub(crate) fn metric(name: &str, value: f64, unit: &str, formula: &str, n: usize) -> Metric {
     let (name, unit, formula) = (name.to_owned(), unit.to_owned(), formula.to_owned());
+    // Sums of cents carry the dust of binary fractions; a millionth is below anything these files state.
+    let value = if value.abs() < 1e9 { (value * 1e6).round() / 1e6 } else { value };
     Metric { name, value, unit, formula, n: n as u64, period: None }
 }
 
-/// Rows of a frame (data indexes) and the columns looked at.
+/// Rows of a frame (data indexes) and the columns looked at. Where not all rows are listed, the query says so.
 pub(crate) fn at(frame: &Frame, rows: &[usize], columns: &[&Column], query: &str) -> Evidence {
-    let numbers: Vec<u64> = rows.iter().take(LISTED).map(|row| frame.row_number(*row)).collect();
-    let locator = match (frame.sheet, columns.first(), numbers.first(), numbers.last()) {
-        (true, Some(column), Some(first), Some(last)) => {
-            let end = columns.last().unwrap_or(column);
-            let range = format!("{}{first}:{}{last}", column.letter, end.letter);
-            Locator::Sheet { sheet: frame.name.clone(), range }
+    let mut numbers: Vec<u64> = rows.iter().map(|row| frame.row_number(*row)).collect();
+    numbers.sort_unstable();
+    let mut letters: Vec<&str> = columns.iter().map(|column| column.letter.as_str()).collect();
+    letters.sort_unstable_by_key(|letter| (letter.len(), *letter));
+    let (locator, listed) = match (frame.sheet, letters.first().zip(letters.last())) {
+        _ if numbers.is_empty() => (Locator::File, 0),
+        (true, None) => (Locator::File, numbers.len()),
+        (true, Some((left, right))) => {
+            let runs = runs(&numbers);
+            let shown = &runs[..runs.len().min(LISTED)];
+            let range: Vec<_> = shown.iter().map(|(from, to)| format!("{left}{from}:{right}{to}")).collect();
+            let listed = shown.iter().map(|(from, to)| (to - from + 1) as usize).sum();
+            (Locator::Sheet { sheet: frame.name.clone(), range: range.join(",") }, listed)
         }
-        (true, ..) | (false, _, None, _) => Locator::File,
-        _ => Locator::Rows { rows: numbers, columns: columns.iter().map(|c| c.name.clone()).collect() },
+        (false, _) => {
+            let listed = numbers.len().min(LISTED);
+            let columns = columns.iter().map(|column| column.name.clone()).collect();
+            (Locator::Rows { rows: numbers[..listed].to_vec(), columns }, listed)
+        }
     };
+    if listed < numbers.len() {
+        let query = format!("{query}; the first {listed} of {} rows are listed", numbers.len());
+        return evidence(&frame.source, locator, &query);
+    }
     evidence(&frame.source, locator, query)
+}
+
+/// Ascending row numbers as unbroken runs, both ends included.
+fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, to)) if number <= *to + 1 => *to = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    runs
 }
 
 pub(crate) fn evidence(source: &FrameSource, locator: Locator, query: &str) -> Evidence {
@@ -151,4 +178,9 @@ pub(crate) fn evidence(source: &FrameSource, locator: Locator, query: &str) -> E
 pub(crate) fn examples(labels: &[String]) -> String {
     let shown = labels.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
     if labels.len() > 5 { format!("{shown} and {} more", labels.len() - 5) } else { shown }
+}
+
+/// `1 row`, `7 rows`.
+pub(crate) fn many(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
 }

@@ -8,7 +8,7 @@ use carrel_schemas::findings::{FindingKind::DataQuality, Level};
 
 use crate::frame::{Frame, NULL};
 use crate::role::Role;
-use crate::state::{Join, Saying, State, at, examples, metric};
+use crate::state::{Join, Saying, State, at, examples, many, metric};
 
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
     for role in [Role::Item, Role::Store] {
@@ -50,7 +50,7 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
     let what = format!("{} → {} ({})", frame.title(), master.title(), column.name);
     let stripped: BTreeSet<&str> = here.iter().map(|k| k.trim_start_matches('0')).collect();
     let by_bare = stripped.iter().filter(|k| bare.contains(**k)).count();
-    let join = Join { what, matched, from: here.len(), back: matched, to: known.len() };
+    let join = Join { what, matched, from: here.len(), to: known.len() };
     state.joins.push(join);
     if by_bare > matched && by_bare * 10 >= stripped.len() * 8 {
         let rows: Vec<usize> = (0..frame.rows).filter(|r| keys.codes[*r] != NULL).collect();
@@ -99,8 +99,8 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
         kind: DataQuality,
         level: if worth.is_empty() { Level::Warning } else { Level::Error },
         weight: 80,
-        title: format!("{} {}s of {} are unknown to {}", labels.len(), role.words(), frame.title(), master.title()),
-        statement: format!("{}: {} rows{worth}.", examples(&labels), rows.len()),
+        title: format!("{} of {} missing from {}", many(labels.len(), role.words()), frame.title(), master.title()),
+        statement: format!("{}: {}{worth}.", examples(&labels), many(rows.len(), "row")),
         metrics,
         evidence: vec![
             at(frame, &rows, &[column], "rows whose key is not in the reference"),

@@ -6,7 +6,7 @@ use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
 use crate::frame::{Frame, NULL};
 use crate::role::Role;
-use crate::state::{LISTED, Saying, State, at, evidence, metric};
+use crate::state::{LISTED, Saying, State, at, evidence, many, metric};
 
 /// Above this share of rows a repeated key is taken for the table's grain, not for an error.
 const GRAIN_SHARE: f64 = 0.05;
@@ -37,7 +37,11 @@ fn misfits(frame: &Frame, state: &mut State) {
         kind: DataQuality,
         level: Level::Warning,
         weight: 40,
-        title: format!("{} cells or rows of {} do not fit their table", frame.failing_total, frame.title()),
+        title: format!(
+            "{} of {} without a fitting value",
+            many(frame.failing_total as usize, "cell or row"),
+            frame.title()
+        ),
         statement: format!("The first is row {}: {} ({}).", first.row, first.why, first.value),
         metrics: vec![metric(
             "misfits",
@@ -69,7 +73,7 @@ fn missing_keys(frame: &Frame, state: &mut State) {
         kind: DataQuality,
         level: Level::Warning,
         weight: 50,
-        title: format!("{} rows of {} lack a key", rows.len(), frame.title()),
+        title: format!("{} of {} without a key", many(rows.len(), "row"), frame.title()),
         statement: format!(
             "{} of {} rows have no value in a key column; they join to nothing.",
             rows.len(),
@@ -103,8 +107,12 @@ fn negatives(frame: &Frame, state: &mut State) {
         kind: DataQuality,
         level: Level::Warning,
         weight: 60,
-        title: format!("{} rows of {} are negative in {names}", rows.len(), frame.title()),
-        statement: format!("{} of {} rows hold a negative value; sums below include them.", rows.len(), frame.rows),
+        title: format!("{} of {} with negative {names}", many(rows.len(), "row"), frame.title()),
+        statement: format!(
+            "{} of {} rows hold a negative value; sums in this review include them.",
+            rows.len(),
+            frame.rows
+        ),
         metrics: vec![metric("negative rows", rows.len() as f64, "rows", "count(rows where value < 0)", frame.rows)],
         evidence: vec![at(frame, &rows, &hit, "rows where value < 0")],
         caveat: "Negative units may be returns booked as sales; the file does not say.",
@@ -137,16 +145,20 @@ fn duplicates(frame: &Frame, state: &mut State) {
     drop(first);
     rows.sort_unstable();
     rows.dedup();
-    if repeats == 0 || repeats as f64 > GRAIN_SHARE * frame.rows as f64 {
+    if repeats == 0 {
         return;
     }
     let names = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + ");
+    if repeats as f64 > GRAIN_SHARE * frame.rows as f64 {
+        let why = format!("{names} repeats in {repeats} of {} rows: each row is something finer", frame.rows);
+        return state.refuse(&format!("duplicates in {}", frame.title()), why);
+    }
     let id = state.say(Saying {
         rule: "keys.duplicate",
         kind: DataQuality,
         level: Level::Error,
         weight: 70,
-        title: format!("{repeats} rows of {} repeat a key", frame.title()),
+        title: format!("{} in {}", many(repeats, "repeated key"), frame.title()),
         statement: format!("{names} is unique but for {repeats} of {} rows, so sums count them twice.", frame.rows),
         metrics: vec![metric("repeated rows", repeats as f64, "rows", "rows − distinct keys", frame.rows)],
         evidence: vec![at(frame, &rows, &keys, "rows whose key occurs more than once")],
@@ -190,8 +202,8 @@ fn outliers(frame: &Frame, state: &mut State) {
             level: Level::Warning,
             weight: 55,
             title: format!(
-                "{} values of {} in {} are far from the item's others",
-                rows.len(),
+                "{} of {} in {} far from the item's others",
+                many(rows.len(), "value"),
                 column.name,
                 frame.title()
             ),
@@ -231,7 +243,7 @@ fn cost_above_price(frame: &Frame, state: &mut State) {
         kind: carrel_schemas::findings::FindingKind::Risk,
         level: Level::Error,
         weight: 65,
-        title: format!("{} items cost more than their price in {}", rows.len(), frame.title()),
+        title: format!("{} in {} with a cost above the price", many(rows.len(), "row"), frame.title()),
         statement: format!("{} exceeds {} for {}.", cost.name, price.name, crate::state::examples(&items)),
         metrics: vec![metric(
             "rows with cost above price",
@@ -263,7 +275,7 @@ fn measures(frame: &Frame, state: &mut State) {
         kind: DataQuality,
         level: Level::Warning,
         weight: 30,
-        title: format!("{} rows of {} use another unit of measure", rows.len(), frame.title()),
+        title: format!("{} of {} in another unit of measure", many(rows.len(), "row"), frame.title()),
         statement: format!(
             "{} is {} in {} rows and {} in row {}.",
             column.name,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::frame::{Frame, NULL};
 use crate::role::Role;
-use crate::state::{Saying, State, at, examples, metric};
+use crate::state::{Saying, State, at, examples, many, metric};
 
 /// A void: ranged, and no sale for this many of the last periods while the item sells elsewhere.
 const VOID_PERIODS: usize = 10;
@@ -98,7 +98,7 @@ fn ranged(pos: &Frame, range: &Frame, state: &mut State) {
             kind: FindingKind::Opportunity,
             level: Level::Warning,
             weight: 58,
-            title: format!("{} ranged items have not sold since {since}", voids.len()),
+            title: format!("{} on the shelf plan without a sale since {since}", many(voids.len(), "item-store")),
             statement: format!(
                 "{}: on the shelf plan, no sale in the last {VOID_PERIODS} periods, while the item sells elsewhere.",
                 examples(&names)
@@ -129,6 +129,11 @@ fn ranged(pos: &Frame, range: &Frame, state: &mut State) {
     }
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     carried.keys().for_each(|(i, _)| *count.entry(i).or_default() += 1);
+    let matched = count.keys().filter(|item| units.contains_key(**item)).count();
+    if matched * 10 < count.len() * 8 {
+        let why = format!("{matched} of {} items of {} occur in {}", count.len(), range.title(), pos.title());
+        return state.refuse("velocity", why);
+    }
     let rate = |(i, n): (&&str, &usize)| {
         (units.get(*i).copied().unwrap_or(0.0) / (n * weeks.len()) as f64, *n, (*i).to_owned())
     };
@@ -232,7 +237,7 @@ fn empty(stock: &Frame, state: &mut State) {
         kind: FindingKind::Risk,
         level: Level::Error,
         weight: 68,
-        title: format!("{} item-stores had nothing on hand in the last {EMPTY_PERIODS} periods", zero.len()),
+        title: format!("{} with nothing on hand in the last {EMPTY_PERIODS} periods", many(zero.len(), "item-store")),
         statement: format!("{}.", examples(&names)),
         metrics: vec![metric(
             "empty item-stores",

@@ -3,7 +3,7 @@
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
 use crate::frame::{Frame, number};
-use crate::review::Page;
+use crate::review::{Line, Page};
 use crate::role::normalise;
 use crate::state::{Saying, State, Tie, at, evidence, metric};
 
@@ -47,7 +47,7 @@ pub(crate) fn tables(frame: &Frame, state: &mut State) {
                 kind: DataQuality,
                 level: Level::Error,
                 weight: 90,
-                title: format!("The total of {} in {} is off by {}", column.name, frame.title(), number(stated - sum)),
+                title: format!("The total of {} in {} is {} its rows", column.name, frame.title(), off(stated - sum)),
                 statement: format!(
                     "Row {} states {}; its {} rows add up to {}.",
                     total.row,
@@ -76,60 +76,110 @@ pub(crate) fn tables(frame: &Frame, state: &mut State) {
     }
 }
 
-/// A `Total` line is compared with the lines above it that hold as many numbers, up to the last total or page start.
+/// A line that ends with an amount: its number, and how many decimals are printed.
+struct Amount {
+    value: f64,
+    decimals: usize,
+}
+
+fn amount_at_the_end(line: &Line) -> Option<Amount> {
+    let last = line.text.split_whitespace().next_back()?;
+    let digits = last.trim_matches(|c: char| !c.is_ascii_digit());
+    let plain = digits.chars().all(|c| c.is_ascii_digit() || ",.'\u{2019}".contains(c));
+    let decimals = digits.rsplit_once(['.', ',']).map_or(0, |(_, decimals)| decimals.len());
+    let value = *line.numbers.last()?;
+    (plain && !digits.is_empty() && !last.ends_with('%') && decimals <= 2).then_some(Amount { value, decimals })
+}
+
+fn starts_with(line: &Line, word: &str) -> bool {
+    line.text.trim_start().to_lowercase().starts_with(word)
+}
+
+/// The amounts of the table that a total at `at` closes: the lines directly above it that end with an amount of as many
+/// decimals, down from a heading. `None` if they do not read as one whole table.
+fn table_above(lines: &[Line], at: usize, total: &Amount) -> Option<Vec<f64>> {
+    let is_row = |line: &Line| {
+        amount_at_the_end(line).filter(|amount| amount.decimals == total.decimals).map(|amount| amount.value)
+    };
+    let mut amounts: Vec<f64> = lines[..at].iter().rev().map_while(is_row).collect();
+    let first = at - amounts.len();
+    let heading = lines[..first].last()?;
+    // A heading holds no number, and no row of the table stands above it: else a row was broken in two.
+    let broken = lines[..first].iter().rev().take(4).any(|line| is_row(line).is_some() && !starts_with(line, "total"));
+    let partial = lines[first..at].iter().any(|line| starts_with(line, "total") || starts_with(line, "sub"));
+    if !heading.numbers.is_empty() || broken || partial || amounts.len() < 2 {
+        return None;
+    }
+    amounts.reverse();
+    Some(amounts)
+}
+
+/// A line that begins with `Total` and ends with an amount is held against the rows of its table.
 pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
     for page in pages {
-        let mut rows: Vec<&Vec<f64>> = Vec::new();
-        for line in &page.lines {
-            if !line.text.trim_start().to_lowercase().starts_with("total") {
-                if !line.numbers.is_empty() {
-                    rows.push(&line.numbers);
+        for (at, line) in page.lines.iter().enumerate().filter(|(_, line)| starts_with(line, "total")) {
+            let Some(total) = amount_at_the_end(line) else { continue };
+            match table_above(&page.lines, at, &total) {
+                Some(amounts) => printed_total(page, line, total.value, &amounts, frames, state),
+                None => {
+                    let what =
+                        format!("printed total {} on page {} of {}", number(total.value), page.page, page.source.name);
+                    state.refuse(&what, "the lines above it do not read as its whole table".to_owned());
                 }
-                continue;
             }
-            let Some(&stated) = line.numbers.last() else { continue };
-            let printed: Vec<f64> = rows.iter().filter_map(|n| n.last().copied()).collect();
-            rows.clear();
-            let sum: f64 = printed.iter().sum();
-            if printed.len() < 2 || !(stated - sum).is_finite() || (stated - sum).abs() > 0.2 * sum.abs() {
-                let what = format!("printed total {} on page {} of {}", number(stated), page.page, page.source.name);
-                state.refuse(&what, "the lines above it do not read as its table".to_owned());
-                continue;
-            }
-            let tolerance = 0.005 * printed.len() as f64;
-            let what = format!("{}, page {}: {}", page.source.name, page.page, line.text);
-            state.ties.push(Tie { what, stated, recomputed: sum, tolerance });
-            tie_to_tables(page, stated, frames, state);
-            if (stated - sum).abs() <= tolerance {
-                continue;
-            }
-            let place = Locator::Page { page: page.page, text: line.text.clone() };
-            state.say(Saying {
-                rule: "totals.pdf",
-                kind: DataQuality,
-                level: Level::Error,
-                weight: 95,
-                title: format!("A printed total in {} is off by {}", page.source.name, number(stated - sum)),
-                statement: format!(
-                    "Page {} prints {}; the {} lines above it add up to {}.",
-                    page.page,
-                    number(stated),
-                    printed.len(),
-                    number(sum)
-                ),
-                metrics: vec![metric(
-                    "difference",
-                    stated - sum,
-                    "as printed",
-                    "printed total − Σ last number of each line above; tolerance 0.005 × lines",
-                    printed.len(),
-                )],
-                evidence: vec![evidence(&page.source, place, "the total line against the lines above it on the page")],
-                caveat: "Lines are read from the PDF's text; a table set as an image is not seen.",
-                ask: "Have the vendor confirm the amount in writing before signing.",
-            });
         }
     }
+}
+
+fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], frames: &[Frame], state: &mut State) {
+    let sum: f64 = amounts.iter().sum();
+    if !(stated - sum).is_finite() || (stated - sum).abs() > NO_SUM * sum.abs().max(1.0) {
+        let what = format!("printed total {} on page {} of {}", number(stated), page.page, page.source.name);
+        return state.refuse(&what, format!("it is nowhere near the sum {} of the lines above it", number(sum)));
+    }
+    let tolerance = 0.005 * amounts.len() as f64;
+    let what = format!("{}, page {}: {}", page.source.name, page.page, line.text);
+    state.ties.push(Tie { what, stated, recomputed: sum, tolerance });
+    tie_to_tables(page, stated, frames, state);
+    if (stated - sum).abs() <= tolerance {
+        return;
+    }
+    let place = Locator::Page { page: page.page, text: line.text.clone() };
+    state.say(Saying {
+        rule: "totals.pdf",
+        kind: DataQuality,
+        level: Level::Error,
+        weight: 95,
+        title: format!("A printed total in {} is {} its rows", page.source.name, off(stated - sum)),
+        statement: format!(
+            "Page {} prints {}; the {} rows above it add up to {}.",
+            page.page,
+            number(stated),
+            amounts.len(),
+            number(sum)
+        ),
+        metrics: vec![metric(
+            "difference",
+            stated - sum,
+            "as printed",
+            "printed total − Σ last number of each row of its table; tolerance 0.005 × rows",
+            amounts.len(),
+        )],
+        evidence: vec![evidence(&page.source, place, "the total line against the rows of the table above it")],
+        caveat: "Rows are read from the PDF's text; a table set as an image is not seen.",
+        ask: "Have the vendor confirm the amount in writing before signing.",
+    });
+}
+
+/// `84300 above`, `83 below`.
+fn off(difference: f64) -> String {
+    let side = if difference > 0.0 { "above" } else { "below" };
+    format!("{} {side}", number(cents(difference.abs())))
+}
+
+/// Without the dust of binary fractions.
+fn cents(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 fn tie_to_tables(page: &Page, stated: f64, frames: &[Frame], state: &mut State) {
