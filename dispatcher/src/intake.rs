@@ -7,7 +7,9 @@
 //! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use carrel_cloud::{Delivery, Subscription};
 use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
@@ -24,6 +26,15 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::pack::open::Opener;
 use crate::pack::seal::{SealError, Sealer};
 use crate::validate::{self, Refusal, Upload, Verdict};
+
+/// Between two attempts to open a stream, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses between attempts to open a stream, until one brings a message.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_delay(LONGEST_PAUSE)
+    .without_max_times()
+    .with_jitter();
 
 /// What a subscription carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +75,7 @@ impl Intake {
     /// Pulls one subscription until `stop`, then lets the messages in hand end.
     pub async fn run(self: Arc<Self>, subscription: Subscription, carries: Carries, stop: CancellationToken) {
         let mut messages = subscription.open();
+        let mut pauses = PAUSES.build();
         let mut hands = JoinSet::new();
         loop {
             let next = tokio::select! {
@@ -76,6 +88,7 @@ impl Intake {
             };
             match next {
                 Some(Ok(delivery)) => {
+                    pauses = PAUSES.build();
                     let intake = self.clone();
                     let name = subscription.name().to_owned();
                     let span = tracing::info_span!("message", message.id = %delivery.message_id, subscription = %name);
@@ -88,7 +101,7 @@ impl Intake {
                     tracing::warn!(error = crate::chain(&error), "pull failed, opening another stream");
                     tokio::select! {
                         () = stop.cancelled() => break,
-                        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                        () = tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
                     }
                     messages = subscription.open();
                 }
