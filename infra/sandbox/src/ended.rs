@@ -54,9 +54,9 @@ pub struct Used {
     pub peak_bytes: u64,
 }
 
-/// Words of a failed allocation: Rust, C++, Python, C.
-const OUT_OF_MEMORY: [&[u8]; 4] =
-    [b"memory allocation of", b"std::bad_alloc", b"MemoryError", b"Cannot allocate memory"];
+/// Words of a failed allocation: Rust, C++, Python, C, GNU's tools.
+const OUT_OF_MEMORY: [&[u8]; 5] =
+    [b"memory allocation of", b"std::bad_alloc", b"MemoryError", b"Cannot allocate memory", b"memory exhausted"];
 
 /// The limit behind an exit that the supervisor did not cause.
 pub(crate) fn infer(exit: Exit, stderr_tail: &[u8]) -> Option<LimitHit> {
