@@ -1,16 +1,28 @@
 //! `appendix.xlsx`: every number behind the deck. Text is written as text, never as a formula.
 
+use carrel_schemas::findings::Findings;
 use rust_xlsxwriter::{Workbook, XlsxError};
 
 use crate::deck::place;
+use crate::frame::{Column, Frame};
 use crate::review::{Pack, Review};
+use crate::state::{State, Tie};
 
 /// Longest text of a cell; the format allows 32,767.
 const CELL: usize = 8000;
 
 pub(crate) fn workbook(pack: &Pack, review: &Review) -> Result<Vec<u8>, XlsxError> {
     let mut book = Workbook::new();
-    let (all, state) = (&review.findings, &review.state);
+    said(&mut book, &review.findings)?;
+    profiles(&mut book, pack)?;
+    beside(&mut book, &review.state)?;
+    let missing = review.findings.not_computed.iter().map(|n| vec![n.what.clone(), n.why.clone()]);
+    sheet(&mut book, "Not computed", &["What", "Why"], missing.collect())?;
+    book.save_to_buffer()
+}
+
+/// Findings with their metrics and evidence.
+fn said(book: &mut Workbook, all: &Findings) -> Result<(), XlsxError> {
     let findings = all.findings.iter().map(|f| {
         vec![
             f.id.clone(),
@@ -22,72 +34,62 @@ pub(crate) fn workbook(pack: &Pack, review: &Review) -> Result<Vec<u8>, XlsxErro
             f.recommendation.clone().unwrap_or_default(),
         ]
     });
-    sheet(&mut book, "Findings", &["Id", "Level", "Kind", "Title", "Statement", "Caveats", "Ask"], findings.collect())?;
+    sheet(book, "Findings", &["Id", "Level", "Kind", "Title", "Statement", "Caveats", "Ask"], findings.collect())?;
     let metrics = all.findings.iter().flat_map(|f| {
         f.metrics.iter().map(|m| {
             vec![f.id.clone(), m.name.clone(), m.value.to_string(), m.unit.clone(), m.formula.clone(), m.n.to_string()]
         })
     });
-    sheet(&mut book, "Metrics", &["Finding", "Metric", "Value", "Unit", "Formula", "n"], metrics.collect())?;
+    sheet(book, "Metrics", &["Finding", "Metric", "Value", "Unit", "Formula", "n"], metrics.collect())?;
     let evidence = all.findings.iter().flat_map(|f| {
         f.evidence
             .iter()
             .map(|e| vec![f.id.clone(), e.file_id.to_string(), place(&e.locator), e.query.clone(), e.sha256.clone()])
     });
-    sheet(&mut book, "Evidence", &["Finding", "File", "Place", "Asked", "SHA-256"], evidence.collect())?;
+    sheet(book, "Evidence", &["Finding", "File", "Place", "Asked", "SHA-256"], evidence.collect())
+}
+
+fn profiles(book: &mut Workbook, pack: &Pack) -> Result<(), XlsxError> {
+    let profile = |f: &Frame, c: &Column| {
+        let nulls = (0..f.rows).filter(|r| c.is_null(*r)).count();
+        let counts = [f.rows, nulls, c.keys().labels.len()].map(|count| count.to_string());
+        let mut row: Vec<String> = [f.title(), c.name.clone()].into_iter().chain(counts).collect();
+        let found: Vec<f64> = c.numbers().unwrap_or(&[]).iter().copied().filter(|v| !v.is_nan()).collect();
+        if !found.is_empty() {
+            row.push(found.iter().copied().fold(f64::INFINITY, f64::min).to_string());
+            row.push(found.iter().copied().fold(f64::NEG_INFINITY, f64::max).to_string());
+            row.push((found.iter().sum::<f64>() / found.len() as f64).to_string());
+        }
+        row
+    };
+    let rows = pack.frames.iter().flat_map(|f| f.columns.iter().map(|c| profile(f, c))).collect();
+    sheet(book, "Profiles", &["Table", "Column", "Rows", "Nulls", "Distinct", "Min", "Max", "Mean"], rows)
+}
+
+/// What the deck shows beside the findings.
+fn beside(book: &mut Workbook, state: &State) -> Result<(), XlsxError> {
     let failing =
         state.failing.iter().map(|f| vec![f.finding.clone(), f.file.clone(), f.row.to_string(), f.cells.clone()]);
-    sheet(&mut book, "Failing rows", &["Finding", "File", "Row", "Cells"], failing.collect())?;
-    let profiles = pack.frames.iter().flat_map(|f| {
-        f.columns.iter().map(|c| {
-            let nulls = (0..f.rows).filter(|r| c.is_null(*r)).count();
-            let mut row = vec![
-                f.title(),
-                c.name.clone(),
-                f.rows.to_string(),
-                nulls.to_string(),
-                c.keys().labels.len().to_string(),
-            ];
-            let found: Vec<f64> = c.numbers().unwrap_or(&[]).iter().copied().filter(|v| !v.is_nan()).collect();
-            if !found.is_empty() {
-                row.push(found.iter().copied().fold(f64::INFINITY, f64::min).to_string());
-                row.push(found.iter().copied().fold(f64::NEG_INFINITY, f64::max).to_string());
-                row.push((found.iter().sum::<f64>() / found.len() as f64).to_string());
-            }
-            row
-        })
-    });
-    sheet(
-        &mut book,
-        "Profiles",
-        &["Table", "Column", "Rows", "Nulls", "Distinct", "Min", "Max", "Mean"],
-        profiles.collect(),
-    )?;
+    sheet(book, "Failing rows", &["Finding", "File", "Row", "Cells"], failing.collect())?;
     let joins =
         state.joins.iter().map(|j| vec![j.what.clone(), j.matched.to_string(), j.from.to_string(), j.to.to_string()]);
-    sheet(&mut book, "Joins", &["Join", "Keys in both", "Keys", "Keys of reference"], joins.collect())?;
-    let ties = state.ties.iter().map(|t| {
-        vec![
-            t.what.clone(),
-            t.stated.to_string(),
-            t.recomputed.to_string(),
-            (t.stated - t.recomputed).to_string(),
-            t.tolerance.to_string(),
-        ]
-    });
-    sheet(&mut book, "Reconciliation", &["Total", "Stated", "Recomputed", "Difference", "Tolerance"], ties.collect())?;
+    sheet(book, "Joins", &["Join", "Keys in both", "Keys", "Keys of reference"], joins.collect())?;
+    let tie = |t: &Tie| {
+        let numbers = [t.stated, t.recomputed, t.stated - t.recomputed, t.tolerance].map(|n| n.to_string());
+        std::iter::once(t.what.clone()).chain(numbers).collect()
+    };
+    let head = ["Total", "Stated", "Recomputed", "Difference", "Tolerance"];
+    sheet(book, "Reconciliation", &head, state.ties.iter().map(tie).collect())?;
+    sheet(book, "Equal elsewhere", &head, state.elsewhere.iter().map(tie).collect())?;
     let pareto = state
         .pareto
         .iter()
         .map(|s| vec![s.item.clone(), s.class.to_string(), s.value.to_string(), s.cumulative.to_string()]);
-    sheet(&mut book, "Pareto", &["Item (text)", "Class", "Value", "Cumulative"], pareto.collect())?;
-    let missing = all.not_computed.iter().map(|n| vec![n.what.clone(), n.why.clone()]);
-    sheet(&mut book, "Not computed", &["What", "Why"], missing.collect())?;
-    book.save_to_buffer()
+    sheet(book, "Pareto", &["Item (text)", "Class", "Value", "Cumulative"], pareto.collect())
 }
 
 /// Cells under a heading of [`NUMERIC`] are numbers; all others are strings, whatever they look like.
-const NUMERIC: [&str; 20] = [
+const NUMERIC: [&str; 17] = [
     "Value",
     "n",
     "Row",
@@ -97,17 +99,14 @@ const NUMERIC: [&str; 20] = [
     "Min",
     "Max",
     "Mean",
-    "Matched",
     "Keys",
-    "Matched of reference",
+    "Keys in both",
     "Keys of reference",
     "Stated",
     "Recomputed",
     "Difference",
     "Tolerance",
     "Cumulative",
-    "Count",
-    "Share",
 ];
 
 fn sheet(book: &mut Workbook, name: &str, head: &[&str], rows: Vec<Vec<String>>) -> Result<(), XlsxError> {
@@ -124,9 +123,17 @@ fn sheet(book: &mut Workbook, name: &str, head: &[&str], rows: Vec<Vec<String>>)
                 .filter(|v| v.is_finite() && head.get(at).is_some_and(|h| NUMERIC.contains(h)))
             {
                 Some(value) => sheet.write_number(row, column, value)?,
-                None => sheet.write_string(row, column, cell.chars().take(CELL).collect::<String>())?,
+                None => sheet.write_string(row, column, cut(cell))?,
             };
         }
     }
     Ok(())
+}
+
+/// What is cut off is marked.
+fn cut(cell: &str) -> String {
+    match cell.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &cell[..end]),
+        None => cell.to_owned(),
+    }
 }

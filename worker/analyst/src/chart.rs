@@ -1,9 +1,12 @@
 //! Charts as inline SVG, labelled directly: the Pareto curve and coverage bars.
 
 use crate::html::text;
-use crate::state::{Join, Share};
+use crate::state::{Join, Share, many};
 
-pub(crate) fn pareto(shares: &[Share]) -> String {
+/// Joins drawn; the others are counted.
+const BARS: usize = 14;
+
+pub(crate) fn pareto(shares: &[Share], of: &str) -> String {
     let (w, h, left) = (860.0, 300.0, 50.0);
     let x = |at: usize| left + (w - left) * at as f64 / shares.len() as f64;
     let y = |share: f64| 10.0 + (h - 20.0) * (1.0 - share);
@@ -18,7 +21,8 @@ pub(crate) fn pareto(shares: &[Share]) -> String {
         )
         .collect();
     let mut out = format!(
-        "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"Cumulative share of sales by item, largest first\">"
+        "<svg viewBox=\"0 0 {w} {h}\" role=\"img\" aria-label=\"Cumulative share of {} by item, largest first\">",
+        text(of)
     );
     for mark in [0.8, 0.95] {
         let at = y(mark);
@@ -34,7 +38,7 @@ pub(crate) fn pareto(shares: &[Share]) -> String {
 
 pub(crate) fn coverage(joins: &[Join]) -> String {
     let mut out = String::from("<div class=\"bars\">");
-    for join in joins.iter().take(14) {
+    for join in joins.iter().take(BARS) {
         let share = 100.0 * join.matched as f64 / join.from.max(1) as f64;
         out += &format!(
             "<div><span>{}</span><svg viewBox=\"0 0 100 8\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect width=\"100\" height=\"8\" class=\"rest\"/><rect width=\"{share:.1}\" height=\"8\" class=\"bar\"/></svg><b>{} of {}</b></div>",
@@ -43,5 +47,9 @@ pub(crate) fn coverage(joins: &[Join]) -> String {
             join.from
         );
     }
-    out + "</div>"
+    out += "</div>";
+    match joins.len().saturating_sub(BARS) {
+        0 => out,
+        more => out + &format!("<p class=\"muted\">{} in appendix.xlsx, sheet Joins.</p>", many(more, "more join")),
+    }
 }

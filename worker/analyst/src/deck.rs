@@ -2,12 +2,16 @@
 //!
 //! Every text from a file passes [`crate::html::text`].
 
-use carrel_schemas::findings::{Finding, Level, Locator};
+use std::collections::BTreeSet;
+
+use carrel_schemas::findings::{Evidence, Finding, Findings, Level, Locator, Metric};
 
 use crate::chart;
+use crate::checks::pareto::reach;
+use crate::frame::{Column, Frame};
 use crate::html::{amount, table, text};
 use crate::review::{Pack, Review};
-use crate::state::State;
+use crate::state::{LISTED, State, Tie, many};
 
 const STYLE: &str = "*{box-sizing:border-box}body{margin:0;background:#e9ebee;color:#16202b;font:16px/1.45 system-ui,sans-serif}\
 section{background:#fff;max-width:1120px;min-height:630px;margin:24px auto;padding:44px 56px;overflow-wrap:anywhere}\
@@ -19,7 +23,7 @@ svg{width:100%}.line{fill:none;stroke:#0b6170;stroke-width:3}.grid{stroke:#c6ccd
 .bars div{display:grid;grid-template-columns:5fr 4fr 1fr;gap:14px;align-items:center;font-size:14px;margin-bottom:6px}.bars svg{height:12px}\
 @media print{body{background:#fff}section{margin:0;max-width:none;break-after:page}tr,li{break-inside:avoid}@page{size:13.33in 7.5in;margin:0}}";
 
-/// Failing rows that the deck shows; the appendix has the rest.
+/// Failing rows that the deck shows; the appendix has all that are listed.
 const ROWS: usize = 60;
 /// Findings on the slide that opens the argument.
 const TOP: usize = 5;
@@ -33,27 +37,52 @@ pub(crate) fn slide_of(state: &State, at: usize) -> u32 {
 
 pub(crate) fn html(pack: &Pack, review: &Review) -> String {
     let (findings, state) = (&review.findings, &review.state);
-    let mut out = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{}</title><style>{STYLE}</style></head><body><main>",
-        text(&findings.title)
-    );
+    let title = text(&findings.title);
+    let slides = [
+        cover(pack, findings),
+        first(pack, review),
+        scope(pack, review),
+        pareto(state),
+        totals(state),
+        joins(state),
+        all(findings, state),
+        not_computed(findings),
+        method(pack, findings),
+    ];
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
+        slides.concat()
+    )
+}
+
+fn cover(pack: &Pack, findings: &Findings) -> String {
     let files: Vec<_> = pack.files.iter().map(|(name, read)| vec![name.clone(), read.clone()]).collect();
-    out += &format!(
+    format!(
         "<section><h1>{}</h1><p>{}</p>{}</section>",
         text(&findings.title),
         text(&findings.summary),
         table(&["File", "Read as"], 2, &files)
-    );
-    let top: String = findings.findings.iter().take(TOP).map(item).collect();
-    let head = findings
-        .findings
-        .iter()
-        .find(|f| f.level == Level::Error)
-        .map_or("No finding stops a decision on these files".to_owned(), |f| f.title.clone());
-    out += &slide(&head, &format!("<ol>{top}</ol>"));
-    let errors = findings.findings.iter().filter(|f| f.level == Level::Error).count();
+    )
+}
+
+/// The findings that come first, under the gravest.
+fn first(pack: &Pack, review: &Review) -> String {
+    let findings = &review.findings.findings;
+    let head = match findings.iter().find(|f| f.level == Level::Error) {
+        Some(error) => error.title.as_str(),
+        None if pack.frames.iter().all(|f| f.rows == 0) && review.state.ties.is_empty() => {
+            "Nothing could be checked: no table with rows was read from these files"
+        }
+        None => "No check found an error; what was not checked is listed below",
+    };
+    let top: String = findings.iter().take(TOP).map(item).collect();
+    slide(head, &format!("<ol>{top}</ol>"))
+}
+
+fn scope(pack: &Pack, review: &Review) -> String {
+    let errors = review.findings.findings.iter().filter(|f| f.level == Level::Error).count();
     let mut numbers = String::from("<div class=\"big\">");
-    for metric in &state.scorecard {
+    for metric in &review.state.scorecard {
         numbers += &format!(
             "<p><b>{}</b>{}<br><span class=\"muted\">{}</span></p>",
             amount(metric.value),
@@ -64,104 +93,98 @@ pub(crate) fn html(pack: &Pack, review: &Review) -> String {
     numbers += "</div>";
     let tables: Vec<_> =
         pack.frames.iter().map(|f| vec![f.title(), f.rows.to_string(), f.columns.len().to_string()]).collect();
-    out += &slide(
-        &format!("{} tables, {errors} findings to settle first", pack.frames.len()),
+    slide(
+        &format!("{}, {} to settle first", many(pack.frames.len(), "table"), many(errors, "finding")),
         &(numbers + &table(&["Table", "Rows", "Columns"], 1, &tables)),
-    );
-    if !state.pareto.is_empty() {
-        let a = state.pareto.iter().filter(|s| s.class == 'A').count();
-        let rows: Vec<_> = state
-            .pareto
-            .iter()
-            .take(8)
-            .map(|s| {
-                vec![s.item.clone(), s.class.to_string(), amount(s.value), format!("{:.1} %", s.cumulative * 100.0)]
-            })
-            .collect();
-        let body = chart::pareto(&state.pareto) + &table(&["Item", "Class", "Value", "Cumulative"], 2, &rows);
-        out += &slide(&format!("{a} of {} items make up to 80 % of {}", state.pareto.len(), state.pareto_of), &body);
+    )
+}
+
+fn pareto(state: &State) -> String {
+    if state.pareto.is_empty() {
+        return String::new();
     }
-    if !state.ties.is_empty() {
-        let ties = |t: &&crate::state::Tie| (t.stated - t.recomputed).abs() <= t.tolerance;
-        let rows: Vec<_> = state
-            .ties
-            .iter()
-            .map(|t| {
-                let verdict = if ties(&t) { "ties" } else { "does not tie" };
-                vec![
-                    t.what.clone(),
-                    verdict.to_owned(),
-                    amount(t.stated),
-                    amount(t.recomputed),
-                    amount(t.stated - t.recomputed),
-                    amount(t.tolerance),
-                ]
-            })
-            .collect();
-        let good = state.ties.iter().filter(ties).count();
-        out += &slide(
-            &format!("{good} of {} stated totals tie to their rows", rows.len()),
-            &table(&["Total", "", "Stated", "Recomputed", "Difference", "Tolerance"], 2, &rows),
-        );
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let rows: Vec<_> = state
+        .pareto
+        .iter()
+        .take(8)
+        .map(|s| vec![s.item.clone(), s.class.to_string(), amount(s.value), percent(s.cumulative)])
+        .collect();
+    let body =
+        chart::pareto(&state.pareto, &state.pareto_of) + &table(&["Item", "Class", "Value", "Cumulative"], 2, &rows);
+    slide(&reach(&state.pareto, &state.pareto_of), &body)
+}
+
+fn totals(state: &State) -> String {
+    if state.ties.is_empty() {
+        return String::new();
     }
-    if !state.joins.is_empty() {
-        let full = state.joins.iter().filter(|j| j.matched == j.from).count();
-        out += &slide(&format!("{full} of {} joins find every key", state.joins.len()), &chart::coverage(&state.joins));
+    let row = |t: &Tie| {
+        let numbers = [t.stated, t.recomputed, t.stated - t.recomputed, t.tolerance].map(amount);
+        let verdict = if t.holds() { "ties" } else { "does not tie" };
+        [t.what.clone(), verdict.to_owned()].into_iter().chain(numbers).collect::<Vec<_>>()
+    };
+    let head = ["Total", "", "Stated", "Recomputed", "Difference", "Tolerance"];
+    let rows: Vec<_> = state.ties.iter().map(row).collect();
+    let mut body = table(&head, 2, &rows);
+    if !state.elsewhere.is_empty() {
+        let rows: Vec<_> = state.elsewhere.iter().map(row).collect();
+        let printed: BTreeSet<u64> = state.elsewhere.iter().map(|t| t.stated.to_bits()).collect();
+        let words = "equal to the sum of a column of another file";
+        body += &format!("<h3>{} {words}</h3>{}", many(printed.len(), "printed amount"), table(&head, 2, &rows));
     }
-    let all: String = findings.findings.iter().skip(TOP).map(item).collect();
+    let good = state.ties.iter().filter(|t| t.holds()).count();
+    slide(&format!("{good} of {} tie to their rows", many(rows.len(), "stated total")), &body)
+}
+
+fn joins(state: &State) -> String {
+    if state.joins.is_empty() {
+        return String::new();
+    }
+    let full = state.joins.iter().filter(|j| j.matched == j.from).count();
+    let head = format!("{full} of {} find every key", many(state.joins.len(), "join"));
+    slide(&head, &chart::coverage(&state.joins))
+}
+
+fn all(findings: &Findings, state: &State) -> String {
+    let rest: String = findings.findings.iter().skip(TOP).map(item).collect();
     let rows: Vec<_> = state
         .failing
         .iter()
         .take(ROWS)
         .map(|f| vec![f.finding.clone(), f.file.clone(), f.row.to_string(), f.cells.clone()])
         .collect();
-    out += &slide(
-        &format!("{} findings, with the rows that fail", findings.findings.len()),
-        &format!(
-            "<ol start=\"{}\">{all}</ol>{}<p class=\"muted\">{} of {} listed rows; the rest are in appendix.xlsx.</p>",
-            TOP + 1,
-            table(&["Finding", "File", "Row", "Cells"], 4, &rows),
-            rows.len(),
-            state.failing.len()
-        ),
+    let body = format!(
+        "<ol start=\"{}\">{rest}</ol>{}<p class=\"muted\">{} of {} are shown; appendix.xlsx has them all. At most {LISTED} rows of a finding are listed.</p>",
+        TOP + 1,
+        table(&["Finding", "File", "Row", "Cells"], 4, &rows),
+        rows.len(),
+        many(state.failing.len(), "listed row"),
     );
+    slide(&format!("{}, with rows that fail", many(findings.findings.len(), "finding")), &body)
+}
+
+fn not_computed(findings: &Findings) -> String {
     let rows: Vec<_> = findings.not_computed.iter().map(|n| vec![n.what.clone(), n.why.clone()]).collect();
-    out += &slide(&format!("{} things were not computed", rows.len()), &table(&["What", "Why"], 2, &rows));
-    let roles: Vec<_> = pack
-        .frames
-        .iter()
-        .flat_map(|f| {
-            f.columns.iter().filter_map(|c| {
-                c.role.as_ref().map(|(role, why)| vec![f.title(), c.name.clone(), role.words().to_owned(), why.clone()])
-            })
-        })
-        .collect();
-    let proofs: Vec<_> = findings
-        .findings
-        .iter()
-        .flat_map(|f| {
-            f.evidence.iter().map(|e| {
-                vec![
-                    f.id.clone(),
-                    e.file_id.to_string(),
-                    place(&e.locator),
-                    e.query.clone(),
-                    e.sha256.chars().take(12).collect(),
-                ]
-            })
-        })
-        .collect();
-    let formulas: Vec<_> = findings
-        .findings
-        .iter()
-        .flat_map(|f| {
-            f.metrics
-                .iter()
-                .map(|m| vec![f.id.clone(), m.name.clone(), m.formula.clone(), amount(m.value), m.n.to_string()])
-        })
-        .collect();
+    slide(&format!("Not computed: {}", many(rows.len(), "thing")), &table(&["What", "Why"], 2, &rows))
+}
+
+fn method(pack: &Pack, findings: &Findings) -> String {
+    let role = |f: &Frame, c: &Column| {
+        c.role.as_ref().map(|(role, why)| vec![f.title(), c.name.clone(), role.words().to_owned(), why.clone()])
+    };
+    let roles: Vec<_> = pack.frames.iter().flat_map(|f| f.columns.iter().filter_map(|c| role(f, c))).collect();
+    let proof = |f: &Finding, e: &Evidence| {
+        let hash = e.sha256.chars().take(12).collect();
+        vec![f.id.clone(), e.file_id.to_string(), place(&e.locator), e.query.clone(), hash]
+    };
+    let proofs: Vec<_> = findings.findings.iter().flat_map(|f| f.evidence.iter().map(|e| proof(f, e))).collect();
+    let formula = |f: &Finding, m: &Metric| {
+        vec![f.id.clone(), m.name.clone(), m.formula.clone(), amount(m.value), m.n.to_string()]
+    };
+    let formulas: Vec<_> = findings.findings.iter().flat_map(|f| f.metrics.iter().map(|m| formula(f, m))).collect();
     let notes: String = pack.notes.iter().map(|n| format!("<li>{}</li>", text(n))).collect();
-    out += &slide(
+    slide(
         "Every number can be traced to its rows",
         &format!(
             "<h3>Columns and their roles</h3>{}<h3>Formulas</h3>{}<h3>Evidence</h3>{}<h3>Notes of the reader</h3><ul>{notes}</ul>",
@@ -169,8 +192,7 @@ pub(crate) fn html(pack: &Pack, review: &Review) -> String {
             table(&["Finding", "Metric", "Formula", "Value", "n"], 3, &formulas),
             table(&["Finding", "File", "Place", "Asked", "SHA-256 (first 12)"], 5, &proofs)
         ),
-    );
-    out + "</main></body></html>\n"
+    )
 }
 
 fn slide(headline: &str, body: &str) -> String {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use carrel_schemas::ids::FileId;
 
 use crate::role::{Role, detect};
+use crate::state::examples;
 
 /// No value, in dictionary codes.
 pub(crate) const NULL: u32 = u32::MAX;
@@ -55,6 +56,8 @@ pub struct Column {
     pub letter: String,
     /// Fractions shown as percentages.
     pub percent: bool,
+    /// The currency its cells are written with, if they are.
+    pub currency: Option<String>,
     /// Its cells.
     pub values: Values,
     /// What it means, and why that is assumed.
@@ -89,6 +92,8 @@ pub struct Frame {
     /// (first index, its spreadsheet row) wherever the numbering jumps.
     pub(crate) jumps: Vec<(usize, u64)>,
     pub(crate) totals: Vec<Total>,
+    /// Rows that look like subtotals are among the data.
+    pub(crate) subtotals: bool,
     pub(crate) failing: Vec<Failing>,
     pub(crate) failing_total: u64,
 }
@@ -106,7 +111,14 @@ impl Frame {
         let columns = columns
             .into_iter()
             .enumerate()
-            .map(|(at, (name, values))| Column { name, letter: letter(at), percent: false, values, role: None })
+            .map(|(at, (name, values))| Column {
+                name,
+                letter: letter(at),
+                percent: false,
+                currency: None,
+                values,
+                role: None,
+            })
             .collect();
         let mut frame = Self {
             source,
@@ -116,6 +128,7 @@ impl Frame {
             rows,
             jumps: vec![(0, 2)],
             totals: vec![],
+            subtotals: false,
             failing: vec![],
             failing_total: 0,
         };
@@ -136,6 +149,16 @@ impl Frame {
     pub(crate) fn numbers(&self, role: Role) -> Option<(&Column, &[f64])> {
         let column = self.role(role)?;
         Some((column, column.numbers()?))
+    }
+
+    /// Why a sum over `column` may lack values that its file holds; `None` if every cell was read.
+    pub(crate) fn unread(&self, column: &Column) -> Option<String> {
+        if self.failing_total > self.failing.len() as u64 {
+            return Some(format!("{} cells or rows of its table could not be read", self.failing_total));
+        }
+        let concerns = |f: &&Failing| f.column.as_ref().is_none_or(|name| *name == column.name);
+        let rows: Vec<String> = self.failing.iter().filter(concerns).map(|f| f.row.to_string()).collect();
+        (!rows.is_empty()).then(|| format!("not all of it could be read: see row {}", examples(&rows)))
     }
 
     /// The title a reader knows it by.
@@ -218,7 +241,8 @@ pub(crate) fn number(value: f64) -> String {
         format!("{}", value as i64)
     } else {
         let text = format!("{value:.4}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        if text.trim_start_matches('-') == "0" { format!("{value:e}") } else { text.to_owned() }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::frame::number;
+
 /// Escapes `text`; what would be invisible or turn the reading direction is written as `U+202E`.
 pub(crate) fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -42,10 +44,14 @@ pub(crate) fn table(head: &[&str], numeric: usize, rows: &[Vec<String>]) -> Stri
     out + "</tbody></table>"
 }
 
-/// A number with thousands separators and at most two decimals.
+/// A number with thousands separators and at most two decimals; smaller ones with more.
 pub(crate) fn amount(value: f64) -> String {
     if value.abs() >= 1e15 {
         return format!("{value:e}");
+    }
+    // What two decimals would round to nothing is no nothing.
+    if value != 0.0 && value.abs() < 0.005 {
+        return number(value).replace('-', "−");
     }
     let plain = format!("{:.2}", value.abs());
     let (whole, rest) = plain.split_once('.').unwrap_or((&plain, "00"));

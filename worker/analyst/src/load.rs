@@ -7,13 +7,15 @@ use std::path::Path;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
-use carrel_ingest::{Format, Limits, Table, Unit, Why, labelled_numbers, read};
+use carrel_ingest::{Format, Kind, Limits, NoteCode, Table, Unit, Why, labelled_numbers, read};
 use carrel_schemas::agent::{AgentInput, AgentRequest, FileFormat};
 
 use crate::frame::{Failing, Frame, FrameSource, NO_DAY, NULL, Total, Values};
 use crate::review::{Line, Pack, Page};
 
 const DAY_MICROS: i64 = 86_400_000_000;
+/// From here on a float no longer counts in ones: two ids would become one.
+const EXACT: u64 = 1 << 53;
 
 pub(crate) fn load(request: &AgentRequest) -> Pack {
     let mut pack = Pack { name: request.pack.as_str().to_owned(), ..Pack::default() };
@@ -54,7 +56,14 @@ fn file(pack: &mut Pack, dir: &Path, input: &AgentInput) {
     }
     for table in document.tables {
         pack.notes.extend(table.notes.iter().map(|n| format!("{}: {}", input.name, n.message)));
-        pack.frames.push(frame(table, &source));
+        let kinds: Vec<Kind> = table.columns.iter().map(|c| c.kind).collect();
+        let frame = frame(table, &source);
+        for (column, _) in frame.columns.iter().zip(kinds).filter(|(c, k)| *k == Kind::Integer && c.numbers().is_none())
+        {
+            let long = "holds whole numbers of 16 digits or more: read as codes, not added up";
+            pack.notes.push(format!("{}: column {} {long}", frame.title(), column.name));
+        }
+        pack.frames.push(frame);
     }
 }
 
@@ -74,9 +83,14 @@ fn frame(table: Table, source: &FrameSource) -> Frame {
     for (column, read) in frame.columns.iter_mut().zip(&table.columns) {
         column.letter.clone_from(&read.letter);
         column.percent = read.unit == Some(Unit::Percent);
+        column.currency = match &read.unit {
+            Some(Unit::Currency(sign)) => Some(sign.clone()),
+            Some(Unit::Percent) | None => None,
+        };
     }
     let total = |t: &carrel_ingest::TotalsRow| Total { row: t.row, label: t.label.clone(), values: t.values.clone() };
     frame.totals = table.totals.iter().map(total).collect();
+    frame.subtotals = table.notes.iter().any(|note| note.code == NoteCode::Subtotals);
     frame.failing_total = table.problems.total;
     frame.failing = table
         .problems
@@ -99,9 +113,12 @@ fn values(table: &Table, at: usize) -> Values {
     let arrays = || table.batches.iter().map(move |b| b.column(at));
     match table.batches.first().map(|b| b.column(at).data_type().clone()) {
         Some(DataType::Int64) => {
-            let cells =
-                arrays().flat_map(|a| a.as_primitive::<Int64Type>().iter().map(|v| v.map_or(f64::NAN, |v| v as f64)));
-            Values::Number { values: cells.collect(), whole: true }
+            let cells = || arrays().flat_map(|a| a.as_primitive::<Int64Type>().iter());
+            if cells().flatten().any(|v| v.unsigned_abs() >= EXACT) {
+                let texts: Vec<Option<String>> = cells().map(|v| v.map(|v| v.to_string())).collect();
+                return words(texts.iter().map(Option::as_deref));
+            }
+            Values::Number { values: cells().map(|v| v.map_or(f64::NAN, |v| v as f64)).collect(), whole: true }
         }
         Some(DataType::Float64) => {
             let cells = arrays().flat_map(|a| a.as_primitive::<Float64Type>().iter().map(|v| v.unwrap_or(f64::NAN)));

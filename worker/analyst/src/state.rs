@@ -19,6 +19,13 @@ pub(crate) struct Tie {
     pub(crate) tolerance: f64,
 }
 
+impl Tie {
+    /// Within the tolerance, and the dust of binary fractions.
+    pub(crate) fn holds(&self) -> bool {
+        (self.stated - self.recomputed).abs() <= self.tolerance + 1e-9 * self.recomputed.abs()
+    }
+}
+
 /// A line of the joins table.
 #[derive(Debug, Clone)]
 pub(crate) struct Join {
@@ -52,6 +59,8 @@ pub(crate) struct State {
     pub(crate) findings: Vec<(u32, Finding)>,
     pub(crate) not_computed: Vec<NotComputed>,
     pub(crate) ties: Vec<Tie>,
+    /// Printed totals that equal the sum of some column of another file.
+    pub(crate) elsewhere: Vec<Tie>,
     pub(crate) joins: Vec<Join>,
     pub(crate) failing: Vec<FailingRow>,
     pub(crate) pareto: Vec<Share>,

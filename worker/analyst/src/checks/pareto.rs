@@ -1,23 +1,38 @@
-//! Sales by item, largest first: A up to 80 % of the sum, B up to 95 %, C the rest.
+//! Sales by item, largest first: A until 80 % of the sum are reached, B until 95 %, C the rest.
 
 use carrel_schemas::findings::{FindingKind::Fact, Level};
 
 use crate::frame::{Frame, NULL};
 use crate::role::Role;
-use crate::state::{Saying, Share, State, at, metric};
+use crate::state::{Saying, Share, State, at, many, metric};
 
-/// The sales table: item and a sales or units measure, the most rows.
-pub(crate) fn sales(frames: &[Frame]) -> Option<&Frame> {
-    let fits =
-        |f: &&Frame| f.role(Role::Item).is_some() && (f.role(Role::Sales).is_some() || f.role(Role::Units).is_some());
+/// The sales table: item, a sales or units measure and whatever else is asked for, the most rows.
+pub(crate) fn sales<'a>(frames: &'a [Frame], with: &[Role]) -> Option<&'a Frame> {
+    let fits = |f: &&Frame| sells(f) && with.iter().all(|role| f.role(*role).is_some());
     frames.iter().filter(fits).max_by_key(|f| f.rows)
 }
 
+/// Whether it is a table of sales by item.
+pub(crate) fn sells(frame: &Frame) -> bool {
+    frame.role(Role::Item).is_some() && (frame.role(Role::Sales).is_some() || frame.role(Role::Units).is_some())
+}
+
+/// The class A in words: the fewest items that reach 80 %, and what they reach.
+pub(crate) fn reach(shares: &[Share], of: &str) -> String {
+    let a = shares.iter().filter(|s| s.class == 'A');
+    let cumulative = a.clone().last().map_or(0.0, |s| s.cumulative * 100.0);
+    format!("The largest {} of {} make up {cumulative:.1} % of {of}", a.count(), many(shares.len(), "item"))
+}
+
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
-    let Some(frame) = sales(frames) else {
+    let Some(frame) = sales(frames, &[]) else {
         state.refuse("Pareto (ABC)", "no table has both an item key and sales or units".to_owned());
         return;
     };
+    if frame.subtotals {
+        let why = format!("rows among the data of {} look like subtotals, not items", frame.title());
+        return state.refuse("Pareto (ABC)", why);
+    }
     let Some((column, values)) = frame.numbers(Role::Sales).or_else(|| frame.numbers(Role::Units)) else { return };
     let Some(item) = frame.role(Role::Item) else { return };
     let keys = item.keys();
@@ -35,11 +50,13 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     }
     let mut running = 0.0;
     for at in &order {
+        // The item that crosses a limit belongs to the class it completes.
+        let before = running / total + 1e-12;
         running += sums[*at];
         let cumulative = running / total;
-        let class = if cumulative <= 0.8 {
+        let class = if before < 0.8 {
             'A'
-        } else if cumulative <= 0.95 {
+        } else if before < 0.95 {
             'B'
         } else {
             'C'
@@ -57,15 +74,30 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
         kind: Fact,
         level: Level::Note,
         weight: 20,
-        title: format!("{a} of {} items make up to 80 % of {}", order.len(), column.name),
-        statement: format!("A (≤ 80 %): {a} items, B (≤ 95 %): {b}, C: {c}, by {} of {total:.2}.", column.name),
+        title: reach(&state.pareto, &column.name),
+        statement: format!(
+            "A, until 80 % are reached: {}; B, until 95 %: {b}; C, the rest: {c}. {} is {total:.2}.",
+            many(a, "item"),
+            column.name
+        ),
         metrics: vec![
-            metric("A items", a as f64, "items", "cumulative share ≤ 80 %, largest first", order.len()),
-            metric("C items", c as f64, "items", "cumulative share > 95 %", order.len()),
+            metric(
+                "A items",
+                a as f64,
+                "items",
+                "fewest items, largest first, whose cumulative share reaches 80 %",
+                order.len(),
+            ),
+            metric("C items", c as f64, "items", "items after 95 % are reached", order.len()),
             metric("total", total, &column.name, "Σ over items with a positive sum", frame.rows),
         ],
         evidence: vec![at(frame, &rows, &[item, column], "Σ by item")],
-        caveat: if negative > 0 { "Items whose sum is negative are left out." } else { "" },
+        caveat: match (negative > 0, frame.unread(column).is_some()) {
+            (true, true) => "Items whose sum is negative and cells that could not be read are left out.",
+            (true, false) => "Items whose sum is negative are left out.",
+            (false, true) => "Cells that could not be read are left out.",
+            (false, false) => "",
+        },
         ask: "Review the C items for role (new, seasonal, unique) before cutting any.",
     });
 }

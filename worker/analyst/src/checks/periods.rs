@@ -38,7 +38,7 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     for frame in frames {
         gaps(frame, state);
     }
-    let Some(base) = sales(frames).filter(|base| base.role(Role::Period).is_some()) else {
+    let Some(base) = sales(frames, &[Role::Period]) else {
         return state.refuse("overlap of periods", "no table of sales has a period".to_owned());
     };
     for frame in frames.iter().filter(|frame| !std::ptr::eq(*frame, base)) {

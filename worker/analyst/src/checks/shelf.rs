@@ -19,7 +19,7 @@ const VOID_PERIODS: usize = 10;
 const EMPTY_PERIODS: usize = 3;
 
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
-    let pos = sales(frames).filter(|f| f.role(Role::Store).is_some() && f.role(Role::Period).is_some());
+    let pos = sales(frames, &[Role::Store, Role::Period]);
     let range = frames.iter().find(|f| {
         f.role(Role::Item).is_some()
             && f.role(Role::Store).is_some()

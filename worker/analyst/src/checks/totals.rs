@@ -2,78 +2,145 @@
 
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
-use crate::frame::{Frame, number};
+use crate::frame::{Column, Frame, Total, Values, number};
 use crate::review::{Line, Page};
 use crate::role::normalise;
-use crate::state::{Saying, State, Tie, at, evidence, metric};
+use crate::state::{Saying, State, Tie, at, evidence, many, metric};
 
-/// A stated total further off than this is no sum (an average, a rate) and is not judged.
+/// A stated total this far off, as a share of the sum, is no sum (an average, a rate, half of rows and subtotals).
 const NO_SUM: f64 = 0.5;
 
+/// Words in the names of columns whose values do not add up.
+const RATES: [&str; 21] = [
+    "price",
+    "avg",
+    "average",
+    "mean",
+    "median",
+    "rate",
+    "pct",
+    "percent",
+    "index",
+    "share",
+    "ratio",
+    "per",
+    "acv",
+    "tdp",
+    "distribution",
+    "velocity",
+    "stores",
+    "buyers",
+    "households",
+    "customers",
+    "penetration",
+];
+
 pub(crate) fn tables(frame: &Frame, state: &mut State) {
+    if frame.totals.is_empty() {
+        return;
+    }
+    if frame.subtotals || holds_totals(frame) {
+        let why = "rows among its data look like subtotals, so its rows do not add up to its total".to_owned();
+        return state.refuse(&format!("the stated totals of {}", frame.title()), why);
+    }
     for total in &frame.totals {
+        if !of_all_rows(&total.label, frame.totals.len()) {
+            let what = format!("the totals of row {} ({}) of {}", total.row, total.label, frame.title());
+            state.refuse(&what, "nothing says that it is the total of all rows".to_owned());
+            continue;
+        }
         for (column, stated) in frame.columns.iter().zip(&total.values) {
             let (Some(stated), Some(values)) = (*stated, column.numbers()) else { continue };
-            let name = normalise(&column.name);
-            let rate = ["price", "avg", "average", "rate", "pct", "percent", "index", "year"].iter();
             let found: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
-            let sum: f64 = found.iter().sum();
-            let is_rate =
-                column.percent || rate.clone().any(|w| name.split('_').any(|part| part == *w) && *w != "year");
-            if is_rate || found.is_empty() || !sum.is_finite() || !stated.is_finite() {
-                continue;
+            match judged(frame, column, stated, &found) {
+                Ok(tie) => row_total(frame, column, total, &found, tie, state),
+                Err(why) => {
+                    let what = format!("{} of row {} ({}) of {}", column.name, total.row, total.label, frame.title());
+                    state.refuse(&what, why);
+                }
             }
-            if (stated - sum).abs() > NO_SUM * sum.abs().max(1.0) {
-                state.refuse(
-                    &format!("{} of the row {:?} in {}", column.name, total.label, frame.title()),
-                    format!("{} is nowhere near the sum {}: perhaps an average", number(stated), number(sum)),
-                );
-                continue;
-            }
-            let tolerance = 0.005 * found.len() as f64;
-            let what = format!("{}: {} of row {} ({})", frame.title(), column.name, total.row, total.label);
-            state.ties.push(Tie { what, stated, recomputed: sum, tolerance });
-            if (stated - sum).abs() <= tolerance {
-                continue;
-            }
-            let place = if frame.sheet {
-                Locator::Sheet { sheet: frame.name.clone(), range: format!("{0}{1}:{0}{1}", column.letter, total.row) }
-            } else {
-                Locator::Rows { rows: vec![total.row], columns: vec![column.name.clone()] }
-            };
-            let rows: Vec<usize> = (0..frame.rows).collect();
-            state.say(Saying {
-                rule: "totals.reconcile",
-                kind: DataQuality,
-                level: Level::Error,
-                weight: 90,
-                title: format!("The total of {} in {} is {} its rows", column.name, frame.title(), off(stated - sum)),
-                statement: format!(
-                    "Row {} states {}; its {} rows add up to {}.",
-                    total.row,
-                    number(stated),
-                    found.len(),
-                    number(sum)
-                ),
-                metrics: vec![
-                    metric("stated total", stated, &column.name, "the cell of the totals row", 1),
-                    metric(
-                        "difference",
-                        stated - sum,
-                        &column.name,
-                        "stated − Σ rows; tolerance 0.005 × rows",
-                        found.len(),
-                    ),
-                ],
-                evidence: vec![
-                    evidence(&frame.source, place, "the stated total"),
-                    at(frame, &rows, &[column], "Σ over all rows"),
-                ],
-                caveat: "",
-                ask: "Ask the file's owner which is right, the rows or the total, before quoting either.",
-            });
         }
     }
+}
+
+/// A word of the data says that its row is a total: the reader tells only those that begin with it.
+fn holds_totals(frame: &Frame) -> bool {
+    let is_total = |word: &str| ["total", "totals", "subtotal", "subtotals", "summe", "gesamt"].contains(&word);
+    frame.columns.iter().any(|column| match &column.values {
+        Values::Text { words, .. } => words.iter().any(|text| normalise(text).split('_').any(is_total)),
+        Values::Number { .. } | Values::Day(_) => false,
+    })
+}
+
+/// Of several totals rows only the one that calls itself the grand total is held against all rows.
+fn of_all_rows(label: &str, rows: usize) -> bool {
+    let label = normalise(label);
+    let grand = ["grand_total", "grand_totals", "overall_total", "total_general"].contains(&label.as_str());
+    grand || (rows == 1 && ["total", "totals", "sum", "summe", "gesamt"].contains(&label.as_str()))
+}
+
+/// The stated total beside the sum of `found`, or why the two are not to be compared.
+fn judged(frame: &Frame, column: &Column, stated: f64, found: &[f64]) -> Result<Tie, String> {
+    if column.percent || normalise(&column.name).split('_').any(|part| RATES.contains(&part)) {
+        return Err("the values of such a column do not add up".to_owned());
+    }
+    if let Some(why) = frame.unread(column) {
+        return Err(why);
+    }
+    let what = format!("{}: {}", frame.title(), column.name);
+    let tie = Tie { what, stated, recomputed: found.iter().sum(), tolerance: 0.005 * found.len() as f64 };
+    no_sum(&tie, found).map_or(Ok(tie), Err)
+}
+
+/// Why a stated number is perhaps no sum of `found` at all. What lies among the values may be their average or largest.
+fn no_sum(tie: &Tie, found: &[f64]) -> Option<String> {
+    let (stated, sum) = (tie.stated, tie.recomputed);
+    if found.is_empty() || !sum.is_finite() || !stated.is_finite() {
+        return Some("there is nothing to add up".to_owned());
+    }
+    let among = found.iter().any(|v| *v <= stated) && found.iter().any(|v| *v >= stated);
+    let far = (stated - sum).abs() >= NO_SUM * sum.abs().max(1.0) - tie.tolerance;
+    (!tie.holds() && (far || among))
+        .then(|| format!("{} is perhaps no sum but an average: the values add up to {}", number(stated), number(sum)))
+}
+
+fn row_total(frame: &Frame, column: &Column, total: &Total, found: &[f64], tie: Tie, state: &mut State) {
+    let (stated, sum, holds) = (tie.stated, tie.recomputed, tie.holds());
+    state.ties.push(Tie { what: format!("{} of row {} ({})", tie.what, total.row, total.label), ..tie });
+    if holds {
+        return;
+    }
+    let place = if frame.sheet {
+        Locator::Sheet { sheet: frame.name.clone(), range: format!("{0}{1}:{0}{1}", column.letter, total.row) }
+    } else {
+        Locator::Rows { rows: vec![total.row], columns: vec![column.name.clone()] }
+    };
+    let rows: Vec<usize> = (0..frame.rows).collect();
+    let formula = "stated − Σ rows; tolerance 0.005 × rows";
+    state.say(Saying {
+        rule: "totals.reconcile",
+        kind: DataQuality,
+        level: Level::Error,
+        weight: 90,
+        title: format!("The total of {} in {} is {} its rows", column.name, frame.title(), off(stated - sum)),
+        statement: format!(
+            "Row {} states {}; its {} add up to {}.",
+            total.row,
+            number(stated),
+            many(found.len(), "row"),
+            number(sum)
+        ),
+        metrics: vec![
+            metric("stated total", stated, &column.name, "the cell of the totals row", 1),
+            metric("difference", stated - sum, &column.name, formula, found.len()),
+        ],
+        evidence: vec![
+            evidence(&frame.source, place, "the stated total"),
+            at(frame, &rows, &[column], "Σ over all rows"),
+        ],
+        caveat: "",
+        ask: "Ask the file's owner which is right, the rows or the total, before quoting either.",
+    });
 }
 
 /// A line that ends with an amount: its number, and how many decimals are printed.
@@ -82,13 +149,22 @@ struct Amount {
     decimals: usize,
 }
 
+/// The line's last word and its last number must be the same: a code or a date at the end is no amount.
 fn amount_at_the_end(line: &Line) -> Option<Amount> {
     let last = line.text.split_whitespace().next_back()?;
-    let digits = last.trim_matches(|c: char| !c.is_ascii_digit());
-    let plain = digits.chars().all(|c| c.is_ascii_digit() || ",.'\u{2019}".contains(c));
-    let decimals = digits.rsplit_once(['.', ',']).map_or(0, |(_, decimals)| decimals.len());
+    let digits = last.trim_matches(|c: char| !c.is_ascii_digit() && !c.is_alphabetic() && c != '%');
+    if !digits.chars().all(|c| c.is_ascii_digit() || ",.'\u{2019}".contains(c)) {
+        return None;
+    }
+    // Three digits after the last separator are thousands.
+    let decimals = match digits.rsplit_once(['.', ',']) {
+        Some((_, after)) if after.len() != 3 => after.len(),
+        _ => 0,
+    };
     let value = *line.numbers.last()?;
-    (plain && !digits.is_empty() && !last.ends_with('%') && decimals <= 2).then_some(Amount { value, decimals })
+    let plain: String = digits.chars().filter(char::is_ascii_digit).collect();
+    let same = format!("{:.decimals$}", value.abs()).replace('.', "") == plain;
+    (same && decimals <= 2).then_some(Amount { value, decimals })
 }
 
 fn starts_with(line: &Line, word: &str) -> bool {
@@ -118,7 +194,13 @@ fn table_above(lines: &[Line], at: usize, total: &Amount) -> Option<Vec<f64>> {
 pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
     for page in pages {
         for (at, line) in page.lines.iter().enumerate().filter(|(_, line)| starts_with(line, "total")) {
-            let Some(total) = amount_at_the_end(line) else { continue };
+            let Some(total) = amount_at_the_end(line) else {
+                if !line.numbers.is_empty() {
+                    let what = format!("{:?} on page {} of {}", line.text, page.page, page.source.name);
+                    state.refuse(&what, "it does not end with an amount to hold against the lines above".to_owned());
+                }
+                continue;
+            };
             match table_above(&page.lines, at, &total) {
                 Some(amounts) => printed_total(page, line, total.value, &amounts, frames, state),
                 None => {
@@ -132,16 +214,17 @@ pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
 }
 
 fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], frames: &[Frame], state: &mut State) {
-    let sum: f64 = amounts.iter().sum();
-    if !(stated - sum).is_finite() || (stated - sum).abs() > NO_SUM * sum.abs().max(1.0) {
-        let what = format!("printed total {} on page {} of {}", number(stated), page.page, page.source.name);
-        return state.refuse(&what, format!("it is nowhere near the sum {} of the lines above it", number(sum)));
-    }
-    let tolerance = 0.005 * amounts.len() as f64;
     let what = format!("{}, page {}: {}", page.source.name, page.page, line.text);
-    state.ties.push(Tie { what, stated, recomputed: sum, tolerance });
-    tie_to_tables(page, stated, frames, state);
-    if (stated - sum).abs() <= tolerance {
+    let sum: f64 = amounts.iter().sum();
+    let tie = Tie { what, stated, recomputed: sum, tolerance: 0.005 * amounts.len() as f64 };
+    if let Some(why) = no_sum(&tie, amounts) {
+        let what = format!("printed total {} on page {} of {}", number(stated), page.page, page.source.name);
+        return state.refuse(&what, why);
+    }
+    let holds = tie.holds();
+    state.ties.push(tie);
+    equal_elsewhere(page, stated, frames, state);
+    if holds {
         return;
     }
     let place = Locator::Page { page: page.page, text: line.text.clone() };
@@ -182,19 +265,20 @@ fn cents(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-fn tie_to_tables(page: &Page, stated: f64, frames: &[Frame], state: &mut State) {
+/// Sums of columns of other files that equal a printed total; listed apart, since equal numbers need not mean the same.
+fn equal_elsewhere(page: &Page, stated: f64, frames: &[Frame], state: &mut State) {
     if stated.abs() < 1000.0 {
         return;
     }
     for frame in frames {
         for column in &frame.columns {
             let Some(values) = column.numbers() else { continue };
-            let sum: f64 = values.iter().filter(|v| !v.is_nan()).sum();
-            let tolerance = 0.005 * values.len() as f64;
-            if (sum - stated).abs() <= tolerance.min(1.0) {
-                let what =
-                    format!("{}, page {} against Σ {} of {}", page.source.name, page.page, column.name, frame.title());
-                state.ties.push(Tie { what, stated, recomputed: sum, tolerance });
+            let found: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
+            let what = format!("{}, page {} and Σ {} of {}", page.source.name, page.page, column.name, frame.title());
+            let tolerance = (0.005 * found.len() as f64).min(1.0);
+            let tie = Tie { what, stated, recomputed: found.iter().sum(), tolerance };
+            if tie.holds() {
+                state.elsewhere.push(tie);
             }
         }
     }
