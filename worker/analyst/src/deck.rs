@@ -134,7 +134,7 @@ fn totals(state: &State) -> String {
         body += &format!("<h3>{} {words}</h3>{}", many(printed.len(), "printed amount"), table(&head, 2, &rows));
     }
     let good = state.ties.iter().filter(|t| t.holds()).count();
-    slide(&format!("{good} of {} tie to their rows", many(rows.len(), "stated total")), &body)
+    slide(&format!("Stated totals that tie to their rows: {good} of {}", rows.len()), &body)
 }
 
 fn joins(state: &State) -> String {
@@ -142,7 +142,7 @@ fn joins(state: &State) -> String {
         return String::new();
     }
     let full = state.joins.iter().filter(|j| j.matched == j.from).count();
-    let head = format!("{full} of {} find every key", many(state.joins.len(), "join"));
+    let head = format!("Joins that find every key: {full} of {}", state.joins.len());
     slide(&head, &chart::coverage(&state.joins))
 }
 

@@ -208,6 +208,17 @@ impl Column {
         }
     }
 
+    /// Whether two rows hold the same here; days are compared without their time.
+    pub(crate) fn same(&self, one: usize, two: usize) -> bool {
+        match &self.values {
+            Values::Text { words, codes } => words.get(codes[one] as usize) == words.get(codes[two] as usize),
+            Values::Number { values, .. } => {
+                values[one] == values[two] || (values[one].is_nan() && values[two].is_nan())
+            }
+            Values::Day(days) => days[one] == days[two],
+        }
+    }
+
     pub(crate) fn show(&self, row: usize) -> String {
         match &self.values {
             Values::Text { words, codes } => words.get(codes[row] as usize).cloned().unwrap_or_default(),

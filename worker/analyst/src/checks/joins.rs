@@ -48,11 +48,10 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
     let here: BTreeSet<&str> = keys.labels.iter().map(String::as_str).collect();
     let matched = here.iter().filter(|k| known.contains(**k)).count();
     let what = format!("{} → {} ({})", frame.title(), master.title(), column.name);
-    let stripped: BTreeSet<&str> = here.iter().map(|k| k.trim_start_matches('0')).collect();
-    let by_bare = stripped.iter().filter(|k| bare.contains(**k)).count();
+    let by_bare = here.iter().filter(|k| bare.contains(k.trim_start_matches('0'))).count();
     let join = Join { what, matched, from: here.len(), to: known.len() };
     state.joins.push(join);
-    if by_bare > matched && by_bare * 10 >= stripped.len() * 8 {
+    if by_bare > matched && by_bare * 10 >= here.len() * 8 {
         let rows: Vec<usize> = (0..frame.rows).filter(|r| keys.codes[*r] != NULL).collect();
         state.say(Saying {
             rule: "keys.leading_zeros",
@@ -66,7 +65,7 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
             ),
             metrics: vec![
                 metric("codes matching as written", matched as f64, "codes", "|distinct codes ∩ reference codes|", here.len()),
-                metric("codes matching without zeros", by_bare as f64, "codes", "as above, leading zeros removed", stripped.len()),
+                metric("codes matching without zeros", by_bare as f64, "codes", "as above, leading zeros ignored on both sides", here.len()),
             ],
             evidence: vec![
                 at(frame, &rows, &[column], "distinct codes"),
@@ -77,7 +76,12 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
         });
         return;
     }
-    if matched * 2 < here.len() || matched == here.len() {
+    if matched * 2 < here.len() {
+        let what = format!("{} of {} against {}", column.name, frame.title(), master.title());
+        let why = format!("{matched} of {} codes occur in both: perhaps codes of another kind", here.len());
+        return state.refuse(&what, why);
+    }
+    if matched == here.len() {
         return;
     }
     let orphan: Vec<bool> = keys.labels.iter().map(|l| !known.contains(l)).collect();

@@ -20,8 +20,8 @@ pub(crate) fn sells(frame: &Frame) -> bool {
 /// The class A in words: the fewest items that reach 80 %, and what they reach.
 pub(crate) fn reach(shares: &[Share], of: &str) -> String {
     let a = shares.iter().filter(|s| s.class == 'A');
-    let cumulative = a.clone().last().map_or(0.0, |s| s.cumulative * 100.0);
-    format!("The largest {} of {} make up {cumulative:.1} % of {of}", a.count(), many(shares.len(), "item"))
+    let cumulative = a.clone().next_back().map_or(0.0, |s| s.cumulative * 100.0);
+    format!("{cumulative:.1} % of {of} comes from {} of {}", a.count(), many(shares.len(), "item"))
 }
 
 pub(crate) fn check(frames: &[Frame], state: &mut State) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use carrel_schemas::findings::FindingKind::{DataQuality, Fact};
 use carrel_schemas::findings::Level;
 
-use super::pareto::sales;
+use super::pareto::{sales, sells};
 use crate::frame::{Column, Frame, NO_DAY, Values, iso, number};
 use crate::role::Role;
 use crate::state::{Saying, State, at, examples, many, metric};
@@ -35,7 +35,8 @@ fn step(seen: &[i64]) -> Option<i64> {
 }
 
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
-    for frame in frames {
+    // Other tables, a promotion calendar say, need no row for every week.
+    for frame in frames.iter().filter(|frame| sells(frame) || frame.role(Role::OnHand).is_some()) {
         gaps(frame, state);
     }
     let Some(base) = sales(frames, &[Role::Period]) else {
@@ -46,13 +47,25 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     }
 }
 
+/// Why the periods of two tables cannot be compared.
+fn incomparable(column: &Column, seen: &[i64], other: &Column, known: &[i64]) -> Option<String> {
+    let rhythm = |column: &Column, seen: &[i64]| match (&column.values, step(seen)) {
+        (Values::Day(_), Some(1)) => "days",
+        (Values::Day(_), Some(_)) => "weeks by date",
+        (Values::Day(_), None) => "dates without a rhythm of days or weeks",
+        _ if step(seen) == Some(1) => "week numbers",
+        _ => "numbers that are no unbroken count of weeks",
+    };
+    let (one, two) = (rhythm(column, seen), rhythm(other, known));
+    let series = step(seen).is_some() && step(known).is_some();
+    (one != two || !series).then(|| format!("{} holds {one}, {} holds {two}", column.name, other.name))
+}
+
 fn overlap(frame: &Frame, base: &Frame, state: &mut State) {
     let (Some(column), Some(other)) = (frame.role(Role::Period), base.role(Role::Period)) else { return };
     let (seen, known) = (periods(column), periods(other));
-    let days = |column: &Column| matches!(column.values, Values::Day(_));
-    // A calendar of starts and ends is no series to compare.
-    if days(column) != days(other) || step(&seen).is_none() || step(&seen) != step(&known) {
-        return;
+    if let Some(why) = incomparable(column, &seen, other, &known) {
+        return state.refuse(&format!("overlap of periods of {} and {}", frame.title(), base.title()), why);
     }
     let known: BTreeSet<i64> = known.into_iter().collect();
     let common = seen.iter().filter(|period| known.contains(period)).count();
@@ -91,29 +104,38 @@ fn overlap(frame: &Frame, base: &Frame, state: &mut State) {
     });
 }
 
+/// The periods between the first and the last that no row has; or why none can be named.
+fn missing(column: &Column, seen: &[i64]) -> Result<Vec<String>, String> {
+    let (Some(&first), Some(&last)) = (seen.first(), seen.last()) else { return Err("it has no period".to_owned()) };
+    let Some(step) = step(seen).filter(|_| seen.len() >= 6) else {
+        return Err(format!("its {} are no series of days or weeks", many(seen.len(), "period")));
+    };
+    let span = last.saturating_sub(first) / step;
+    // 202552 is followed by 202601: such numbers are no count.
+    if span > 2000 || (matches!(column.values, Values::Number { .. }) && span > 53) {
+        return Err(format!("{} to {} is no plain count of weeks", label(column, first), label(column, last)));
+    }
+    let known: BTreeSet<i64> = seen.iter().copied().collect();
+    let expected = (0..span).map(|at| first + at * step);
+    let missing: Vec<String> = expected.filter(|p| !known.contains(p)).map(|p| label(column, p)).collect();
+    if missing.len() > seen.len() / 4 {
+        let all = missing.len() + seen.len();
+        return Err(format!(
+            "{} of {all} periods have no row: perhaps not every period is meant to have one",
+            missing.len()
+        ));
+    }
+    Ok(missing)
+}
+
 fn gaps(frame: &Frame, state: &mut State) {
     let Some(column) = frame.role(Role::Period) else { return };
     let seen = periods(column);
-    if seen.len() < 6 {
-        return;
-    }
-    let Some(step) = step(&seen) else { return };
-    let (first, last) = (seen[0], seen[seen.len() - 1]);
-    if last.saturating_sub(first) / step > 2000 {
-        return;
-    }
-    let known: BTreeSet<i64> = seen.iter().copied().collect();
-    let mut missing = Vec::new();
-    let mut next = first;
-    while next < last {
-        if !known.contains(&next) {
-            missing.push(label(column, next));
-        }
-        next += step;
-    }
-    if missing.is_empty() || missing.len() > seen.len() / 4 {
-        return;
-    }
+    let missing = match missing(column, &seen) {
+        Ok(missing) if missing.is_empty() => return,
+        Ok(missing) => missing,
+        Err(why) => return state.refuse(&format!("missing periods of {}", frame.title()), why),
+    };
     let rows: Vec<usize> = (0..frame.rows).collect();
     state.say(Saying {
         rule: "periods.gap",
@@ -122,7 +144,7 @@ fn gaps(frame: &Frame, state: &mut State) {
         weight: 75,
         title: format!("{} lacks {} of {} periods", frame.title(), missing.len(), missing.len() + seen.len()),
         statement: format!(
-            "No row at all has {} {}; totals and averages over time miss it.",
+            "No row at all has {} {}; totals over time hold nothing for it.",
             column.name,
             examples(&missing)
         ),

@@ -1,11 +1,11 @@
 //! Cells and rows that are wrong within their own table: misfits, missing keys, negatives, duplicates, outliers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
-use crate::frame::{Frame, NULL};
-use crate::role::Role;
+use crate::frame::{Column, Frame, NULL};
+use crate::role::{Role, normalise};
 use crate::state::{LISTED, Saying, State, at, evidence, many, metric};
 
 /// Above this share of rows a repeated key is taken for the table's grain, not for an error.
@@ -37,11 +37,10 @@ fn misfits(frame: &Frame, state: &mut State) {
         kind: DataQuality,
         level: Level::Warning,
         weight: 40,
-        title: format!(
-            "{} of {} without a fitting value",
-            many(frame.failing_total as usize, "cell or row"),
-            frame.title()
-        ),
+        title: match frame.failing_total {
+            1 => format!("1 cell or row of {} without a fitting value", frame.title()),
+            count => format!("{count} cells or rows of {} without a fitting value", frame.title()),
+        },
         statement: format!("The first is row {}: {} ({}).", first.row, first.why, first.value),
         metrics: vec![metric(
             "misfits",
@@ -75,7 +74,7 @@ fn missing_keys(frame: &Frame, state: &mut State) {
         weight: 50,
         title: format!("{} of {} without a key", many(rows.len(), "row"), frame.title()),
         statement: format!(
-            "{} of {} rows have no value in a key column; they join to nothing.",
+            "{} of {} rows have no value in a key column and cannot be joined by it.",
             rows.len(),
             frame.rows
         ),
@@ -102,33 +101,36 @@ fn negatives(frame: &Frame, state: &mut State) {
     }
     let hit: Vec<_> = columns.iter().filter(|(_, v)| rows.iter().any(|r| v[*r] < 0.0)).map(|(c, _)| *c).collect();
     let names = hit.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    let sold =
+        [Role::Units, Role::Sales].iter().filter_map(|r| frame.role(*r)).any(|c| hit.iter().any(|h| h.name == c.name));
+    let (caveat, ask) = if sold {
+        (
+            "They may be returns booked as sales; the file does not say.",
+            "Say whether these rows are returns, and whether sales are to be net of them.",
+        )
+    } else {
+        ("The file does not say what a negative value means.", "Say what a negative value means here, or correct it.")
+    };
     let id = state.say(Saying {
         rule: "values.negative",
         kind: DataQuality,
         level: Level::Warning,
         weight: 60,
         title: format!("{} of {} with negative {names}", many(rows.len(), "row"), frame.title()),
-        statement: format!(
-            "{} of {} rows hold a negative value; sums in this review include them.",
-            rows.len(),
-            frame.rows
-        ),
+        statement: format!("{} of {} rows hold a negative value.", rows.len(), frame.rows),
         metrics: vec![metric("negative rows", rows.len() as f64, "rows", "count(rows where value < 0)", frame.rows)],
         evidence: vec![at(frame, &rows, &hit, "rows where value < 0")],
-        caveat: "Negative units may be returns booked as sales; the file does not say.",
-        ask: "Say whether these rows are returns, and whether sales are to be net of them.",
+        caveat,
+        ask,
     });
     state.show_rows(&id, frame, &rows);
 }
 
-fn duplicates(frame: &Frame, state: &mut State) {
-    let keys: Vec<_> = [Role::Item, Role::Store, Role::Period].iter().filter_map(|r| frame.role(*r)).collect();
-    if keys.is_empty() || frame.rows < 2 {
-        return;
-    }
+/// Rows whose key stands in an earlier row too, each with the first row of that key.
+fn repeats(frame: &Frame, keys: &[&Column]) -> Vec<(usize, usize)> {
     let coded: Vec<Vec<u32>> = keys.iter().map(|k| k.keys().codes).collect();
     let mut first: HashMap<[u32; 3], usize> = HashMap::new();
-    let (mut rows, mut repeats) = (Vec::new(), 0_usize);
+    let mut repeats = Vec::new();
     for row in 0..frame.rows {
         let mut key = [0; 3];
         for (slot, codes) in key.iter_mut().zip(&coded) {
@@ -137,33 +139,95 @@ fn duplicates(frame: &Frame, state: &mut State) {
         if key[..coded.len()].contains(&NULL) {
             continue;
         }
-        if let Some(earlier) = first.insert(key, row) {
-            repeats += 1;
-            rows.extend([earlier, row]);
+        match first.entry(key) {
+            Entry::Occupied(earlier) => repeats.push((*earlier.get(), row)),
+            Entry::Vacant(new) => {
+                new.insert(row);
+            }
         }
     }
-    drop(first);
-    rows.sort_unstable();
-    rows.dedup();
-    if repeats == 0 {
+    repeats
+}
+
+/// Rows that repeat another whole row; and, where item, store and period name a row, rows that repeat only its key.
+fn duplicates(frame: &Frame, state: &mut State) {
+    let keys: Vec<_> = [Role::Item, Role::Store, Role::Period].iter().filter_map(|r| frame.role(*r)).collect();
+    if keys.is_empty() {
         return;
     }
-    let names = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + ");
-    if repeats as f64 > GRAIN_SHARE * frame.rows as f64 {
-        let why = format!("{names} repeats in {repeats} of {} rows: each row is something finer", frame.rows);
+    let repeats = repeats(frame, &keys);
+    if repeats.len() as f64 > GRAIN_SHARE * frame.rows as f64 {
+        let names = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + ");
+        let why = format!("{names} repeats in {} of {} rows: each row is something finer", repeats.len(), frame.rows);
         return state.refuse(&format!("duplicates in {}", frame.title()), why);
     }
+    let unread: HashSet<u64> = frame.failing.iter().map(|f| f.row).collect();
+    let alike = |(one, two): &(usize, usize)| {
+        let read = [*one, *two].iter().all(|row| !unread.contains(&frame.row_number(*row)));
+        read && frame.columns.iter().all(|c| c.same(*one, *two))
+    };
+    let (same, other): (Vec<_>, Vec<_>) = repeats.into_iter().partition(alike);
+    // Without all three, the key need not name a row: a price that changed has two.
+    let whole = keys.len() == 3;
+    if !same.is_empty() {
+        identical(frame, &keys, &same, if whole { Level::Error } else { Level::Warning }, state);
+    }
+    if whole && !other.is_empty() {
+        differing(frame, &keys, &other, state);
+    }
+}
+
+/// Both rows of every pair, each once and in order.
+fn both(pairs: &[(usize, usize)]) -> Vec<usize> {
+    let rows: BTreeSet<usize> = pairs.iter().flat_map(|(one, two)| [*one, *two]).collect();
+    rows.into_iter().collect()
+}
+
+fn identical(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], level: Level, state: &mut State) {
+    let (rows, count) = (both(pairs), pairs.len() as f64);
     let id = state.say(Saying {
         rule: "keys.duplicate",
         kind: DataQuality,
-        level: Level::Error,
+        level,
         weight: 70,
-        title: format!("{} in {}", many(repeats, "repeated key"), frame.title()),
-        statement: format!("{names} is unique but for {repeats} of {} rows, so sums count them twice.", frame.rows),
-        metrics: vec![metric("repeated rows", repeats as f64, "rows", "rows − distinct keys", frame.rows)],
-        evidence: vec![at(frame, &rows, &keys, "rows whose key occurs more than once")],
-        caveat: "If two rows per key are meant, they are to be added rather than dropped.",
+        title: format!("{} in {}, the whole row alike", many(pairs.len(), "repeated key"), frame.title()),
+        statement: format!(
+            "{} of {} rows repeat an earlier row in every column; a sum over the file adds them again.",
+            pairs.len(),
+            frame.rows
+        ),
+        metrics: vec![metric("repeated rows", count, "rows", "rows equal to the first row of their key", frame.rows)],
+        evidence: vec![at(frame, &rows, keys, "rows that occur more than once")],
+        caveat: "Times of day are not compared. If equal rows are meant, they are to be added rather than dropped.",
         ask: "Drop the repeated rows, or say what tells them apart.",
+    });
+    state.show_rows(&id, frame, &rows);
+}
+
+fn differing(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], state: &mut State) {
+    let (rows, count) = (both(pairs), pairs.len() as f64);
+    let names = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + ");
+    let id = state.say(Saying {
+        rule: "keys.conflict",
+        kind: DataQuality,
+        level: Level::Warning,
+        weight: 52,
+        title: format!("{} in {} with other values", many(pairs.len(), "repeated key"), frame.title()),
+        statement: format!(
+            "{} of {} rows have the {names} of an earlier row but not its values.",
+            pairs.len(),
+            frame.rows
+        ),
+        metrics: vec![metric(
+            "rows of a repeated key",
+            count,
+            "rows",
+            "rows that differ from the first row of their key",
+            frame.rows,
+        )],
+        evidence: vec![at(frame, &rows, keys, "rows whose key occurs more than once, with other values")],
+        caveat: "The file does not say whether they are parts of one amount or corrections of it.",
+        ask: "Say whether such rows are to be added, or which of them holds.",
     });
     state.show_rows(&id, frame, &rows);
 }
@@ -229,13 +293,31 @@ fn outliers(frame: &Frame, state: &mut State) {
     }
 }
 
+/// Why a cost and a price do not speak of the same thing.
+fn other_terms(price: &Column, cost: &Column, above: usize, compared: usize) -> Option<String> {
+    const PACKS: [&str; 10] = ["case", "cases", "pack", "carton", "ctn", "box", "outer", "inner", "pallet", "dozen"];
+    let by_pack = |c: &&Column| normalise(&c.name).split('_').any(|part| PACKS.contains(&part));
+    if let Some(column) = [price, cost].into_iter().find(by_pack) {
+        return Some(format!("{} is by its name for a pack, not for one unit", column.name));
+    }
+    if price.currency.is_some() && cost.currency.is_some() && price.currency != cost.currency {
+        return Some("they are written in different currencies".to_owned());
+    }
+    let most = above * 2 > compared;
+    most.then(|| format!("the cost is above the price in {above} of {compared} rows: perhaps it is for a pack"))
+}
+
 fn cost_above_price(frame: &Frame, state: &mut State) {
     let Some(((price, prices), (cost, costs))) = frame.numbers(Role::Price).zip(frame.numbers(Role::Cost)) else {
         return;
     };
+    let compared = (0..frame.rows).filter(|r| costs[*r].is_finite() && prices[*r].is_finite()).count();
     let rows: Vec<usize> = (0..frame.rows).filter(|r| costs[*r] > prices[*r]).collect();
     if rows.is_empty() {
         return;
+    }
+    if let Some(why) = other_terms(price, cost, rows.len(), compared) {
+        return state.refuse(&format!("{} against {} in {}", cost.name, price.name, frame.title()), why);
     }
     let items: Vec<String> = frame.role(Role::Item).map_or(vec![], |c| rows.iter().map(|r| c.show(*r)).collect());
     let id = state.say(Saying {
@@ -254,7 +336,7 @@ fn cost_above_price(frame: &Frame, state: &mut State) {
         )],
         evidence: vec![at(frame, &rows, &[cost, price], "rows where cost > price")],
         caveat: "Cost and price are compared as they stand, per row.",
-        ask: "Correct the cost or the price; if both are right, each sale loses money.",
+        ask: "Correct the cost or the price; if both are right and of one unit, each sale at that price loses money.",
     });
     state.show_rows(&id, frame, &rows);
 }

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use carrel_schemas::findings::{FindingKind, Level};
+use carrel_schemas::findings::{Evidence, FindingKind, Level};
 
 use super::{
     joins::pairs,
     pareto::sales,
     periods::{label, periods},
 };
-use crate::frame::{Frame, NULL};
-use crate::role::Role;
+use crate::frame::{Column, Frame, Keys, NULL};
+use crate::html::amount;
+use crate::role::{Role, normalise};
 use crate::state::{Saying, State, at, examples, many, metric};
 
 /// A void: ranged, and no sale for this many of the last periods while the item sells elsewhere.
@@ -18,27 +19,30 @@ const VOID_PERIODS: usize = 10;
 /// Empty: zero on hand in each of this many last periods.
 const EMPTY_PERIODS: usize = 3;
 
+/// Words that only a shelf plan has in its headings.
+const PLACES: [&str; 8] = ["facings", "facing", "shelf", "position", "planogram", "bay", "fixture", "slot"];
+
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
-    let pos = sales(frames, &[Role::Store, Role::Period]);
-    let range = frames.iter().find(|f| {
-        f.role(Role::Item).is_some()
-            && f.role(Role::Store).is_some()
-            && f.role(Role::Period).is_none()
-            && f.role(Role::Units).is_none()
-            && f.role(Role::Sales).is_none()
-    });
-    match (pos, range) {
-        (Some(pos), Some(range)) => ranged(pos, range, state),
-        (None, _) => state.refuse("velocity and voids", "no table has item, store, week and units together".to_owned()),
-        (_, None) => state.refuse("velocity and voids",
-            "no file says which store carries which item (a planogram or range list); store-weeks with sales are not store-weeks carried".to_owned()),
+    match (sales(frames, &[Role::Store, Role::Period]), plan(frames)) {
+        (Some(pos), Some(plan)) => {
+            if let Some(shelf) = Shelf::new(pos, plan) {
+                voids(&shelf, state);
+                velocity(&shelf, state);
+            }
+        }
+        (None, _) => state.refuse(
+            "velocity and voids",
+            "no table has item, store, period and units or sales together".to_owned(),
+        ),
+        (_, None) => state.refuse(
+            "velocity and voids",
+            "no file says which store carries which item (a planogram or range list); store-weeks with sales are not store-weeks carried"
+                .to_owned(),
+        ),
     }
     match frames.iter().find(|f| f.role(Role::OnHand).is_some() && f.role(Role::Item).is_some()) {
         Some(stock) => empty(stock, state),
-        None => state.refuse(
-            "weeks of supply, out of stock, GMROI",
-            "no table has an item key and an on-hand column".to_owned(),
-        ),
+        None => state.refuse("out of stock", "no table has an item key and an on-hand column".to_owned()),
     }
     state.refuse(
         "GMROI and weeks of supply",
@@ -47,7 +51,7 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     );
     state.refuse(
         "promotion lift",
-        "needs a complete grid of item, store and week with zero weeks filled; sales files list only weeks with sales"
+        "it needs every item, store and week, those without sales filled in; this agent does not build that grid"
             .to_owned(),
     );
     state.refuse(
@@ -56,153 +60,236 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     );
 }
 
-fn ranged(pos: &Frame, range: &Frame, state: &mut State) {
-    let (Some(carried), Some(week)) = (pairs(range), pos.role(Role::Period)) else { return };
-    let weeks = periods(week);
-    let (Some(item), Some(store)) = (pos.role(Role::Item), pos.role(Role::Store)) else { return };
-    let (items, stores) = (item.keys(), store.keys());
-    if weeks.len() <= VOID_PERIODS {
-        return state.refuse("voids", format!("{} has {} periods, ten are looked back", pos.title(), weeks.len()));
-    }
-    let since = label(week, weeks[weeks.len() - VOID_PERIODS]);
-    let marks = week.keys();
-    let late: BTreeSet<String> = weeks[weeks.len() - VOID_PERIODS..].iter().map(|w| label(week, *w)).collect();
-    let is_late: Vec<bool> = marks.labels.iter().map(|l| late.contains(l)).collect();
-    let mut sold = BTreeSet::new();
-    let mut units: BTreeMap<&str, f64> = BTreeMap::new();
-    for row in 0..pos.rows {
-        if [items.codes[row], stores.codes[row], marks.codes[row]].contains(&NULL) {
-            continue;
-        }
-        if is_late[marks.codes[row] as usize] {
-            sold.insert((items.codes[row], stores.codes[row]));
-        }
-        if let Some((_, values)) = pos.numbers(Role::Units).filter(|(_, v)| v[row].is_finite()) {
-            *units.entry(&items.labels[items.codes[row] as usize]).or_default() += values[row];
-        }
-    }
-    let sold: BTreeSet<(&str, &str)> =
-        sold.iter().map(|(i, s)| (items.labels[*i as usize].as_str(), stores.labels[*s as usize].as_str())).collect();
-    let alive: BTreeSet<&str> = sold.iter().map(|(i, _)| *i).collect();
-    let open: BTreeSet<&str> = sold.iter().map(|(_, s)| *s).collect();
-    let void = |(i, s): &(String, String)| {
-        alive.contains(i.as_str()) && open.contains(s.as_str()) && !sold.contains(&(i.as_str(), s.as_str()))
+/// The table that lists which store carries which item: one with places on the shelf, else one that lists each
+/// item-store once and nothing that is counted or dated.
+fn plan(frames: &[Frame]) -> Option<&Frame> {
+    let counted = [Role::Period, Role::Units, Role::Sales, Role::OnHand];
+    let lists = |f: &&Frame| counted.iter().all(|role| f.role(*role).is_none()) && pairs(f).is_some();
+    let placed = |f: &&Frame| {
+        f.columns.iter().any(|c| {
+            let name = normalise(&c.name);
+            // A shelf price is no place.
+            !name.contains("price") && name.split('_').any(|part| PLACES.contains(&part))
+        })
     };
-    let voids: Vec<_> = carried.iter().filter(|(key, _)| void(key)).collect();
-    let keys: Vec<_> = [range.role(Role::Item), range.role(Role::Store)].into_iter().flatten().collect();
-    if !voids.is_empty() && voids.len() * 5 < carried.len() {
-        let rows: Vec<usize> = voids.iter().map(|(_, row)| **row).collect();
-        let names: Vec<String> = voids.iter().map(|((i, s), _)| format!("{i} in store {s}")).collect();
-        let id = state.say(Saying {
-            rule: "shelf.void",
-            kind: FindingKind::Opportunity,
-            level: Level::Warning,
-            weight: 58,
-            title: format!("{} on the shelf plan without a sale since {since}", many(voids.len(), "item-store")),
-            statement: format!(
-                "{}: on the shelf plan, no sale in the last {VOID_PERIODS} periods, while the item sells elsewhere.",
-                examples(&names)
-            ),
-            metrics: vec![metric(
-                "voids",
-                voids.len() as f64,
-                "item-stores",
-                "carried item-stores without a sales row in the last 10 periods",
-                carried.len(),
-            )],
-            evidence: vec![
-                at(range, &rows, &keys, "item-stores carried"),
-                at(
-                    pos,
-                    &(0..pos.rows).collect::<Vec<_>>(),
-                    &[item, store, week],
-                    "item-stores with a sales row in the last 10 periods",
-                ),
-            ],
-            caveat: "The shelf plan carries no dates; it is taken to hold for the last periods.",
-            ask: "Have the stores check the shelf.",
-        });
-        state.show_rows(&id, range, &rows);
+    let once = |f: &&Frame| f.rows > 0 && pairs(f).is_some_and(|pairs| pairs.len() == f.rows);
+    frames.iter().filter(lists).find(placed).or_else(|| frames.iter().filter(lists).find(once))
+}
+
+/// Sales beside the plan that says what is carried.
+struct Shelf<'a> {
+    pos: &'a Frame,
+    plan: &'a Frame,
+    /// Item and store, with their first row of the plan.
+    carried: BTreeMap<(String, String), usize>,
+    item: &'a Column,
+    store: &'a Column,
+    week: &'a Column,
+    periods: Vec<i64>,
+}
+
+impl<'a> Shelf<'a> {
+    fn new(pos: &'a Frame, plan: &'a Frame) -> Option<Self> {
+        let (item, store, week) = (pos.role(Role::Item)?, pos.role(Role::Store)?, pos.role(Role::Period)?);
+        Some(Self { pos, plan, carried: pairs(plan)?, item, store, week, periods: periods(week) })
     }
-    if pos.numbers(Role::Units).is_none() {
-        return state.refuse("velocity", format!("{} has no units", pos.title()));
+
+    fn of_plan(&self, rows: &[usize], query: &str) -> Evidence {
+        let keys: Vec<_> = [Role::Item, Role::Store].iter().filter_map(|r| self.plan.role(*r)).collect();
+        at(self.plan, rows, &keys, query)
     }
-    let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    carried.keys().for_each(|(i, _)| *count.entry(i).or_default() += 1);
-    let matched = count.keys().filter(|item| units.contains_key(**item)).count();
-    if matched * 10 < count.len() * 8 {
-        let why = format!("{matched} of {} items of {} occur in {}", count.len(), range.title(), pos.title());
-        return state.refuse("velocity", why);
-    }
-    let rate = |(i, n): (&&str, &usize)| {
-        (units.get(*i).copied().unwrap_or(0.0) / (n * weeks.len()) as f64, *n, (*i).to_owned())
-    };
-    let mut rates: Vec<(f64, usize, String)> = count.iter().map(rate).collect();
-    rates.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
-    let all: BTreeSet<&String> = carried.keys().map(|(_, s)| s).collect();
-    let formula = "Σ units ÷ (stores carrying × periods in the sales file)";
-    let rows: Vec<usize> = (0..range.rows).collect();
-    let quarter = rates.len() / 4;
-    if let Some(best) = rates.iter().take(quarter).find(|r| r.1 * 2 < all.len()) {
-        speak(
-            state,
-            "range.narrow",
-            FindingKind::Opportunity,
-            best,
-            all.len(),
-            formula,
-            at(range, &rows, &keys, "stores carrying each item"),
-            weeks.len(),
-        );
-    }
-    if let Some(worst) = rates.last().filter(|r| quarter > 0 && r.1 == all.len()) {
-        speak(
-            state,
-            "range.tail",
-            FindingKind::Opportunity,
-            worst,
-            all.len(),
-            formula,
-            at(range, &rows, &keys, "stores carrying each item"),
-            weeks.len(),
-        );
+
+    fn of_sales(&self, columns: &[&Column], query: &str) -> Evidence {
+        at(self.pos, &(0..self.pos.rows).collect::<Vec<_>>(), columns, query)
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one sentence for two rules")]
-fn speak(
-    state: &mut State,
-    rule: &'static str,
-    kind: FindingKind,
-    item: &(f64, usize, String),
-    all: usize,
-    formula: &str,
-    place: carrel_schemas::findings::Evidence,
-    weeks: usize,
-) {
-    let (rate, stores, name) = item;
-    let narrow = rule == "range.narrow";
-    let title = if narrow {
-        format!("{name} is among the fastest and carried in {stores} of {all} stores")
-    } else {
-        format!("{name} is carried in every store and is the slowest item")
+fn voids(shelf: &Shelf<'_>, state: &mut State) {
+    let Shelf { pos, plan, carried, item, store, week, periods } = shelf;
+    if periods.len() <= VOID_PERIODS {
+        let why = format!("{} has {} periods, more than {VOID_PERIODS} are needed", pos.title(), periods.len());
+        return state.refuse("voids", why);
+    }
+    let late = &periods[periods.len() - VOID_PERIODS..];
+    let since = label(week, late[0]);
+    let (items, stores, marks) = (item.keys(), store.keys(), week.keys());
+    let late: BTreeSet<String> = late.iter().map(|w| label(week, *w)).collect();
+    let is_late: Vec<bool> = marks.labels.iter().map(|l| late.contains(l)).collect();
+    // A row without units still says that the item is there; only one with units says that it sells.
+    let sales = [Role::Units, Role::Sales].iter().find_map(|r| pos.numbers(*r));
+    let (mut codes, mut sells) = (BTreeSet::new(), BTreeSet::new());
+    for row in 0..pos.rows {
+        let key = (items.codes[row], stores.codes[row]);
+        if ![key.0, key.1, marks.codes[row]].contains(&NULL) && is_late[marks.codes[row] as usize] {
+            codes.insert(key);
+            if sales.is_some_and(|(_, values)| values[row] > 0.0) {
+                sells.insert(items.labels[key.0 as usize].as_str());
+            }
+        }
+    }
+    let words = |(i, s): &(u32, u32)| (items.labels[*i as usize].as_str(), stores.labels[*s as usize].as_str());
+    let sold: BTreeSet<(&str, &str)> = codes.iter().map(words).collect();
+    let open: BTreeSet<&str> = sold.iter().map(|(_, s)| *s).collect();
+    let void = |(i, s): &(String, String)| {
+        sells.contains(i.as_str()) && open.contains(s.as_str()) && !sold.contains(&(i.as_str(), s.as_str()))
     };
+    let voids: Vec<_> = carried.iter().filter(|(key, _)| void(key)).collect();
+    if voids.is_empty() {
+        return;
+    }
+    if voids.len() * 5 >= carried.len() {
+        let why = format!(
+            "{} of {} item-stores of {} have no row in the last {VOID_PERIODS} periods of {}: perhaps it is no list of what is carried now",
+            voids.len(),
+            carried.len(),
+            plan.title(),
+            pos.title()
+        );
+        return state.refuse("voids", why);
+    }
+    let rows: Vec<usize> = voids.iter().map(|(_, row)| **row).collect();
+    let names: Vec<String> = voids.iter().map(|((i, s), _)| format!("{i} in store {s}")).collect();
+    let formula = "item-stores listed without a sales row in the last 10 periods, item and store having others";
+    let id = state.say(Saying {
+        rule: "shelf.void",
+        kind: FindingKind::Opportunity,
+        level: Level::Warning,
+        weight: 58,
+        title: format!("{} listed in {} without a sale since {since}", many(voids.len(), "item-store"), plan.title()),
+        statement: format!(
+            "{}: listed there, no row in the last {VOID_PERIODS} periods of {}, while the item sells elsewhere.",
+            examples(&names),
+            pos.title()
+        ),
+        metrics: vec![metric("voids", voids.len() as f64, "item-stores", formula, carried.len())],
+        evidence: vec![
+            shelf.of_plan(&rows, "item-stores listed"),
+            shelf.of_sales(&[item, store, week], "item-stores with a sales row in the last 10 periods"),
+        ],
+        caveat: "The list carries no dates; it is taken to hold for the last periods.",
+        ask: "Have the stores check the shelf.",
+    });
+    state.show_rows(&id, plan, &rows);
+}
+
+/// An item's pace over the stores that list it.
+struct Pace {
+    item: String,
+    stores: usize,
+    rate: f64,
+}
+
+/// Units per store and period of every item that both files have, fastest first; and how many stores both have.
+fn paces(shelf: &Shelf<'_>, values: &[f64]) -> (Vec<Pace>, usize) {
+    let (items, stores) = (shelf.item.keys(), shelf.store.keys());
+    let open: BTreeSet<&str> = stores.labels.iter().map(String::as_str).collect();
+    let known: BTreeSet<&str> = items.labels.iter().map(String::as_str).collect();
+    let (mut all, mut listed) = (BTreeSet::new(), BTreeMap::<&str, (BTreeSet<&str>, f64)>::new());
+    for (i, s) in shelf.carried.keys().filter(|(i, s)| open.contains(s.as_str()) && known.contains(i.as_str())) {
+        all.insert(s);
+        listed.entry(i).or_default().0.insert(s);
+    }
+    for row in (0..shelf.pos.rows).filter(|r| values[*r].is_finite() && !shelf.week.is_null(*r)) {
+        let (item, store) = (items.codes[row], stores.codes[row]);
+        if ![item, store].contains(&NULL)
+            && let Some((stores_of, units)) = listed.get_mut(items.labels[item as usize].as_str())
+            && stores_of.contains(stores.labels[store as usize].as_str())
+        {
+            *units += values[row];
+        }
+    }
+    let pace = |(item, (stores, units)): (&str, (BTreeSet<&str>, f64))| Pace {
+        item: item.to_owned(),
+        stores: stores.len(),
+        rate: units / (stores.len() * shelf.periods.len()) as f64,
+    };
+    let mut paces: Vec<Pace> = listed.into_iter().map(pace).collect();
+    paces.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.item.cmp(&b.item)));
+    (paces, all.len())
+}
+
+fn velocity(shelf: &Shelf<'_>, state: &mut State) {
+    let Some((units, values)) = shelf.pos.numbers(Role::Units) else {
+        return state.refuse("velocity", format!("{} has no units", shelf.pos.title()));
+    };
+    if let Some(why) = shelf.pos.unread(units) {
+        return state.refuse("velocity", format!("{} of {}: {why}", units.name, shelf.pos.title()));
+    }
+    let (paces, all) = paces(shelf, values);
+    let listed: BTreeSet<&String> = shelf.carried.keys().map(|(i, _)| i).collect();
+    if paces.len() * 10 < listed.len() * 8 || paces.is_empty() {
+        let (plan, pos) = (shelf.plan.title(), shelf.pos.title());
+        let why = format!("{} of {} items of {plan} occur in {pos}, in stores of both", paces.len(), listed.len());
+        return state.refuse("velocity", why);
+    }
+    let quarter = paces.len() / 4;
+    if let Some(best) = paces.iter().take(quarter).find(|pace| pace.stores * 2 < all) {
+        let title = format!("{} is among the fastest and carried in {} of {all} stores", best.item, best.stores);
+        let ask = "Consider ranging it more widely; test in a few stores first.";
+        pace(shelf, units, "range.narrow", best, title, ask, state);
+    }
+    // Of two that are equally slow, neither is the slowest.
+    if let [.., next, worst] = &paces[..]
+        && quarter > 0
+        && worst.stores == all
+        && next.rate - worst.rate > 1e-9 * next.rate.abs()
+    {
+        let title = format!("{} is carried in every store and is the slowest item that sells", worst.item);
+        let ask = "Consider delisting it, unless it is new, seasonal or unique.";
+        pace(shelf, units, "range.tail", worst, title, ask, state);
+    }
+}
+
+fn pace(
+    shelf: &Shelf<'_>,
+    units: &Column,
+    rule: &'static str,
+    found: &Pace,
+    title: String,
+    ask: &'static str,
+    state: &mut State,
+) {
+    let formula = "Σ units in the stores that carry it ÷ (stores carrying it × periods of the sales file)";
+    let every: Vec<usize> = (0..shelf.plan.rows).collect();
+    let n = found.stores * shelf.periods.len();
     state.say(Saying {
         rule,
-        kind,
+        kind: FindingKind::Opportunity,
         level: Level::Warning,
         weight: 45,
         title,
-        statement: format!("It sells {rate:.2} units per store and period carried."),
-        metrics: vec![metric("velocity", *rate, "units per store-period", formula, stores * weeks)],
-        evidence: vec![place],
-        caveat: "Carried means on the shelf plan, which has no dates; velocity in few stores need not hold in others.",
-        ask: if narrow {
-            "Consider ranging it more widely; test in a few stores first."
-        } else {
-            "Consider delisting it, unless it is new, seasonal or unique."
-        },
+        statement: format!(
+            "It sells {} units per store and period where {} lists it.",
+            amount(found.rate),
+            shelf.plan.title()
+        ),
+        metrics: vec![metric("velocity", found.rate, "units per store-period", formula, n)],
+        evidence: vec![
+            shelf.of_plan(&every, "stores carrying each item"),
+            shelf.of_sales(&[shelf.item, shelf.store, shelf.week, units], "units by item and store, and the periods"),
+        ],
+        caveat: "Carried means listed in a file without dates; only stores and items that also occur in the sales count. Velocity in few stores need not hold in others.",
+        ask,
     });
+}
+
+/// Item-stores without stock in each of the late periods: all their rows are zero, and no period lacks a row.
+fn emptied(items: &Keys, stores: &Keys, late: &[Option<usize>], on_hand: &[f64]) -> BTreeMap<(u32, u32), Vec<usize>> {
+    let mut found: BTreeMap<(u32, u32), (BTreeSet<usize>, Vec<usize>)> = BTreeMap::new();
+    let mut filled = BTreeSet::new();
+    for (row, period) in late.iter().enumerate() {
+        let key = (items.codes[row], stores.codes[row]);
+        let Some(period) = period.filter(|_| ![key.0, key.1].contains(&NULL)) else { continue };
+        if on_hand[row] == 0.0 {
+            let (periods, rows) = found.entry(key).or_default();
+            periods.insert(period);
+            rows.push(row);
+        } else {
+            filled.insert(key);
+        }
+    }
+    found.retain(|key, (periods, _)| periods.len() == EMPTY_PERIODS && !filled.contains(key));
+    found.into_iter().map(|(key, (_, rows))| (key, rows)).collect()
 }
 
 fn empty(stock: &Frame, state: &mut State) {
@@ -214,18 +301,14 @@ fn empty(stock: &Frame, state: &mut State) {
     };
     let all = periods(week);
     if all.len() < EMPTY_PERIODS {
-        return;
+        let why = format!("{} has {}, {EMPTY_PERIODS} are needed", stock.title(), many(all.len(), "period"));
+        return state.refuse("out of stock", why);
     }
-    let late: BTreeSet<String> = all[all.len() - EMPTY_PERIODS..].iter().map(|w| label(week, *w)).collect();
+    let late: Vec<String> = all[all.len() - EMPTY_PERIODS..].iter().map(|w| label(week, *w)).collect();
     let (items, stores, weeks) = (item.keys(), store.keys(), week.keys());
-    let is_late: Vec<bool> = weeks.labels.iter().map(|l| late.contains(l)).collect();
-    let mut zero: BTreeMap<(u32, u32), Vec<usize>> = BTreeMap::new();
-    for row in (0..stock.rows).filter(|r| on_hand[*r] == 0.0 && weeks.codes[*r] != NULL) {
-        if is_late[weeks.codes[row] as usize] && items.codes[row] != NULL && stores.codes[row] != NULL {
-            zero.entry((items.codes[row], stores.codes[row])).or_default().push(row);
-        }
-    }
-    zero.retain(|_, rows| rows.len() >= EMPTY_PERIODS);
+    let which: Vec<Option<usize>> = weeks.labels.iter().map(|l| late.iter().position(|at| at == l)).collect();
+    let of_row: Vec<_> = weeks.codes.iter().map(|c| which.get(*c as usize).copied().flatten()).collect();
+    let zero = emptied(&items, &stores, &of_row, on_hand);
     if zero.is_empty() {
         return;
     }
@@ -243,7 +326,7 @@ fn empty(stock: &Frame, state: &mut State) {
             "empty item-stores",
             zero.len() as f64,
             "item-stores",
-            "on hand = 0 in each of the last 3 periods",
+            "every row of the last 3 periods has on hand = 0, and each period has a row",
             stock.rows,
         )],
         evidence: vec![at(stock, &rows, &[item, store, week, column], "rows with on hand = 0 in the last 3 periods")],

@@ -1,0 +1,318 @@
+//! What the review must not say: small files on which a hasty check would be wrong, and what it says instead.
+
+mod common;
+
+use std::fmt::Write as _;
+use std::io::Cursor;
+
+use calamine::{Data, Reader, Xlsx};
+use carrel_schemas::findings::{Finding, Level};
+use pdf_writer::{Content, Finish, Name, Pdf, Rect, Ref, Str};
+
+use common::{Left, run, said};
+
+fn review(files: &[(&str, &str)]) -> Left {
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    run("truth", &files)
+}
+
+impl Left {
+    fn of(&self, rule: &str) -> Vec<&Finding> {
+        self.findings.findings.iter().filter(|finding| finding.rule_id == rule).collect()
+    }
+
+    fn only(&self, rule: &str) -> &Finding {
+        let found = self.of(rule);
+        let all: Vec<String> = self.findings.findings.iter().map(said).collect();
+        assert_eq!(found.len(), 1, "{rule} in {all:#?}");
+        found[0]
+    }
+
+    /// No finding of the rule, and the reason given in the list of what was not computed.
+    fn refused(&self, rule: &str, what: &str, why: &str) {
+        let said: Vec<String> = self.of(rule).into_iter().map(said).collect();
+        assert!(said.is_empty(), "{said:#?}");
+        let list = &self.findings.not_computed;
+        assert!(list.iter().any(|n| n.what.contains(what) && n.why.contains(why)), "{list:#?}");
+    }
+}
+
+/// One page with these lines, top to bottom.
+fn page(lines: &[&str]) -> Vec<u8> {
+    let [catalog, tree, page, content, font] = [1, 2, 3, 4, 5].map(Ref::new);
+    let mut text = Content::new();
+    for (at, line) in lines.iter().enumerate() {
+        text.begin_text().set_font(Name(b"F1"), 10.0).next_line(54.0, 700.0 - 18.0 * at as f32);
+        text.show(Str(line.as_bytes())).end_text();
+    }
+    let mut pdf = Pdf::new();
+    pdf.catalog(catalog).pages(tree);
+    pdf.pages(tree).kids([page]).count(1);
+    pdf.type1_font(font).base_font(Name(b"Helvetica"));
+    let mut sheet = pdf.page(page);
+    sheet.media_box(Rect::new(0.0, 0.0, 612.0, 792.0)).parent(tree).contents(content);
+    sheet.resources().fonts().pair(Name(b"F1"), font);
+    sheet.finish();
+    pdf.stream(content, &text.finish());
+    pdf.finish()
+}
+
+/// Sales of 12 weeks, one row a week, by item and store: units of each.
+fn sales(pairs: &[(&str, &str, u32)]) -> String {
+    let mut text = String::from("item_code,store_id,week_ending,units\n");
+    for week in 0..12 {
+        for (item, store, units) in pairs {
+            writeln!(text, "{item},{store},{},{units}", saturday(week)).expect("a String");
+        }
+    }
+    text
+}
+
+fn saturday(week: u32) -> String {
+    let day = 3 + 7 * week;
+    let ends = [31, 59, 90, 120];
+    let month = ends.iter().position(|end| day <= *end).expect("before May");
+    let before = if month == 0 { 0 } else { ends[month - 1] };
+    format!("2026-{:02}-{:02}", month + 1, day - before)
+}
+
+#[test]
+fn a_right_total_over_subtotals_is_not_called_wrong() {
+    let inside = "region,amount\nA,10\nB,20\nSubtotal,30\nC,25\nD,15\nE,7\nGrand total,77\n";
+    review(&[("a.csv", inside)]).refused("totals.reconcile", "stated totals of a.csv", "look like subtotals");
+    let last_word = "region,amount\nA,10\nB,20\nC,5\nWest total,35\nD,40\nE,17\nF,3\nTotal,95\n";
+    review(&[("a.csv", last_word)]).refused("totals.reconcile", "stated totals of a.csv", "look like subtotals");
+    let several = "region,amount\nA,10\nB,20\nC,40\nTotal East,30\nTotal West,40\nGrand total,70\n";
+    let left = review(&[("a.csv", several)]);
+    left.refused("totals.reconcile", "Total West", "total of all rows");
+    assert!(
+        left.deck.contains("Stated totals that tie to their rows: 1 of 1"),
+        "the grand total is held against its rows"
+    );
+}
+
+#[test]
+fn an_average_is_not_called_a_wrong_total() {
+    review(&[("a.csv", "region,margin\nA,10\nB,30\nTotal,25\n")]).refused("totals.reconcile", "margin", "average");
+    review(&[("a.csv", "region,margin\nA,10\nB,30\nTotal,20\n")]).refused("totals.reconcile", "margin", "average");
+    let wrong = review(&[("a.csv", "region,amount\nA,10\nB,30\nTotal,45\n")]);
+    assert!(wrong.only("totals.reconcile").title.contains("5 above"), "a wrong total is still found");
+}
+
+#[test]
+fn a_total_over_cells_that_could_not_be_read_is_not_judged() {
+    let mut text = String::from("region,amount\n");
+    (0..30).for_each(|row| writeln!(text, "R{row},10").expect("a String"));
+    text += "Z,10 or 12?\nTotal,310\n";
+    review(&[("a.csv", &text)]).refused("totals.reconcile", "amount of row 33", "see row 32");
+}
+
+#[test]
+fn equal_sums_in_other_files_are_no_totals_that_tie() {
+    let pdf = page(&["Rebates by vendor", "North 600.00", "South 900.00", "Total 1,500.00"]);
+    let table = b"vendor,rebate,other\nA,700.00,1\nB,800.00,2\n";
+    let left = run("truth", &[("terms.pdf", &pdf), ("a.csv", table)]);
+    assert!(left.deck.contains("Stated totals that tie to their rows: 1 of 1"), "one total is stated");
+    assert!(left.deck.contains("1 printed amount equal to the sum of a column of another file"));
+    assert!(left.deck.contains("<td class=\"n\">0.01</td>"), "the tolerance applied is shown");
+}
+
+#[test]
+fn a_case_cost_is_not_held_against_a_unit_price() {
+    let by_case = "item_code,case_cost,unit_price\nA1,24.00,3.99\nA2,3.00,3.99\nA3,3.50,3.99\n";
+    review(&[("c.csv", by_case)]).refused("price.below_cost", "case_cost against unit_price", "not for one unit");
+    let unsaid = "item_code,cost,price\nA1,24.00,3.99\nA2,36.00,3.99\nA3,3.50,3.99\n";
+    review(&[("c.csv", unsaid)]).refused("price.below_cost", "cost against price", "perhaps it is for a pack");
+    let wrong = "item_code,unit_cost,unit_price\nA1,4.00,3.99\nA2,3.00,3.99\nA3,3.50,3.99\n";
+    assert!(review(&[("c.csv", wrong)]).only("price.below_cost").statement.contains("A1"));
+}
+
+/// Four items in every store of the plan but the first, which is in one of three.
+const PLAN: &str = "item_code,store_id,facings\nA1,S1,2\nA2,S1,2\nA2,S2,2\nA2,S3,2\nA3,S1,2\nA3,S2,2\nA3,S3,2\nA4,S1,1\nA4,S2,1\nA4,S3,1\n";
+
+#[test]
+fn velocity_counts_only_sales_in_stores_that_carry_the_item() {
+    let sold = sales(&[
+        ("A1", "S1", 9),
+        ("A1", "S2", 50),
+        ("A2", "S1", 5),
+        ("A2", "S2", 5),
+        ("A2", "S3", 5),
+        ("A3", "S1", 4),
+        ("A3", "S2", 4),
+        ("A3", "S3", 4),
+        ("A4", "S1", 1),
+        ("A4", "S2", 1),
+        ("A4", "S3", 1),
+    ]);
+    let left = review(&[("pos.csv", &sold), ("plan.csv", PLAN)]);
+    let narrow = left.only("range.narrow");
+    assert_eq!(narrow.metrics[0].value, 9.0, "50 a week in a store that does not list it are not counted");
+    assert!(narrow.title.contains("A1") && narrow.title.contains("1 of 3 stores"), "{}", narrow.title);
+    assert_eq!(narrow.evidence.len(), 2, "the plan and the sales");
+    assert!(left.only("range.tail").title.contains("A4"));
+}
+
+#[test]
+fn an_item_that_never_joins_or_ties_is_not_called_the_slowest() {
+    let mut pairs = Vec::new();
+    for (item, units) in [("A1", 9), ("A2", 5), ("A3", 4), ("A4", 1), ("A5", 1)] {
+        pairs.extend(["S1", "S2"].map(|store| (item, store, units)));
+    }
+    let mut plan = String::from("item_code,store_id,facings\n");
+    for item in ["A1", "A2", "A3", "A4", "A5", "ZZ"] {
+        writeln!(plan, "{item},S1,1\n{item},S2,1").expect("a String");
+    }
+    let left = review(&[("pos.csv", &sales(&pairs)), ("plan.csv", &plan)]);
+    assert!(left.of("range.tail").is_empty(), "A4 and A5 sell alike, ZZ occurs in no sales");
+}
+
+#[test]
+fn a_price_list_by_store_is_no_shelf_plan() {
+    let sold = sales(&[("A1", "S1", 9), ("A1", "S2", 5), ("A2", "S1", 5)]);
+    let prices = "item_code,store_id,zone,price\nA1,S1,x,1.99\nA1,S1,y,2.09\nA2,S1,x,3.99\nA2,S2,x,3.99\n";
+    review(&[("pos.csv", &sold), ("prices.csv", prices)]).refused("shelf.void", "velocity and voids", "planogram");
+    let plan = "item_code,store_id,facings\nA1,S1,2\nA1,S2,2\nA2,S1,2\nA2,S2,1\nA3,S1,1\nA3,S2,1\n";
+    let left = review(&[("pos.csv", &sold), ("prices.csv", prices), ("range.csv", plan)]);
+    let void = left.only("shelf.void");
+    assert!(void.title.contains("listed in range.csv") && void.statement.contains("A2 in store S2"), "{void:#?}");
+}
+
+#[test]
+fn a_calendar_without_a_row_for_every_week_lacks_nothing() {
+    let mut calendar = String::from("promo,week_ending,mechanic\n");
+    let mut sold = String::from("item_code,store_id,week_ending,units\n");
+    let mut sparse = sold.clone();
+    for week in (0..12).filter(|week| *week != 5) {
+        writeln!(calendar, "P{week},{},cut", saturday(week)).expect("a String");
+        writeln!(sold, "A1,S1,{},4", saturday(week)).expect("a String");
+        if week % 3 != 2 {
+            writeln!(sparse, "A1,S1,{},4", saturday(week)).expect("a String");
+        }
+    }
+    let left = review(&[("sales.csv", &sold), ("promo.csv", &calendar)]);
+    let gap = left.only("periods.gap");
+    assert!(gap.title.starts_with("sales.csv lacks 1 of 12") && gap.statement.contains(&saturday(5)), "{gap:#?}");
+    review(&[("sales.csv", &sparse)]).refused("periods.gap", "missing periods of sales.csv", "have no row");
+}
+
+#[test]
+fn a_shelf_is_empty_only_if_every_row_of_every_late_week_says_so() {
+    let mut text = String::from("item_code,store_id,week_ending,on_hand,place\n");
+    for week in 0..4 {
+        let day = saturday(week);
+        // A1: nothing, in both places. A2: nothing on the shelf, something behind it. A3: one week, said three times.
+        writeln!(text, "A1,S1,{day},0,shelf\nA1,S1,{day},0,back\nA2,S1,{day},0,shelf\nA2,S1,{day},5,back")
+            .expect("a String");
+        for place in ["shelf", "back", "till"] {
+            let on_hand = if week == 3 { 0 } else { 2 };
+            writeln!(text, "A3,S1,{day},{on_hand},{place}").expect("a String");
+        }
+    }
+    let left = review(&[("stock.csv", &text)]);
+    let empty = left.only("stock.empty");
+    assert_eq!(empty.metrics[0].value, 1.0);
+    assert!(empty.statement.starts_with("A1 in store S1"), "{}", empty.statement);
+}
+
+#[test]
+fn rows_that_repeat_a_key_with_other_values_are_told_from_rows_that_repeat() {
+    let mut text = sales(&[("A1", "S1", 9), ("A2", "S1", 5), ("A3", "S1", 5), ("A4", "S1", 5)]);
+    writeln!(text, "A1,S1,{0},9\nA2,S1,{0},6", saturday(0)).expect("a String");
+    let left = review(&[("sales.csv", &text)]);
+    let (same, other) = (left.only("keys.duplicate"), left.only("keys.conflict"));
+    assert!(same.title.starts_with("1 repeated key ") && same.level == Level::Error, "{same:#?}");
+    assert!(other.title.starts_with("1 repeated key ") && other.level == Level::Warning, "{other:#?}");
+    let mut prices = String::from("item_code,price,valid_from\n");
+    (0..40).for_each(|item| writeln!(prices, "A{item},3.99,2026-01-01").expect("a String"));
+    prices += "A7,4.99,2026-03-01\n";
+    let left = review(&[("prices.csv", &prices)]);
+    assert!(left.of("keys.duplicate").is_empty() && left.of("keys.conflict").is_empty(), "a price that changed");
+}
+
+#[test]
+fn a_date_or_a_code_at_the_end_of_a_line_is_no_amount() {
+    for end in ["27.06.26", "04410013", "A-150"] {
+        let total = format!("Total 1,500.00 {end}");
+        let pdf = page(&["Rebates by vendor", "North 600.00", "South 850.00", &total]);
+        let left = run("truth", &[("terms.pdf", &pdf)]);
+        left.refused("totals.pdf", "Total 1,500.00", "does not end with an amount");
+    }
+    let pdf = page(&["Rebates by vendor", "North 1,600", "South 850", "Total 2,500"]);
+    assert!(run("truth", &[("terms.pdf", &pdf)]).only("totals.pdf").title.contains("50 above"));
+}
+
+#[test]
+fn class_a_reaches_80_percent() {
+    let left = review(&[("sales.csv", "sku,units\nA1,90\nA2,5\nA3,3\nA4,2\n")]);
+    let abc = left.only("pareto.abc");
+    assert_eq!(abc.title, "90.0 % of units comes from 1 of 4 items");
+    assert_eq!(abc.metrics[0].value, 1.0);
+    assert!(left.deck.contains("Cumulative share of units of sales.csv by item"), "the chart says what it shows");
+}
+
+#[test]
+fn a_pack_without_rows_is_not_called_sound() {
+    let left = review(&[("empty.csv", "a,b\n")]);
+    assert!(left.deck.contains("Nothing could be checked"), "{}", left.deck);
+    assert!(!left.deck.contains("No check found an error"));
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let sold = sales(&[("A1", "S1", 9), ("A2", "S1", 5), ("A3", "S1", 5), ("A4", "S1", 5)]);
+    let master = "item_code,name\nA1,a\nB2,b\nB3,c\nB4,d\nB5,e\n";
+    let stock = "item_code,store_id,week,on_hand\nA1,S1,1,4\nA1,S1,2,4\nA1,S1,3,4\nA1,S1,4,4\n";
+    let left = review(&[("sales.csv", &sold), ("item master.csv", master), ("stock.csv", stock)]);
+    left.refused("keys.orphans", "item_code of sales.csv", "1 of 4 codes occur in both");
+    left.refused(
+        "periods.overlap",
+        "stock.csv and sales.csv",
+        "week holds week numbers, week_ending holds weeks by date",
+    );
+    let plan = "item_code,store_id,facings\nA1,S1,1\nA1,S2,1\nA2,S1,1\nA2,S2,1\n";
+    let sold = sales(&[("A1", "S1", 9), ("A1", "S2", 5), ("A2", "S1", 5)]);
+    review(&[("sales.csv", &sold), ("plan.csv", plan)]).refused("shelf.void", "voids", "1 of 4 item-stores");
+    let refused = &left.findings.not_computed;
+    assert_eq!(refused.iter().filter(|n| n.what.contains("GMROI")).count(), 1, "said once");
+    assert!(refused.iter().all(|n| !n.why.contains("list only weeks with sales")), "nobody checked that");
+}
+
+#[test]
+fn long_ids_stay_apart() {
+    let text = "item_code,units\n900719925474099313,9\n900719925474099312,5\n900719925474099311,5\n";
+    let left = review(&[("sales.csv", text)]);
+    assert!(left.of("keys.duplicate").is_empty());
+    assert!(left.only("pareto.abc").title.contains("of 3 items"));
+    assert!(left.deck.contains("holds whole numbers of 16 digits or more"));
+}
+
+#[test]
+fn codes_that_match_without_zeros_are_counted_as_they_are_written() {
+    let sold = "item_code,units\n0007,1\n007,2\n0008,3\n0009,4\n";
+    let left = review(&[("sales.csv", sold), ("item master.csv", "item_code,name\n07,a\n08,b\n09,c\n")]);
+    let zeros = left.only("keys.leading_zeros");
+    assert!(zeros.statement.starts_with("0 of 4 codes match as written, 4 once"), "{}", zeros.statement);
+}
+
+#[test]
+fn negative_stock_is_not_called_a_return() {
+    let stock = "item_code,store_id,week_ending,on_hand\nA1,S1,2026-01-03,-4\nA2,S1,2026-01-03,4\n";
+    let left = review(&[("stock.csv", stock)]);
+    assert!(left.only("values.negative").caveats.iter().all(|caveat| !caveat.contains("returns")));
+    let sold = "item_code,store_id,week_ending,units\nA1,S1,2026-01-03,-4\nA2,S1,2026-01-03,4\n";
+    assert!(review(&[("sales.csv", sold)]).only("values.negative").caveats[0].contains("returns"));
+}
+
+#[test]
+fn misfits_are_counted_in_the_plural_and_numbers_of_the_appendix_are_numbers() {
+    let mut text = String::from("sku,units\n");
+    (0..97).for_each(|row| writeln!(text, "A{row},1").expect("a String"));
+    text += "B1,about 3\nB2,4 or 5\nB3,5 sold?\n";
+    let left = review(&[("sales.csv", &text), ("item master.csv", "sku,name\nA1,a\nA2,b\n")]);
+    assert_eq!(left.code, 0);
+    assert!(left.only("cells.misfit").title.starts_with("3 cells or rows of sales.csv"));
+    let mut book: Xlsx<_> = Xlsx::new(Cursor::new(left.appendix)).expect("a workbook");
+    let joins = book.worksheet_range("Joins").expect("a sheet");
+    assert!((1..4).all(|at| matches!(joins.get_value((1, at)), Some(Data::Float(_)))), "{joins:?}");
+}
