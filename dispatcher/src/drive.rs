@@ -209,8 +209,8 @@ impl Driver {
     }
 
     async fn watch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
-        let State::Running { execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
-        let execution = execution.clone();
+        let State::Running { attempt, execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
+        let (attempt, execution) = (*attempt, execution.clone());
         let mut completion = self.outcomes.read(tenant, &held.value).await?;
         if completion.is_none() {
             if !self.launcher.is_terminal(&execution).await? {
@@ -221,6 +221,12 @@ impl Driver {
         }
         if let Some(completion) = completion {
             let next = held.value.settle(completion).map_err(LedgerError::from)?;
+            return Ok(self.ledger.swap(held.generation, next).await?.into());
+        }
+        if let Some(claimant) = self.launcher.claimant(tenant, &held.value, attempt).await?
+            && claimant != execution
+        {
+            let next = held.value.follow(claimant, crate::now()).map_err(LedgerError::from)?;
             return Ok(self.ledger.swap(held.generation, next).await?.into());
         }
         let spent = held.value.spent_attempts() + 1;

@@ -4,8 +4,6 @@
 //! the call, the arguments carry review, epoch and attempt, and nothing launches again before the attempt's execution
 //! is found or its claim is revoked, after which no execution of it can ever act.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects};
 use carrel_schemas::claim::{Claim, ClaimHolder};
@@ -15,8 +13,6 @@ use carrel_schemas::registry::Tenant;
 
 use crate::ledger::{Ledger, LedgerError, ReviewRecord, fresh_nonce};
 
-/// A launch that has no answer by then is in doubt.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const MAX_CLAIM_BYTES: u64 = 16 << 10;
 
 /// Starts and finds executions.
@@ -71,17 +67,15 @@ impl Launcher {
             env.push(("CARREL_TRACEPARENT".to_owned(), traceparent));
         }
         let launch = Launch { args: args(record, attempt), env };
-        let answer = tokio::time::timeout(ANSWER_WITHIN, self.jobs.run(tenant.job.as_str(), launch)).await;
-        let error = match answer {
-            Ok(Ok(name)) => match ExecutionName::parse(name) {
+        let error = match self.jobs.run(tenant.job.as_str(), launch).await {
+            Ok(name) => match ExecutionName::parse(name) {
                 Ok(name) => return Launched::Running(name),
                 Err(error) => {
                     tracing::warn!(%error, "the launch answered with a name that is none");
                     return Launched::InDoubt;
                 }
             },
-            Ok(Err(error)) => error,
-            Err(_) => return Launched::InDoubt,
+            Err(error) => error,
         };
         match error {
             LaunchError::Throttled(call) => Launched::PutOff(describe(&call)),
@@ -130,17 +124,27 @@ impl Launcher {
         match self.objects.create(bucket, name.as_str(), body, "application/json").await? {
             Created::New(_) => Ok(Look::Revoked),
             Created::Exists => {
-                let held = self.objects.get(bucket, name.as_str(), MAX_CLAIM_BYTES).await?;
-                let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
-                Ok(match held.map(|claim| claim.holder) {
-                    // The claim lies where the tenant's worker writes: believe an execution only of the tenant's job.
-                    Some(ClaimHolder::Execution { execution }) if execution.job() == tenant.job => {
-                        Look::Running(execution)
-                    }
-                    _ => Look::Revoked,
-                })
+                let claimant = self.claimant(tenant, record, attempt).await?;
+                Ok(claimant.map_or(Look::Revoked, Look::Running))
             }
         }
+    }
+
+    /// The execution that holds the claim of an attempt: of two that were started for it, the one that acts.
+    pub async fn claimant(
+        &self,
+        tenant: &Tenant,
+        record: &ReviewRecord,
+        attempt: Attempt,
+    ) -> Result<Option<ExecutionName>, CallError> {
+        let name = layout::claim(&record.review, record.epoch, attempt);
+        let held = self.objects.get(tenant.outputs_bucket.as_str(), name.as_str(), MAX_CLAIM_BYTES).await?;
+        let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
+        Ok(match held.map(|claim| claim.holder) {
+            // The claim lies where the tenant's worker writes: believe an execution only of the tenant's job.
+            Some(ClaimHolder::Execution { execution }) if execution.job() == tenant.job => Some(execution),
+            _ => None,
+        })
     }
 }
 

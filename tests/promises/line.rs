@@ -4,7 +4,7 @@
 //! whatever does not count, pass through untouched.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -16,7 +16,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What happens to the chosen call.
@@ -58,13 +58,24 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
 struct Plan {
     seen: usize,
     armed: Option<(usize, Fault)>,
+    holding: bool,
+}
+
+/// What became of the chosen call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Armed {
+    /// It never came.
+    Unused,
+    /// It failed, and its caller went on.
+    Failed,
+    /// It hangs, and so does its caller.
+    Holding,
 }
 
 struct Inner {
     upstream: OnceLock<String>,
     counts: Counts,
-    plan: Mutex<Plan>,
-    held: Notify,
+    plan: watch::Sender<Plan>,
     client: Client<HttpConnector, Body>,
 }
 
@@ -79,8 +90,7 @@ impl Line {
     /// A line that numbers the calls that count, and leads nowhere yet.
     pub(crate) async fn open(counts: Counts) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        let inner =
-            Arc::new(Inner { upstream: OnceLock::new(), counts, plan: Mutex::default(), held: Notify::new(), client });
+        let inner = Arc::new(Inner { upstream: OnceLock::new(), counts, plan: watch::Sender::default(), client });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let address = listener.local_addr().expect("bound");
         let app = Router::new().fallback(call).with_state(inner.clone());
@@ -101,21 +111,22 @@ impl Line {
 
     /// Fails the `at`-th call from now on that counts, from 0.
     pub(crate) fn arm(&self, at: usize, fault: Fault) {
-        *self.plan() = Plan { seen: 0, armed: Some((at, fault)) };
+        self.inner.plan.send_replace(Plan { seen: 0, armed: Some((at, fault)), holding: false });
     }
 
-    /// True if the chosen call has come.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.plan().armed.is_none()
+    /// Fails no call from now on.
+    pub(crate) fn disarm(&self) -> Armed {
+        let plan = self.inner.plan.send_replace(Plan::default());
+        match plan.armed {
+            Some(_) => Armed::Unused,
+            None if plan.holding => Armed::Holding,
+            None => Armed::Failed,
+        }
     }
 
     /// Returns once a call is held.
     pub(crate) async fn holds(&self) {
-        self.inner.held.notified().await;
-    }
-
-    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
-        self.inner.plan.lock().expect("no test panics while it holds the plan")
+        self.inner.plan.subscribe().wait_for(|plan| plan.holding).await.expect("the line is open");
     }
 }
 
@@ -131,11 +142,12 @@ impl Inner {
         if !(self.counts)(call) {
             return None;
         }
-        let mut plan = self.plan.lock().expect("no test panics while it holds the plan");
-        let at = plan.seen;
-        plan.seen += 1;
-        let (_, fault) = plan.armed.take_if(|(chosen, _)| *chosen == at)?;
-        Some(fault)
+        let mut chosen = None;
+        self.plan.send_modify(|plan| {
+            chosen = plan.armed.take_if(|(at, _)| *at == plan.seen);
+            plan.seen += 1;
+        });
+        chosen.map(|(_, fault)| fault)
     }
 
     async fn forward(&self, parts: &Parts, body: Body) -> Response {
@@ -151,6 +163,12 @@ impl Inner {
             Ok(answer) => answer.map(Body::new),
             Err(_) => unavailable(parts),
         }
+    }
+
+    /// From here on the call hangs.
+    async fn hold(&self) -> Response {
+        self.plan.send_modify(|plan| plan.holding = true);
+        std::future::pending().await
     }
 
     async fn do_it(&self, parts: &Parts, body: &Bytes) -> Response {
@@ -174,14 +192,10 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
             inner.do_it(&parts, &body).await;
             inner.do_it(&parts, &body).await
         }
-        Fault::HeldBefore => {
-            inner.held.notify_one();
-            std::future::pending().await
-        }
+        Fault::HeldBefore => inner.hold().await,
         Fault::HeldAfter => {
             inner.do_it(&parts, &body).await;
-            inner.held.notify_one();
-            std::future::pending().await
+            inner.hold().await
         }
     }
 }

@@ -9,7 +9,7 @@ use carrel::fleet::{Part, Setup};
 use carrel::plan;
 use carrel_schemas::outcome::Verdict;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::world::{Prepared, World, eventually, program, tenant};
@@ -149,6 +149,45 @@ async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood()
     assert_eq!(got.completion.verdict.state(), "delivered");
     world.settled().await;
     assert_eq!(world.names("acme-outputs", "outcomes/").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_doubled_launch_the_one_that_acts_is_waited_for() {
+    const PACKS: usize = 6;
+    let mut gate = None;
+    let one_try = json!({ "limits": { "max_attempts": 1, "max_concurrent": PACKS } });
+    let world = World::start(vec![tenant("acme", one_try)], |setup| {
+        setup.faults.double_launch = 1.0;
+        gate = Some(Gate::install(setup));
+    })
+    .await;
+    let gate = gate.expect("installed");
+    for at in 0..PACKS {
+        world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
+    }
+    gate.is_reached_by(PACKS).await;
+    // The twins have stood down by now or soon; each record comes to name the execution that holds the claim.
+    let read = async |bucket: &str, name: &str| -> Value {
+        let body = world.objects.get(bucket, name, 1 << 20).await.expect("answered").expect("there");
+        serde_json::from_slice(&body.bytes).expect("JSON")
+    };
+    eventually("every record to follow the claim", async || {
+        for name in world.names(plan::CONTROL_BUCKET, "tenants/acme/reviews/").await {
+            let record = read(plan::CONTROL_BUCKET, &name).await;
+            let review = record["review"].as_str().expect("an id");
+            let claim = read("acme-outputs", &format!("claims/{review}/1-1.json")).await;
+            if record["state"]["execution"] != claim["holder"]["execution"] {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    gate.open();
+    for at in 0..PACKS {
+        let got = world.completion("acme", &format!("pack-{at}")).await;
+        assert_eq!(got.completion.verdict.state(), "delivered", "pack-{at}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

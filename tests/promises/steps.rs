@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
-use crate::line::{Counts, Fault, Line, every_call, every_effect};
+use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect};
 use crate::world::{Prepared, World, tenant};
 
 const WANTED: [&str; 3] = ["appendix.xlsx", "deck.html", "findings.json"];
@@ -75,14 +75,16 @@ async fn fail_every_call(world: &World, tenant: &str, line: &Line, fault: Fault)
         line.arm(at, fault);
         world.upload(tenant, &pack, vec![("sales.csv", sales())]).await;
         tokio::select! {
-            () = line.holds() => {
+            () = line.holds() => {}
+            () = ends_as_ever(world, tenant, &pack, &what) => {}
+        }
+        match line.disarm() {
+            Armed::Unused => return at,
+            Armed::Failed => {}
+            Armed::Holding => {
                 kill_process_group(worker_of(tenant), Signal::KILL).expect("the worker runs");
                 ends_as_ever(world, tenant, &pack, &what).await;
             }
-            () = ends_as_ever(world, tenant, &pack, &what) => {}
-        }
-        if !line.has_failed() {
-            return at;
         }
         at += 1;
     }
@@ -134,18 +136,19 @@ async fn fail_every_effect(fault: Fault) -> usize {
             ends_as_ever(&world, "acme", &pack, &what).await;
             world.settled().await;
         };
-        let killed = tokio::select! {
-            () = line.holds() => true,
-            () = ended => false,
-        };
-        if killed {
-            world.kill_dispatcher();
-            world.restart_dispatcher().await;
-            ends_as_ever(&world, "acme", &pack, &what).await;
-            world.settled().await;
+        tokio::select! {
+            () = line.holds() => {}
+            () = ended => {}
         }
-        if !line.has_failed() {
-            return at;
+        match line.disarm() {
+            Armed::Unused => return at,
+            Armed::Failed => {}
+            Armed::Holding => {
+                world.kill_dispatcher();
+                world.restart_dispatcher().await;
+                ends_as_ever(&world, "acme", &pack, &what).await;
+                world.settled().await;
+            }
         }
         at += 1;
     }

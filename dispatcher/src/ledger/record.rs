@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! open ─► Queued ─authorise─► Launching ─started─► Running ─settle─► Settled ─announced─► Settled (announced)
-//!            ▲                    │                   │                 ▲
+//!            ▲                    │                   │ ▲ follow        ▲
 //!            └───── requeue ──────┴───────────────────┘                 │
 //!            └──────────────── settle (whoever created the outcome) ────┘
 //! ```
@@ -178,6 +178,13 @@ impl ReviewRecord {
     pub fn started(mut self, execution: ExecutionName, now: Timestamp) -> Result<Self, ArrowError> {
         let State::Launching { attempt, .. } = self.state else { return Err(self.refuse("started")) };
         self.state = State::Running { attempt, execution, since: now };
+        Ok(self)
+    }
+
+    /// Running → Running: of two executions started for the attempt, this one holds its claim.
+    pub fn follow(mut self, claimant: ExecutionName, now: Timestamp) -> Result<Self, ArrowError> {
+        let State::Running { attempt, .. } = self.state else { return Err(self.refuse("follow")) };
+        self.state = State::Running { attempt, execution: claimant, since: now };
         Ok(self)
     }
 

@@ -18,6 +18,8 @@ use crate::{Jobs, Objects, Subscription, Topic};
 
 /// How long a call that may be repeated is repeated.
 const RETRY_FOR: Duration = Duration::from_secs(60);
+/// How long one answer is waited for, repeated calls included.
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
 /// Where the services answer; `None` is Google's own address.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +37,7 @@ pub struct Endpoints {
 pub struct Connector {
     endpoints: Endpoints,
     credentials: Credentials,
+    answer_within: Duration,
 }
 
 /// Why a client could not be built.
@@ -71,13 +74,18 @@ impl Connector {
             .with_scopes(["https://www.googleapis.com/auth/cloud-platform"])
             .build()
             .map_err(failed("application-default credentials"))?;
-        Ok(Self { endpoints, credentials })
+        Ok(Self { endpoints, credentials, answer_within: ANSWER_WITHIN })
     }
 
     /// A bearer token that the caller brings, such as an operator's on the loopback cloud.
     pub fn with_token(endpoints: Endpoints, token: &str) -> Self {
         install_crypto();
-        Self { endpoints, credentials: Token(token.to_owned()).into() }
+        Self { endpoints, credentials: Token(token.to_owned()).into(), answer_within: ANSWER_WITHIN }
+    }
+
+    /// Waits no longer than this for one answer; 90 s if nothing is said.
+    pub fn answer_within(self, limit: Duration) -> Self {
+        Self { answer_within: limit, ..self }
     }
 
     /// Cloud Storage.
@@ -96,7 +104,7 @@ impl Connector {
         }
         let data = data.build().await.map_err(failed("Cloud Storage"))?;
         let control = control.build().await.map_err(failed("Cloud Storage control"))?;
-        Ok(Objects::new(data, control))
+        Ok(Objects::new(data, control, self.answer_within))
     }
 
     /// A publisher for one topic, `projects/P/topics/T`.
@@ -108,7 +116,8 @@ impl Connector {
         if let Some(endpoint) = &self.endpoints.pubsub {
             builder = builder.with_endpoint(endpoint);
         }
-        Ok(Topic::new(name, builder.build().await.map_err(failed("Pub/Sub publisher"))?))
+        let publisher = builder.build().await.map_err(failed("Pub/Sub publisher"))?;
+        Ok(Topic::new(name, publisher, self.answer_within))
     }
 
     /// A subscription, `projects/P/subscriptions/S`, of which at most `outstanding` messages are in hand at once.
@@ -135,7 +144,7 @@ impl Connector {
         }
         let jobs = jobs.build().await.map_err(failed("Cloud Run"))?;
         let executions = executions.build().await.map_err(failed("Cloud Run executions"))?;
-        Ok(Jobs::new(jobs, executions))
+        Ok(Jobs::new(jobs, executions, self.answer_within))
     }
 }
 

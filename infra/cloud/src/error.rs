@@ -1,5 +1,7 @@
 //! What went wrong in one call: which call on which thing, and whether asking again can help.
 
+use std::time::Duration;
+
 use google_cloud_gax::error::Error;
 use google_cloud_gax::error::rpc::Code;
 
@@ -30,6 +32,14 @@ impl CallError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { what, target: target.into(), source: source.into(), permanent: false }
+    }
+}
+
+/// The answer of `call`, or an error once `limit` is over: a server that holds the line must not hold its caller.
+pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::timeout(format!("no answer within {limit:?}"))),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Executions of Cloud Run Jobs: launch with overrides, look, find, cancel.
 
+use std::time::Duration;
+
+use google_cloud_gax::error::Error;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_run_v2::client::{Executions, Jobs as JobsClient};
 use google_cloud_run_v2::model::condition::State;
@@ -7,13 +10,14 @@ use google_cloud_run_v2::model::run_job_request::Overrides;
 use google_cloud_run_v2::model::run_job_request::overrides::ContainerOverride;
 use google_cloud_run_v2::model::{EnvVar, Execution as WireExecution};
 
-use crate::error::{CallError, status};
+use crate::error::{CallError, in_time, status};
 
 /// Cloud Run with one identity.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     jobs: JobsClient,
     executions: Executions,
+    answer_within: Duration,
 }
 
 /// What one launch sets; everything else is the job's own.
@@ -51,8 +55,12 @@ pub enum LaunchError {
 }
 
 impl Jobs {
-    pub(crate) fn new(jobs: JobsClient, executions: Executions) -> Self {
-        Self { jobs, executions }
+    pub(crate) fn new(jobs: JobsClient, executions: Executions, answer_within: Duration) -> Self {
+        Self { jobs, executions, answer_within }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        in_time(self.answer_within, call).await
     }
 
     /// Starts one execution of `job`. Not idempotent: never repeat it without looking.
@@ -60,7 +68,7 @@ impl Jobs {
         let env = launch.env.into_iter().map(|(name, value)| EnvVar::new().set_name(name).set_value(value));
         let container = ContainerOverride::new().set_args(launch.args).set_env(env);
         let overrides = Overrides::new().set_container_overrides([container]).set_task_count(1);
-        let sent = self.jobs.run_job().set_name(job).set_overrides(overrides).send().await;
+        let sent = self.in_time(self.jobs.run_job().set_name(job).set_overrides(overrides).send()).await;
         let operation = sent.map_err(|error| {
             let code = status(&error);
             let call = CallError::new("run job", job, error);
@@ -82,15 +90,16 @@ impl Jobs {
     pub async fn executions(&self, job: &str) -> Result<Vec<Execution>, CallError> {
         let mut items = self.executions.list_executions().set_parent(job).by_item();
         let mut found = Vec::new();
-        while let Some(item) = items.next().await {
-            found.push(execution(item.map_err(|error| CallError::new("list executions of", job, error))?));
+        let fail = |error| CallError::new("list executions of", job, error);
+        while let Some(item) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
+            found.push(execution(item));
         }
         Ok(found)
     }
 
     /// One execution; `None` if the cloud has forgotten it.
     pub async fn execution(&self, name: &str) -> Result<Option<Execution>, CallError> {
-        match self.executions.get_execution().set_name(name).send().await {
+        match self.in_time(self.executions.get_execution().set_name(name).send()).await {
             Ok(found) => Ok(Some(execution(found))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(CallError::new("get execution", name, error)),
@@ -99,7 +108,7 @@ impl Jobs {
 
     /// Asks the cloud to end an execution; true unless it was gone already.
     pub async fn cancel(&self, name: &str) -> Result<bool, CallError> {
-        match self.executions.cancel_execution().set_name(name).send().await {
+        match self.in_time(self.executions.cancel_execution().set_name(name).send()).await {
             Ok(_) => Ok(true),
             Err(error) if matches!(status(&error), Some(404 | 400 | 409 | 412)) => Ok(false),
             Err(error) => Err(CallError::new("cancel execution", name, error)),

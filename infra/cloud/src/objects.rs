@@ -5,6 +5,7 @@
 //! the object and compares.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use google_cloud_gax::error::Error;
@@ -15,13 +16,14 @@ use google_cloud_storage::model::Object;
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::error::{CallError, is};
+use crate::error::{CallError, in_time, is};
 
 /// Cloud Storage with one identity.
 #[derive(Debug, Clone)]
 pub struct Objects {
     data: Storage,
     control: StorageControl,
+    answer_within: Duration,
 }
 
 /// What became of a create-if-absent.
@@ -123,8 +125,12 @@ fn url(bucket: &str, name: &str) -> String {
 }
 
 impl Objects {
-    pub(crate) fn new(data: Storage, control: StorageControl) -> Self {
-        Self { data, control }
+    pub(crate) fn new(data: Storage, control: StorageControl, answer_within: Duration) -> Self {
+        Self { data, control, answer_within }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        in_time(self.answer_within, call).await
     }
 
     /// Writes `body` if no object of this name exists.
@@ -137,7 +143,8 @@ impl Objects {
         }
     }
 
-    /// Writes the file at `path` if no object of this name exists; large files go in resumable chunks.
+    /// Writes the file at `path` if no object of this name exists; large files go in resumable chunks. It may take
+    /// as long as the file asks for: the caller's own limit ends it.
     pub async fn create_from_file(
         &self,
         bucket: &str,
@@ -179,14 +186,11 @@ impl Objects {
 
     /// Writes the object whatever was there; for hints that may be lost and overwritten.
     pub async fn put(&self, bucket: &str, name: &str, body: Bytes, kind: &str) -> Result<i64, CallError> {
-        self.data
-            .write_object(resource(bucket), name, body)
-            .set_content_type(kind)
-            .with_idempotency(true)
-            .send_unbuffered()
-            .await
-            .map(|object| object.generation)
-            .map_err(|error| CallError::new("write object", url(bucket, name), error))
+        let write = self.data.write_object(resource(bucket), name, body).set_content_type(kind).with_idempotency(true);
+        match self.in_time(write.send_unbuffered()).await {
+            Ok(object) => Ok(object.generation),
+            Err(error) => Err(CallError::new("write object", url(bucket, name), error)),
+        }
     }
 
     async fn write(
@@ -197,26 +201,22 @@ impl Objects {
         kind: &str,
         if_generation: i64,
     ) -> Result<Object, Error> {
-        self.data
-            .write_object(resource(bucket), name, body)
-            .set_if_generation_match(if_generation)
-            .set_content_type(kind)
-            .send_unbuffered()
-            .await
+        let write = self.data.write_object(resource(bucket), name, body);
+        let write = write.set_if_generation_match(if_generation).set_content_type(kind);
+        self.in_time(write.send_unbuffered()).await
     }
 
     /// Reads an object whole; an error if it has more than `max_bytes`, `None` if there is none.
     pub async fn get(&self, bucket: &str, name: &str, max_bytes: u64) -> Result<Option<Body>, CallError> {
         let fail = |error| CallError::new("read object", url(bucket, name), error);
-        let mut response = match self.data.read_object(resource(bucket), name).send().await {
+        let mut response = match self.in_time(self.data.read_object(resource(bucket), name).send()).await {
             Ok(response) => response,
             Err(error) if is(&error, 404) => return Ok(None),
             Err(error) => return Err(fail(error)),
         };
         let generation = response.object().generation;
         let mut bytes = BytesMut::new();
-        while let Some(chunk) = response.next().await {
-            let chunk = chunk.map_err(fail)?;
+        while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
             if (bytes.len() + chunk.len()) as u64 > max_bytes {
                 let too_large = format!("has more than {max_bytes} bytes");
                 return Err(CallError {
@@ -241,7 +241,7 @@ impl Objects {
         let fail = |error| CallError::new("read object", url(bucket, name), error);
         let local = |source| DownloadError::File { path: to.display().to_string(), source };
         let read = self.data.read_object(resource(bucket), name).set_generation(generation);
-        let mut response = match read.send().await {
+        let mut response = match self.in_time(read.send()).await {
             Ok(response) => response,
             Err(error) if is(&error, 404) => {
                 return Err(DownloadError::Gone { bucket: bucket.to_owned(), name: name.to_owned(), generation });
@@ -250,8 +250,7 @@ impl Objects {
         };
         let mut file = tokio::fs::File::create(to).await.map_err(local)?;
         let mut done = Downloaded { size: 0, crc32c: 0 };
-        while let Some(chunk) = response.next().await {
-            let chunk = chunk.map_err(fail)?;
+        while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
             done.size += chunk.len() as u64;
             if done.size > max_bytes {
                 return Err(DownloadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
@@ -268,8 +267,8 @@ impl Objects {
         let fail = |error| CallError::new("list objects", url(bucket, prefix), error);
         let mut items = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix).by_item();
         let mut found = Vec::new();
-        while let Some(object) = items.next().await {
-            found.push(meta(object.map_err(fail)?));
+        while let Some(object) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
+            found.push(meta(object));
         }
         Ok(found)
     }
@@ -279,8 +278,8 @@ impl Objects {
         let fail = |error| CallError::new("list objects", url(bucket, ""), error);
         let mut items = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/").by_item();
         let mut found = Vec::new();
-        while let Some(object) = items.next().await {
-            found.push(meta(object.map_err(fail)?));
+        while let Some(object) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
+            found.push(meta(object));
         }
         Ok(found)
     }
@@ -292,15 +291,14 @@ impl Objects {
         page_size: u32,
         page_token: &str,
     ) -> Result<(Vec<ObjectMeta>, Option<String>), CallError> {
-        let page = self
+        let request = self
             .control
             .list_objects()
             .set_parent(resource(bucket))
             .set_page_size(i32::try_from(page_size).unwrap_or(1000))
-            .set_page_token(page_token)
-            .send()
-            .await
-            .map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
+            .set_page_token(page_token);
+        let page = self.in_time(request.send()).await;
+        let page = page.map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
         let next = (!page.next_page_token.is_empty()).then_some(page.next_page_token);
         Ok((page.objects.into_iter().map(meta).collect(), next))
     }
@@ -312,7 +310,7 @@ impl Objects {
         if let Some(generation) = generation {
             request = request.set_if_generation_match(generation);
         }
-        match request.send().await {
+        match self.in_time(request.send()).await {
             Ok(_) => Ok(true),
             Err(error) if is(&error, 404) || is(&error, 412) => Ok(false),
             Err(error) => Err(CallError::new("delete object", url(bucket, name), error)),

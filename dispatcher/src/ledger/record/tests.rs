@@ -73,6 +73,18 @@ fn the_straight_way_takes_every_arrow_once() {
 }
 
 #[test]
+fn a_running_review_follows_the_execution_that_acts() {
+    let (launching, attempt) = record().authorise(at(1)).expect("from queued");
+    assert!(launching.clone().follow(execution(), at(2)).is_err(), "nothing runs yet");
+    let running = launching.started(execution(), at(2)).expect("from launching");
+    let twin = ExecutionName::parse("projects/p/locations/l/jobs/j/executions/twin").expect("name");
+    let followed = running.follow(twin.clone(), at(3)).expect("from running");
+    assert_eq!(followed.state, State::Running { attempt, execution: twin.clone(), since: at(3) });
+    let settled = followed.clone().settle(completion(&followed)).expect("from running");
+    assert!(settled.follow(twin, at(4)).is_err(), "nothing runs any more");
+}
+
+#[test]
 fn no_arrow_can_be_taken_twice() {
     let (launching, _) = record().authorise(at(1)).expect("from queued");
     assert!(launching.clone().authorise(at(1)).is_err());
