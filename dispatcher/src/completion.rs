@@ -97,6 +97,7 @@ fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcom
         decided_at,
         verdict,
         inputs: Vec::new(),
+        inputs_omitted: 0,
         room: None,
         usage: None,
     }

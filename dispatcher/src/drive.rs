@@ -10,13 +10,14 @@ use std::time::Duration;
 use carrel_cloud::{CallError, Jobs, Objects};
 use carrel_schemas::ids::{ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
-use carrel_schemas::registry::{Registry, Tenant};
+use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::timestamp::Timestamp;
 
 use crate::completion::{Announcer, OutcomeError, Outcomes};
 use crate::dead_letters;
 use crate::launch::{Launched, Launcher, Look};
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
+use crate::pack::open::Opener;
 
 /// Where a review rests after it was driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub struct Driver {
     outcomes: Outcomes,
     launcher: Launcher,
     announcer: Announcer,
+    opener: Arc<Opener>,
 }
 
 /// What one look at a record led to.
@@ -83,10 +85,17 @@ impl From<Option<Versioned<ReviewRecord>>> for Step {
 
 impl Driver {
     /// A driver for the registry's tenants.
-    pub fn new(ledger: Ledger, objects: Objects, jobs: Jobs, registry: Arc<Registry>, announcer: Announcer) -> Self {
+    pub fn new(
+        ledger: Ledger,
+        objects: Objects,
+        jobs: Jobs,
+        registry: Arc<Registry>,
+        announcer: Announcer,
+        opener: Arc<Opener>,
+    ) -> Self {
         let outcomes = Outcomes::new(objects.clone());
         let launcher = Launcher::new(ledger.clone(), objects, jobs);
-        Self { ledger, registry, outcomes, launcher, announcer }
+        Self { ledger, registry, outcomes, launcher, announcer, opener }
     }
 
     /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
@@ -130,7 +139,7 @@ impl Driver {
             }
             State::Launching { .. } => self.find(tenant, held).await,
             State::Running { .. } => self.watch(tenant, held).await,
-            State::Settled { announced_at: None, .. } => self.announce(held).await,
+            State::Settled { announced_at: None, .. } => self.announce(tenant, held).await,
             State::Settled { announced_at: Some(_), .. } => self.finish(held).await,
         }
     }
@@ -255,10 +264,14 @@ impl Driver {
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }
 
-    async fn announce(&self, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
+    async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Settled { completion, .. } = &held.value.state else { return Ok(Step::Overtaken) };
         if let Some(letter) = dead_letters::of_completion(completion, crate::now()) {
             self.ledger.file(&letter).await?;
+        }
+        if matches!(completion.verdict, Verdict::InputsChanged { .. }) && tenant.policy != PackPolicy::Each {
+            // A deletion sends no event that opens a pack, and what is left of this one is reviewed by nobody else.
+            self.opener.open(tenant, &completion.pack, held.value.traceparent.clone(), crate::now()).await?;
         }
         self.announcer.announce(completion, held.value.traceparent.as_deref()).await?;
         tracing::info!(

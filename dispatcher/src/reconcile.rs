@@ -11,6 +11,7 @@ use carrel_cloud::{CallError, ObjectMeta, Objects};
 use carrel_schemas::ids::{ObjectName, PackId};
 use carrel_schemas::layout::{self, UploadKind};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
+use carrel_schemas::seal::Seal;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Bell, Wake};
@@ -119,10 +120,12 @@ impl Reconciler {
         Ok(())
     }
 
-    /// True if the page holds a file of the pack that its last seal does not, and no open marker waits for it.
+    /// True if the page holds a file or manifest of the pack that its last seal does not, and no open marker waits for it.
     async fn is_unsealed(&self, tenant: &Tenant, pack: &PackId, page: &[ObjectMeta]) -> Result<bool, WalkError> {
         let sealed: BTreeSet<(String, i64)> = match self.ledger.last_seal(&tenant.id, pack).await? {
-            Some(seal) => seal.members.into_iter().map(|m| (m.name.as_str().to_owned(), m.generation.get())).collect(),
+            Some(Seal { members, manifest, .. }) => {
+                members.into_iter().chain(manifest).map(|m| (m.name.as_str().to_owned(), m.generation.get())).collect()
+            }
             None => BTreeSet::new(),
         };
         let missing = page
@@ -142,7 +145,7 @@ fn pack_of(policy: PackPolicy, object: &ObjectMeta) -> Option<PackId> {
     let (folder, kind) = layout::classify(&name);
     match (kind, policy) {
         (UploadKind::File, PackPolicy::Each) => PackId::parse(name.as_str()).ok(),
-        (UploadKind::File, PackPolicy::Marker { .. } | PackPolicy::Quiet { .. }) => Some(folder),
-        (UploadKind::Marker | UploadKind::Manifest | UploadKind::Ignored, _) => None,
+        (UploadKind::Manifest, PackPolicy::Each) | (UploadKind::Marker | UploadKind::Ignored, _) => None,
+        (UploadKind::File | UploadKind::Manifest, PackPolicy::Marker { .. } | PackPolicy::Quiet { .. }) => Some(folder),
     }
 }

@@ -76,10 +76,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let ledger = Ledger::new(objects.clone(), &config.control_bucket);
     let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone());
     let announcer = Announcer::new(completions);
-    let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer);
+    let opener = Arc::new(Opener::new(ledger.clone()));
+    let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer, opener.clone());
     let leadership = Leadership::default();
     let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
-    let opener = Arc::new(Opener::new(ledger.clone()));
     let reconciler = Reconciler {
         ledger: ledger.clone(),
         objects,

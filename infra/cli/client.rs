@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::args::{DeadLetters, Reviews, Which};
 use crate::fleet::Address;
+use crate::shown::shown;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -86,7 +87,7 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
                 return show(&Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews")).await?);
             }
             for Listed { id, pack, status, opened_at, files } in Api::of(&fleet)?.reviews(&tenant).await? {
-                println!("{id}  {status:<14} {opened_at}  {files} file(s)  {pack}");
+                println!("{id}  {status:<14} {opened_at}  {files} file(s)  {}", shown(&pack));
             }
             Ok(())
         }
@@ -129,7 +130,7 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
             }
             for letter in page["dead_letters"].as_array().into_iter().flatten() {
                 let (id, class, filed) = (text(letter, "id"), text(letter, "class"), text(letter, "filed_at"));
-                println!("{id}  {class:<14} {filed}  {}", text(letter, "reason"));
+                println!("{id}  {class:<14} {filed}  {}", shown(text(letter, "reason")));
             }
             Ok(())
         }

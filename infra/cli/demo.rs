@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::client::Api;
 use crate::fleet::{Fleet, NO_ROOM, Setup};
 use crate::interrupt::Interrupt;
+use crate::shown::shown;
 use crate::upload;
 
 const ARRIVE_WITHIN: Duration = Duration::from_secs(180);
@@ -180,11 +181,11 @@ fn print_text(arrived: &[Arrived]) {
         match &completion.verdict {
             Verdict::Delivered { top_findings, .. } => {
                 for finding in top_findings.iter().take(5) {
-                    println!("  • {}", finding.title);
+                    println!("  • {}", shown(&finding.title));
                 }
             }
-            Verdict::Refused { reason } => println!("  {reason}"),
-            Verdict::Failed { message, .. } => println!("  {message}"),
+            Verdict::Refused { reason } => println!("  {}", shown(reason)),
+            Verdict::Failed { message, .. } => println!("  {}", shown(message)),
             Verdict::InputsChanged { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => {}
         }
         for path in &review.files {

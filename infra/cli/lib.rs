@@ -12,6 +12,7 @@ mod internal;
 mod interrupt;
 pub mod plan;
 mod run;
+mod shown;
 mod up;
 pub mod upload;
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use carrel_cloud::Objects;
-use carrel_schemas::ids::PackId;
-use carrel_schemas::layout::{MANIFEST, MARKER};
+use carrel_schemas::ids::{ObjectName, PackId};
+use carrel_schemas::layout::{MANIFEST, MARKER, UploadKind, classify};
 
 use crate::args::Which;
 use crate::fleet::Address;
@@ -22,6 +22,16 @@ pub async fn pack(objects: &Objects, bucket: &str, pack: &str, files: Vec<Named>
     }
     objects.put(bucket, &format!("{pack}/{MARKER}"), Bytes::new(), "application/octet-stream").await?;
     Ok(())
+}
+
+/// The pack of that name; refuses a name whose marker would close another.
+fn pack_named(folder: &str) -> anyhow::Result<PackId> {
+    let pack = PackId::parse(folder)?;
+    let marker = ObjectName::parse(format!("{pack}/{MARKER}"))?;
+    if classify(&marker) != (pack.clone(), UploadKind::Marker) {
+        bail!("{folder:?} names no pack: a pack is one folder at the top of the bucket; leave out every /");
+    }
+    Ok(pack)
 }
 
 /// Reads files from disk and names each after itself; refuses two of one name, of which the later would win.
@@ -48,7 +58,7 @@ pub(crate) async fn run(tenant: &str, folder: &str, paths: &[PathBuf], fleet: &W
         let known: Vec<_> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();
         bail!("no tenant {tenant:?} in {}/tenants.yaml; it knows {}", fleet.dir.display(), known.join(", "));
     };
-    let folder = PackId::parse(folder)?;
+    let folder = pack_named(folder)?;
     let files = read(paths)?;
     let count = files.len();
     let objects = address.connector().objects().await?;
@@ -65,6 +75,14 @@ pub(crate) async fn run(tenant: &str, folder: &str, paths: &[PathBuf], fleet: &W
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pack_that_its_marker_would_not_close_is_refused() {
+        assert_eq!(pack_named("q3 2026").expect("a folder").as_str(), "q3 2026");
+        for name in ["a/b", "/a", "a/", ""] {
+            assert!(pack_named(name).is_err(), "{name:?}");
+        }
+    }
 
     #[test]
     fn files_that_would_overwrite_each_other_or_the_marker_are_refused() {

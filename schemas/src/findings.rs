@@ -43,6 +43,9 @@ impl Findings {
             if finding.metrics.iter().map(|m| m.value).chain(impact).any(|v| !v.is_finite()) {
                 return Err(FindingsError::NotFinite(finding.id.clone()));
             }
+            if !(0.0..=1.0).contains(&finding.confidence) {
+                return Err(FindingsError::Confidence(finding.id.clone()));
+            }
         }
         Ok(())
     }
@@ -63,6 +66,9 @@ pub enum FindingsError {
     /// An infinite or undefined number.
     #[error("finding {0:?} holds a number that is not finite")]
     NotFinite(String),
+    /// A confidence that is none.
+    #[error("finding {0:?} has a confidence that is not from 0 to 1")]
+    Confidence(String),
 }
 
 /// One conclusion.
@@ -100,7 +106,7 @@ pub struct Finding {
     /// Slides of the deck that show it, from 1.
     #[serde(default)]
     pub slides: Vec<u32>,
-    /// Stable across runs over the same problem.
+    /// The same for the same finding about the same bytes.
     pub fingerprint: String,
 }
 

@@ -9,7 +9,7 @@ use crate::ids::{
 };
 use crate::timestamp::Timestamp;
 
-/// The decided end of one epoch of a review. At most 64 KiB as JSON.
+/// The decided end of one epoch of a review. At most [`Outcome::MAX_BYTES`] as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// Schema number of this record: [`Outcome::SCHEMA`].
@@ -35,6 +35,9 @@ pub struct Outcome {
     /// What became of each sealed member, in the seal's order; empty where the inputs were never looked at.
     #[serde(default)]
     pub inputs: Vec<InputReport>,
+    /// Members whose report is left out, the last of the seal, to keep the outcome within its size.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inputs_omitted: u32,
     /// How the code that touched hostile bytes was confined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomReport>,
@@ -47,7 +50,11 @@ impl Outcome {
     /// The schema number that this code writes.
     pub const SCHEMA: u32 = 1;
     /// A larger outcome object is refused unread.
-    pub const MAX_BYTES: u64 = 64 * 1024;
+    pub const MAX_BYTES: u64 = 256 * 1024;
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Who created the outcome.
@@ -81,7 +88,7 @@ pub enum Verdict {
         /// What was wrong and what the uploader can do, in words.
         reason: String,
     },
-    /// The pack no longer held the sealed versions; the next revision is reviewed instead.
+    /// The pack no longer held the sealed versions; what it holds now is reviewed once it closes again.
     InputsChanged {
         /// The members that were replaced or deleted.
         changed: Vec<ObjectName>,

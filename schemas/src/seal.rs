@@ -11,7 +11,7 @@ use crate::timestamp::Timestamp;
 pub struct Seal {
     /// Schema number of this record: [`Seal::SCHEMA`].
     pub schema: u32,
-    /// Derived from tenant, pack, members and idempotency key; see [`review_id`].
+    /// Derived from tenant, pack, members, manifest and idempotency key; see [`review_id`].
     pub review: ReviewId,
     /// Whose pack it is.
     pub tenant: TenantId,
@@ -42,9 +42,10 @@ impl Seal {
     /// The schema number that this code writes.
     pub const SCHEMA: u32 = 1;
 
-    /// True if `review` is what tenant, pack, members and key derive to: a forged seal shows here.
+    /// True if `review` is what tenant, pack, members, manifest and key derive to: a forged seal shows here.
     pub fn is_consistent(&self) -> bool {
-        self.review == review_id(&self.tenant, &self.pack, &self.members, self.idempotency_key.as_ref())
+        let (manifest, key) = (self.manifest.as_ref(), self.idempotency_key.as_ref());
+        self.review == review_id(&self.tenant, &self.pack, &self.members, manifest, key)
     }
 }
 
@@ -82,14 +83,25 @@ pub enum ClosedBy {
     Request,
 }
 
-/// `H("v1", tenant, pack, sorted (name, generation)[, key])`: the same files are always the same review.
-pub fn review_id(tenant: &TenantId, pack: &PackId, members: &[Member], key: Option<&IdempotencyKey>) -> ReviewId {
+/// `H("v1", tenant, pack, sorted (name, generation)[, manifest][, key])`: the same files, held against the same
+/// manifest, are always the same review.
+pub fn review_id(
+    tenant: &TenantId,
+    pack: &PackId,
+    members: &[Member],
+    manifest: Option<&Member>,
+    key: Option<&IdempotencyKey>,
+) -> ReviewId {
     let mut sorted: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.generation.get().to_be_bytes())).collect();
     sorted.sort_unstable();
     let mut parts: Vec<&[u8]> = vec![tenant.as_str().as_bytes(), pack.as_str().as_bytes()];
     for (name, generation) in &sorted {
         parts.push(name.as_bytes());
         parts.push(generation);
+    }
+    let manifest = manifest.map(|manifest| manifest.generation.get().to_be_bytes());
+    if let Some(generation) = &manifest {
+        parts.extend([b"manifest".as_slice(), generation]);
     }
     if let Some(key) = key {
         parts.push(b"idempotency-key");
@@ -117,11 +129,14 @@ mod tests {
     #[test]
     fn the_same_files_are_the_same_review_in_any_order() {
         let (tenant, pack) = (TenantId::parse("acme").expect("id"), PackId::parse("q3").expect("id"));
-        let id = |members: &[Member], key: Option<&IdempotencyKey>| review_id(&tenant, &pack, members, key);
+        let id = |members: &[Member], key: Option<&IdempotencyKey>| review_id(&tenant, &pack, members, None, key);
         let (a, b) = (member("q3/a.csv", 1), member("q3/b.csv", 2));
         assert_eq!(id(&[a.clone(), b.clone()], None), id(&[b.clone(), a.clone()], None));
         assert_ne!(id(&[a.clone(), b.clone()], None), id(&[a.clone(), member("q3/b.csv", 3)], None));
         let key = IdempotencyKey::parse("again-1").expect("key");
         assert_ne!(id(slice::from_ref(&a), None), id(slice::from_ref(&a), Some(&key)));
+        let manifest = member("q3/_manifest.json", 1);
+        let held = review_id(&tenant, &pack, slice::from_ref(&a), Some(&manifest), None);
+        assert_ne!(held, id(slice::from_ref(&a), None), "a manifest asks for more");
     }
 }

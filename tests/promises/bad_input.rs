@@ -6,9 +6,10 @@ use carrel_schemas::dead_letter::DeadLetterClass;
 use carrel_schemas::outcome::{InputVerdict, Outcome, RefusalCode, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::files;
-use crate::world::{World, tenant};
+use crate::world::{World, eventually, tenant};
 
 const FINALIZED: [(&str, &str); 5] = [
     ("eventType", "OBJECT_FINALIZE"),
@@ -175,6 +176,40 @@ async fn files_that_parsers_choke_on_end_in_a_delivered_review_that_names_them()
         assert_eq!(unread, name != "wide.csv", "{name}: {}", document["not_computed"]);
     }
     goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_only_a_reader_can_refuse_says_why() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    world.upload("acme", "far", vec![("far.xlsx", files::far_cell())]).await;
+    let got = world.completion("acme", "far").await;
+    let Verdict::Refused { reason } = &got.completion.verdict else { panic!("{:?}", got.completion.verdict) };
+    assert!(reason.contains("far.xlsx") && !reason.contains("reading files"), "{reason}");
+    goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_is_held_against_its_manifest_and_a_corrected_one_is_heard() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let verdict = async |what: &str, wanted: &str| {
+        eventually(what, async || {
+            world.received().into_iter().find(|got| {
+                let completion = &got.completion;
+                completion.pack.as_str() == "q3" && completion.verdict.state() == wanted
+            })
+        })
+        .await
+        .completion
+    };
+    world.put("acme", "q3/sales.csv", files::sales()).await;
+    world.put("acme", "q3/_manifest.json", "{ not JSON").await;
+    let Verdict::Refused { reason } = verdict("the refusal", "refused").await.verdict else { panic!("it is refused") };
+    assert!(reason.contains("_manifest.json"), "{reason}");
+    let sha256 = hex::encode(Sha256::digest(files::sales()));
+    let manifest = json!({ "files": [{ "name": "sales.csv", "sha256": sha256 }] }).to_string();
+    world.put("acme", "q3/_manifest.json", manifest).await;
+    assert_eq!(verdict("the review", "delivered").await.revision.get(), 2);
+    world.settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,9 +58,9 @@ fn pid_in(path: &Path) -> Pid {
     Pid::from_raw(text.trim().parse().expect("a number")).expect("not zero")
 }
 
-async fn gated(limits: serde_json::Value) -> (World, Gate) {
+async fn gated(changes: serde_json::Value) -> (World, Gate) {
     let mut gate = None;
-    let world = World::start(vec![tenant("acme", json!({ "limits": limits }))], |setup| {
+    let world = World::start(vec![tenant("acme", changes)], |setup| {
         gate = Some(Gate::install(setup));
     })
     .await;
@@ -91,7 +91,7 @@ async fn a_killed_worker_is_replaced_and_the_pack_is_delivered_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_always_dies_ends_as_crashed_in_the_dead_letters() {
-    let (world, gate) = gated(json!({ "max_attempts": 2 })).await;
+    let (world, gate) = gated(json!({ "limits": { "max_attempts": 2 } })).await;
     world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
     for attempt in 1..=2 {
         let workers = gate.is_reached_by(attempt).await;
@@ -212,6 +212,24 @@ async fn an_upload_whose_notification_was_lost_is_found_by_the_sweep() {
     let world = prepared.start_dispatcher().await;
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_loses_a_file_during_its_review_is_reviewed_without_it() {
+    // A deletion sends no event; whoever finds it opens the pack again.
+    let (world, gate) = gated(json!({ "policy": { "close": "quiet", "quiet_seconds": 1 } })).await;
+    world.put("acme", "q3/kept.csv", sales()).await;
+    world.put("acme", "q3/lost.csv", sales()).await;
+    gate.is_reached_by(1).await;
+    world.objects.delete("acme-uploads", "q3/lost.csv", None).await.expect("deleted");
+    gate.open();
+    let got = eventually("the review of what is left", async || {
+        world.received().into_iter().find(|got| got.completion.verdict.state() == "delivered")
+    })
+    .await;
+    let inputs = world.outcome(&got.completion).await.inputs;
+    assert_eq!(inputs.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(), ["q3/kept.csv"]);
     world.settled().await;
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow};
 use carrel_cloud::DownloadError;
 use carrel_schemas::agent::FileFormat;
-use carrel_schemas::ids::{FileId, ObjectName, PackId};
+use carrel_schemas::ids::{FileId, ObjectName};
 use carrel_schemas::outcome::{RefusalCode, Verdict};
 use carrel_schemas::seal::Member;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -42,14 +42,19 @@ pub(crate) struct Place {
 
 impl Place {
     fn make(case: &Case) -> anyhow::Result<Self> {
-        let scratch = &case.config.scratch;
-        let root = tempfile::Builder::new().prefix("carrel-").tempdir_in(scratch);
-        let place = Self { root: root.with_context(|| format!("make a directory in {}", scratch.display()))? };
-        for name in ["input", "scratch", "output", "home", "outbox"] {
+        let place = Self { root: Self::private(case)? };
+        for name in ["input", "scratch", "output", "home"] {
             let path = place.dir(name);
             std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         }
         Ok(place)
+    }
+
+    /// Another directory beside it, under a name that nobody could know before.
+    pub(crate) fn private(case: &Case) -> anyhow::Result<TempDir> {
+        let scratch = &case.config.scratch;
+        let made = tempfile::Builder::new().prefix("carrel-").tempdir_in(scratch);
+        made.with_context(|| format!("make a directory in {}", scratch.display()))
     }
 
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
@@ -202,16 +207,14 @@ pub(crate) async fn confirm(reviewed: Reviewed) -> Result<Confirmed, Stop> {
     case.progress.stage("confirm");
     let bucket = case.config.uploads.as_str();
     let members = &case.seal.members;
-    let listed = match members.as_slice() {
-        [] => Vec::new(),
-        [only] => case.objects.list(bucket, only.name.as_str()).await?,
-        _ if case.seal.pack.as_str() == PackId::ROOT && members.iter().all(|m| !m.name.as_str().contains('/')) => {
-            case.objects.list_loose(bucket).await?
-        }
-        [first, ..] => {
-            let common = members.iter().fold(first.name.as_str(), |common, m| shared(common, m.name.as_str()));
-            case.objects.list(bucket, common).await?
-        }
+    let folder = format!("{}/", case.seal.pack);
+    let listed = if members.len() > 1 && members.iter().all(|member| member.name.as_str().starts_with(&folder)) {
+        case.objects.list(bucket, &folder).await?
+    } else {
+        // No folder holds them and nothing else: they are looked for one by one.
+        let finds = members.iter().map(|member| case.objects.find(bucket, member.name.as_str()));
+        let found: Vec<_> = futures::stream::iter(finds).buffered(PARALLEL).try_collect().await?;
+        found.into_iter().flatten().collect()
     };
     let live: std::collections::HashMap<_, _> = listed.iter().map(|o| (o.name.as_str(), o.generation)).collect();
     let is_live = |member: &&Member| live.get(member.name.as_str()) == Some(&member.generation.get());
@@ -222,23 +225,9 @@ pub(crate) async fn confirm(reviewed: Reviewed) -> Result<Confirmed, Stop> {
     Err(reviewed.decide(Verdict::InputsChanged { changed }))
 }
 
-/// The longest common beginning, cut at a character's edge.
-fn shared<'a>(a: &'a str, b: &str) -> &'a str {
-    let end = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y).map(|((at, _), _)| at);
-    &a[..end.unwrap_or(a.len().min(b.len()))]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_share_their_beginning_in_whole_characters() {
-        assert_eq!(shared("q3/pos.csv", "q3/prices.csv"), "q3/p");
-        assert_eq!(shared("é", "è"), "");
-        assert_eq!(shared("q3", "q3/a"), "q3");
-        assert_eq!(shared("q3/a", "q3"), "q3");
-    }
 
     #[test]
     fn an_ending_is_read_in_any_case() {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use carrel_cloud::Created;
-use carrel_schemas::ids::{Generation, ObjectName};
+use carrel_schemas::ids::Generation;
 use carrel_schemas::layout;
 use carrel_schemas::outcome::{DecidedBy, DeliveredFile, Outcome, Verdict};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -35,31 +35,26 @@ async fn upload(case: &Case, parcel: &Parcel) -> anyhow::Result<DeliveredFile> {
     let bucket = config.outputs.as_str();
     let object = layout::delivered(&config.review, config.epoch, config.attempt, &parcel.name)?;
     let content_type = content_type(&parcel.name);
-    let generation = match case.objects.create_from_file(bucket, object.as_str(), &parcel.path, content_type).await? {
-        Created::New(generation) => generation,
+    let held = match case.objects.create_from_file(bucket, object.as_str(), &parcel.path, content_type).await? {
+        Some(written) => written,
         // Nobody but the holder of this attempt's claim writes here, so this is our own success, or a forgery.
-        Created::Exists => existing(case, &object, parcel).await?,
+        None => {
+            let found = case.objects.find(bucket, object.as_str()).await?;
+            found.with_context(|| format!("gs://{bucket}/{object} existed and is gone"))?
+        }
     };
+    if (held.size, held.crc32c) != (parcel.size, Some(parcel.crc32c)) {
+        bail!("gs://{bucket}/{object} holds other bytes than this attempt delivers");
+    }
     Ok(DeliveredFile {
         name: parcel.name.clone(),
         object,
-        generation: Generation::new(generation),
+        generation: Generation::new(held.generation),
         size: parcel.size,
         crc32c: parcel.crc32c,
         sha256: parcel.sha256.clone(),
         content_type: content_type.to_owned(),
     })
-}
-
-async fn existing(case: &Case, object: &ObjectName, parcel: &Parcel) -> anyhow::Result<i64> {
-    let bucket = case.config.outputs.as_str();
-    let listed = case.objects.list(bucket, object.as_str()).await?;
-    let found = listed.into_iter().find(|meta| meta.name == object.as_str());
-    let found = found.with_context(|| format!("gs://{bucket}/{object} existed and is gone"))?;
-    if (found.size, found.crc32c) != (parcel.size, Some(parcel.crc32c)) {
-        bail!("gs://{bucket}/{object} holds other bytes than this attempt delivers");
-    }
-    Ok(found.generation)
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -105,6 +100,7 @@ pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
         decided_at: SystemTime::now().into(),
         verdict,
         inputs,
+        inputs_omitted: 0,
         room,
         usage: Some(usage),
     };
@@ -133,9 +129,88 @@ fn fit(mut outcome: Outcome) -> anyhow::Result<Vec<u8>> {
             (_, count @ 1..) => {
                 tracing::warn!(inputs = count, "the outcome is too large; the last input reports are left out");
                 outcome.inputs.truncate(count / 2);
+                outcome.inputs_omitted += u32::try_from(count - count / 2).unwrap_or(u32::MAX);
             }
             (Verdict::InputsChanged { changed }, 0) if changed.len() > 1 => changed.truncate(changed.len() / 2),
             _ => bail!("the outcome has {} bytes, {} are allowed", body.len(), Outcome::MAX_BYTES),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::{MAX_FILES, MAX_NAME};
+    use carrel_schemas::findings::{FindingKind, Level};
+    use carrel_schemas::ids::{
+        Attempt, Epoch, ExecutionName, FileId, Nonce, ObjectName, PackId, ReviewId, Revision, TenantId,
+    };
+    use carrel_schemas::outcome::{FindingSummary, InputReport, InputVerdict, RefusalCode};
+
+    fn outcome(verdict: Verdict, inputs: Vec<InputReport>) -> Outcome {
+        let execution = format!("projects/p/locations/l/jobs/{0}/executions/{0}", "e".repeat(60));
+        Outcome {
+            schema: Outcome::SCHEMA,
+            review: ReviewId::parse("rv_00000000000000000000000000000001").expect("id"),
+            tenant: TenantId::parse("acme").expect("id"),
+            pack: PackId::parse("p".repeat(1000)).expect("id"),
+            revision: Revision::FIRST,
+            epoch: Epoch::FIRST,
+            decided_by: DecidedBy::Worker {
+                execution: ExecutionName::parse(execution).expect("name"),
+                attempt: Attempt::FIRST,
+            },
+            nonce: Nonce::from_bits(1),
+            decided_at: SystemTime::UNIX_EPOCH.into(),
+            verdict,
+            inputs,
+            inputs_omitted: 0,
+            room: None,
+            usage: None,
+        }
+    }
+
+    #[test]
+    fn the_largest_delivery_has_an_outcome() {
+        let file = |at: usize| {
+            let name = format!("{at:0>0$}/{at:0>0$}", MAX_NAME);
+            let review = ReviewId::parse("rv_00000000000000000000000000000001").expect("id");
+            let object = layout::delivered(&review, Epoch::FIRST, Attempt::FIRST, &name).expect("a name");
+            let (generation, content_type) = (Generation::new(i64::MAX), content_type("a.pptx").to_owned());
+            DeliveredFile {
+                name,
+                object,
+                generation,
+                size: u64::MAX,
+                crc32c: u32::MAX,
+                sha256: "0".repeat(64),
+                content_type,
+            }
+        };
+        let finding = |_| FindingSummary {
+            id: "\u{10ffff}".repeat(200),
+            kind: FindingKind::Opportunity,
+            level: Level::Warning,
+            title: "\u{10ffff}".repeat(200),
+        };
+        let files: Vec<_> = (0..MAX_FILES).map(file).collect();
+        let verdict = Verdict::Delivered { files, top_findings: (0..10).map(finding).collect() };
+        let body = fit(outcome(verdict, Vec::new())).expect("it fits");
+        let read: Outcome = serde_json::from_slice(&body).expect("JSON");
+        assert!(matches!(read.verdict, Verdict::Delivered { files, .. } if files.len() == MAX_FILES));
+    }
+
+    #[test]
+    fn reports_that_do_not_fit_are_counted() {
+        let report = |at: usize| InputReport {
+            file_id: FileId::nth(at),
+            name: ObjectName::parse(format!("{at:0>1000}")).expect("name"),
+            verdict: InputVerdict::Refused { code: RefusalCode::Empty, message: "m".repeat(1000) },
+        };
+        let body =
+            fit(outcome(Verdict::Refused { reason: "r".into() }, (0..1000).map(report).collect())).expect("it fits");
+        let read: Outcome = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(read.inputs.len() + read.inputs_omitted as usize, 1000);
+        assert!(!read.inputs.is_empty());
     }
 }

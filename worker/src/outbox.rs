@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 /// Files of one delivery.
-const MAX_FILES: usize = 200;
+pub(crate) const MAX_FILES: usize = 200;
 /// Names looked at, good and bad.
 const MAX_NAMES: usize = 5_000;
 /// Characters of a name.
-const MAX_NAME: usize = 100;
+pub(crate) const MAX_NAME: usize = 100;
 
 /// A copied file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use carrel_sandbox::{Command, Ended, Exit, LimitHit, Limits as Caps};
 use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentRequest, RefusedInput, exit_code};
 use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
+use tempfile::TempDir;
 
 use crate::case::{Case, Decision, Looked, Stop};
 use crate::check::Place;
@@ -27,6 +28,8 @@ const MAX_SAID: u64 = 16 << 20;
 const LOG_TAIL: usize = 4 << 10;
 /// A text of the agent that people are shown.
 const MAX_TEXT: usize = 300;
+/// Lines of its log that may become the reason of a refusal.
+const MAX_REASONS: usize = 20;
 
 /// A review that validates, copied to where the agent cannot reach it.
 #[derive(Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct Reviewed {
     pub(crate) parcels: Vec<Parcel>,
     pub(crate) top_findings: Vec<FindingSummary>,
     /// Holds the parcels on disk.
-    pub(crate) place: Place,
+    pub(crate) copies: Option<TempDir>,
 }
 
 impl Reviewed {
@@ -58,7 +61,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let output = place.dir("output");
     // Opened before the agent runs: what it later puts in the directory's place is not what is delivered.
     let outbox = Outbox::open(&output).with_context(|| format!("open {}", output.display()))?;
-    let mut listener = Listener { progress: case.progress.clone(), last: None };
+    let mut listener = Listener { progress: case.progress.clone(), logged: Vec::new() };
     let ended = carrel_sandbox::run(command(&case, &place)?, caps(&case, wall), |line| listener.hear(line)).await?;
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
 
@@ -71,20 +74,21 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
         input_bytes: accepted.iter().map(|input| input.size).sum(),
         output_bytes: 0,
     };
-    let mut reviewed = Reviewed { case, looked, room, usage, parcels: Vec::new(), top_findings: Vec::new(), place };
+    let mut reviewed =
+        Reviewed { case, looked, room, usage, parcels: Vec::new(), top_findings: Vec::new(), copies: None };
     match end(&ended) {
         End::Judge => {}
         End::Refused => {
-            let said = listener.last.unwrap_or_else(|| "the agent found nothing it can read".to_owned());
-            return Err(
-                reviewed.decide(Verdict::Refused { reason: format!("{said}; correct the files and upload again") })
-            );
+            let reason = format!("{}; correct the files and upload them again", listener.reasons());
+            return Err(reviewed.decide(Verdict::Refused { reason }));
         }
         End::Failed(class, message) => return Err(failed(reviewed, class, message, &ended)),
         End::Retry(why) => return Err(Stop::Retry(anyhow!(why))),
     }
     reviewed.case.progress.stage("judge");
-    let (target, most) = (reviewed.place.dir("outbox"), reviewed.case.config.limits.max_output_bytes);
+    // Made only now that the agent is dead: it could not prepare the place.
+    let copies = Place::private(&reviewed.case)?;
+    let (target, most) = (copies.path().to_owned(), reviewed.case.config.limits.max_output_bytes);
     let judged = tokio::task::spawn_blocking(move || -> Result<_, CollectError> {
         let parcels = outbox.collect(&target, most)?;
         let judged = judge::judge(&parcels, &accepted);
@@ -99,6 +103,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
         Ok(top_findings) => {
             reviewed.usage.output_bytes = parcels.iter().map(|parcel| parcel.size).sum();
             reviewed.parcels = parcels;
+            reviewed.copies = Some(copies);
             reviewed.top_findings = top_findings;
             Ok(reviewed)
         }
@@ -224,8 +229,8 @@ fn caps(case: &Case, wall: Duration) -> Caps {
 /// Turns lines of the agent into progress and log lines.
 struct Listener {
     progress: Progress,
-    /// The last thing it said in words.
-    last: Option<String>,
+    /// The last lines that it wrote for the log.
+    logged: Vec<String>,
 }
 
 impl Listener {
@@ -244,7 +249,20 @@ impl Listener {
             let pct = event.pct.filter(|pct| pct.is_finite()).map(|pct| pct.clamp(0.0, 100.0));
             self.progress.update(stage, pct, message.clone());
         }
-        self.last = message.or_else(|| self.last.take());
+        if let Some(message) = message.filter(|_| event.kind == AgentEventKind::Log) {
+            if self.logged.len() == MAX_REASONS {
+                self.logged.remove(0);
+            }
+            self.logged.push(message);
+        }
+    }
+
+    /// Why it can use nothing, as far as it said.
+    fn reasons(&self) -> String {
+        if self.logged.is_empty() {
+            return "the agent found no file it can use and did not say why".to_owned();
+        }
+        self.logged.join("; ")
     }
 }
 

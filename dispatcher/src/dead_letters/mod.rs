@@ -68,7 +68,7 @@ pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLett
         Verdict::InputsChanged { changed } => {
             let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str()).collect();
             let reason = format!(
-                "{} sealed file(s) were replaced or deleted before delivery: {}; the pack's next revision is reviewed instead",
+                "{} sealed file(s) were replaced or deleted before delivery: {}; complete the pack again to have what it holds now reviewed",
                 changed.len(),
                 names.join(", ")
             );

@@ -6,7 +6,7 @@ use carrel_cloud::ObjectMeta;
 use carrel_schemas::ids::{Generation, ObjectName, PackId};
 use carrel_schemas::layout::{self, UploadKind};
 use carrel_schemas::registry::PackPolicy;
-use carrel_schemas::seal::{ClosedBy, Member};
+use carrel_schemas::seal::{ClosedBy, Member, Seal};
 use carrel_schemas::timestamp::Timestamp;
 
 /// A pack as one listing shows it.
@@ -61,10 +61,16 @@ impl Contents {
         Self { members: members.into_iter().collect(), ..Self::default() }
     }
 
-    /// The generation that says "complete": the marker's, else the manifest's.
+    /// The generation that says "complete": the marker's or the manifest's, whichever is newer.
     pub fn sign(&self) -> Option<(ClosedBy, Generation)> {
         let marker = self.marker.map(|generation| (ClosedBy::Marker, generation));
-        marker.or_else(|| self.manifest.as_ref().map(|manifest| (ClosedBy::Manifest, manifest.generation)))
+        let manifest = self.manifest.as_ref().map(|manifest| (ClosedBy::Manifest, manifest.generation));
+        marker.into_iter().chain(manifest).max_by_key(|(_, generation)| *generation)
+    }
+
+    /// True if the seal holds exactly this.
+    pub fn are_of(&self, seal: &Seal) -> bool {
+        self.members == seal.members && self.manifest == seal.manifest
     }
 }
 
@@ -145,6 +151,8 @@ mod tests {
         assert_eq!(decide(MARKER, at(0), &contents, spent, at(3)), Decision::Wait(at(100)));
         let again = Some(Generation::new(4));
         assert_eq!(decide(MARKER, at(0), &contents, again, at(3)), Decision::Close(ClosedBy::Marker));
+        let corrected = pack(vec![object("q3/_COMPLETE", 5, 2), object("q3/_manifest.json", 7, 3)]);
+        assert_eq!(decide(MARKER, at(0), &corrected, spent, at(3)), Decision::Close(ClosedBy::Manifest));
     }
 
     #[test]

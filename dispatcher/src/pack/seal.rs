@@ -87,7 +87,7 @@ impl Sealer {
         let contents = self.list(tenant, &open.pack).await?;
         let seal = match former {
             // Late copies of old events: the revision ends as the former did, and names the same review.
-            Some(former) if former.members == contents.members => Seal {
+            Some(former) if contents.are_of(&former) => Seal {
                 revision: open.revision,
                 marker: contents.sign().map(|(_, generation)| generation),
                 sealed_at: now,
@@ -169,7 +169,7 @@ impl Sealer {
         let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
         // The second look at the bucket, and meanwhile what the seal itself calls for.
         let (after, considered) = tokio::try_join!(self.list(tenant, &open.pack), self.act_on(&seal, open, now))?;
-        if after.members != seal.members && !after.members.is_empty() {
+        if !after.are_of(&seal) && !after.members.is_empty() {
             // Uploads arrived while we sealed. Their own events say so too; whoever is first opens the revision.
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
@@ -202,7 +202,7 @@ impl Sealer {
     async fn list(&self, tenant: &Tenant, pack: &PackId) -> Result<Contents, SealError> {
         let bucket = tenant.uploads_bucket.as_str();
         let listed = match (tenant.policy, pack.as_str()) {
-            (PackPolicy::Each, name) => self.objects.list(bucket, name).await,
+            (PackPolicy::Each, name) => self.objects.find(bucket, name).await.map(|found| found.into_iter().collect()),
             (_, PackId::ROOT) => self.list_root(bucket).await,
             (_, folder) => self.objects.list(bucket, &format!("{folder}/")).await,
         };
@@ -253,7 +253,7 @@ fn draft(
 ) -> Seal {
     Seal {
         schema: Seal::SCHEMA,
-        review: review_id(&tenant.id, pack, &contents.members, key.as_ref()),
+        review: review_id(&tenant.id, pack, &contents.members, contents.manifest.as_ref(), key.as_ref()),
         tenant: tenant.id.clone(),
         pack: pack.clone(),
         revision,

@@ -37,7 +37,8 @@ impl CallError {
 
 /// The answer of `call`, or an error once `limit` is over: a server that holds the line must not hold its caller.
 pub(crate) async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    match tokio::time::timeout(limit, call).await {
+    // Boxed: the clients' futures nest so deep that the compiler gives up on whatever holds them.
+    match tokio::time::timeout(limit, Box::pin(call)).await {
         Ok(answer) => answer,
         Err(_) => Err(Error::timeout(format!("no answer within {limit:?}"))),
     }

@@ -143,15 +143,15 @@ impl Objects {
         }
     }
 
-    /// Writes the file at `path` if no object of this name exists; large files go in resumable chunks. It may take
-    /// as long as the file asks for: the caller's own limit ends it.
+    /// Writes the file at `path` if no object of this name exists, and says what the cloud then holds; `None` if one
+    /// did. Large files go in resumable chunks. It may take as long as the file asks for: the caller's own limit ends it.
     pub async fn create_from_file(
         &self,
         bucket: &str,
         name: &str,
         path: &Path,
         kind: &str,
-    ) -> Result<Created, CallError> {
+    ) -> Result<Option<ObjectMeta>, CallError> {
         let local = |source| CallError::local("read file", path.display().to_string(), source);
         let file = tokio::fs::File::open(path).await.map_err(local)?;
         let sent = self
@@ -162,8 +162,8 @@ impl Objects {
             .send_unbuffered()
             .await;
         match sent {
-            Ok(object) => Ok(Created::New(object.generation)),
-            Err(error) if is(&error, 412) => Ok(Created::Exists),
+            Ok(object) => Ok(Some(meta(object))),
+            Err(error) if is(&error, 412) => Ok(None),
             Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
         }
     }
@@ -260,6 +260,16 @@ impl Objects {
         }
         file.flush().await.map_err(local)?;
         Ok(done)
+    }
+
+    /// The object of exactly this name, found by listing: it takes no right to read objects.
+    pub async fn find(&self, bucket: &str, name: &str) -> Result<Option<ObjectMeta>, CallError> {
+        // Of all names that begin with it, the name itself comes first.
+        let request = self.control.list_objects().set_parent(resource(bucket)).set_prefix(name).set_page_size(1);
+        match self.in_time(request.send()).await {
+            Ok(page) => Ok(page.objects.into_iter().map(meta).find(|object| object.name == name)),
+            Err(error) => Err(CallError::new("look for object", url(bucket, name), error)),
+        }
     }
 
     /// Every object whose name begins with `prefix`, in order of names.

@@ -58,14 +58,16 @@ pub struct Used {
 const OUT_OF_MEMORY: [&[u8]; 5] =
     [b"memory allocation of", b"std::bad_alloc", b"MemoryError", b"Cannot allocate memory", b"memory exhausted"];
 
-/// The limit behind an exit that the supervisor did not cause.
-pub(crate) fn infer(exit: Exit, stderr_tail: &[u8]) -> Option<LimitHit> {
+/// The limit behind an exit that the supervisor did not cause; `cpu_spent` says that its processor time is used up.
+pub(crate) fn infer(exit: Exit, cpu_spent: bool, stderr_tail: &[u8]) -> Option<LimitHit> {
     let said_so = || OUT_OF_MEMORY.iter().any(|words| stderr_tail.windows(words.len()).any(|at| at == *words));
     match exit {
         Exit::Code(0) => None,
         Exit::Signal(libc::SIGXCPU) => Some(LimitHit::Cpu),
         Exit::Signal(libc::SIGXFSZ) => Some(LimitHit::FileSize),
-        // Nobody but the kernel's out-of-memory killer sends this here.
+        // A command that takes no notice of SIGXCPU gets this a second later.
+        Exit::Signal(libc::SIGKILL) if cpu_spent => Some(LimitHit::Cpu),
+        // The kernel's out-of-memory killer sends it; so may the command itself, to its own cost.
         Exit::Signal(libc::SIGKILL) => Some(LimitHit::Memory),
         Exit::Code(_) | Exit::Signal(_) => said_so().then_some(LimitHit::Memory),
     }

@@ -16,11 +16,12 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Kills and reaps every child of this process, except `leader`, which is dead already and reaped by the caller.
-pub(crate) fn kill(leader: Pid) {
+/// Kills and reaps every child of this process, except `leader`, which is dead already and reaped by the caller. An
+/// error means that some may live on.
+pub(crate) fn kill(leader: Pid) -> io::Result<()> {
     for _ in 0..ROUNDS {
         let mut none_left = true;
-        for child in children().filter(|child| *child != leader) {
+        for child in children()?.filter(|child| *child != leader) {
             none_left = false;
             if let Err(error) = kill_process(child, Signal::KILL) {
                 tracing::debug!(%error, "a stray process went by itself");
@@ -30,19 +31,19 @@ pub(crate) fn kill(leader: Pid) {
             }
         }
         if none_left {
-            return;
+            return Ok(());
         }
     }
-    tracing::error!("processes of an ended command fork faster than they are killed; some may live on");
+    Err(io::Error::other("processes of an ended command fork faster than they are killed"))
 }
 
-fn children() -> impl Iterator<Item = Pid> {
+fn children() -> io::Result<impl Iterator<Item = Pid>> {
     let own = getpid().as_raw_nonzero().to_string();
-    let processes = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+    let processes = fs::read_dir("/proc")?.filter_map(|entry| {
         let number = entry.ok()?.file_name().to_str()?.parse().ok()?;
         Pid::from_raw(number)
     });
-    processes.filter(move |process| parent(*process).is_some_and(|parent| parent == own))
+    Ok(processes.filter(move |process| parent(*process).is_some_and(|parent| parent == own)))
 }
 
 /// The parent's number: the second field after the program's name, which may hold anything but ends with the last `)`.

@@ -42,7 +42,7 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// It was started and then lost from sight; its group was killed.
+    /// It was started and then lost from sight; its group was killed, and something it started may live on.
     #[error("supervise {program}")]
     Supervise {
         /// The program.
@@ -149,7 +149,8 @@ pub async fn run(command: Command, limits: Limits, mut on_line: impl FnMut(&[u8]
     lines.finish(&mut on_line);
     let stderr_tail = tail.into_bytes();
     let (exit, cpu, peak_bytes) = reaped.expect("the loop ends only after the command was reaped");
-    let limit = limit.or_else(|| infer(exit, &stderr_tail));
+    let cpu_spent = cpu.as_secs() >= limits.cpu_seconds;
+    let limit = limit.or_else(|| infer(exit, cpu_spent, &stderr_tail));
     Ok(Ended { exit, limit, used: Used { wall: began.elapsed(), cpu, peak_bytes }, stderr_tail })
 }
 
@@ -220,9 +221,10 @@ fn attend(
         }
     };
     group.kill();
-    strays::kill(leader);
+    let cleared = strays::kill(leader);
     group.set(None);
-    let reaped = waited.map_err(io::Error::from).and_then(|_| sys::reap(leader));
+    let reaped = sys::reap(leader);
+    let reaped = waited.map_err(io::Error::from).and(cleared).and(reaped);
     if ended.send(reaped).is_err() {
         tracing::debug!("a command ended after its supervisor had left");
     }

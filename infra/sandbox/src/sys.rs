@@ -17,15 +17,16 @@ pub(crate) fn confine(command: &mut std::process::Command, limits: &Limits) {
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     // A core dump would write the customer's bytes to a place nobody looks after.
     let rlimits = [
-        (libc::RLIMIT_AS, limits.memory_bytes),
-        (libc::RLIMIT_CPU, limits.cpu_seconds),
-        (libc::RLIMIT_FSIZE, limits.file_bytes),
-        (libc::RLIMIT_NOFILE, limits.open_files),
-        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_AS, limits.memory_bytes, 0),
+        // At the hard limit comes SIGKILL, which could be anybody's; a second before it SIGXCPU, which names the cause.
+        (libc::RLIMIT_CPU, limits.cpu_seconds, 1),
+        (libc::RLIMIT_FSIZE, limits.file_bytes, 0),
+        (libc::RLIMIT_NOFILE, limits.open_files, 0),
+        (libc::RLIMIT_CORE, 0, 0),
     ];
     let between = move || {
-        for (resource, value) in rlimits {
-            let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        for (resource, soft, above) in rlimits {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: soft.saturating_add(above) };
             // SAFETY: `limit` lives on this stack for the call, which only reads it.
             check(unsafe { libc::setrlimit(resource, &raw const limit) })?;
         }

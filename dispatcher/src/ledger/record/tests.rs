@@ -22,7 +22,7 @@ fn record() -> ReviewRecord {
     };
     let seal = Seal {
         schema: Seal::SCHEMA,
-        review: review_id(&tenant, &pack, std::slice::from_ref(&member), None),
+        review: review_id(&tenant, &pack, std::slice::from_ref(&member), None, None),
         tenant,
         pack,
         revision: Revision::FIRST,
@@ -54,6 +54,7 @@ fn completion(record: &ReviewRecord) -> Completion {
         decided_at: at(9),
         verdict: Verdict::Cancelled { reason: "test".into() },
         inputs: vec![],
+        inputs_omitted: 0,
         room: None,
         usage: None,
     };

@@ -115,7 +115,9 @@ async fn a_file_and_the_processor_have_caps() {
     assert_eq!(ended(&write, limits()).await.0.limit, Some(LimitHit::FileSize));
     let spin = "while :; do :; done";
     let (end, _) = ended(spin, Limits { cpu_seconds: 1, ..limits() }).await;
-    assert!(matches!(end.limit, Some(LimitHit::Cpu | LimitHit::Memory)), "{end:?}");
+    assert_eq!(end.limit, Some(LimitHit::Cpu), "{end:?}");
+    let (end, _) = ended("trap '' XCPU; while :; do :; done", Limits { cpu_seconds: 1, ..limits() }).await;
+    assert_eq!((end.exit, end.limit), (Exit::Signal(libc::SIGKILL), Some(LimitHit::Cpu)), "{end:?}");
 }
 
 #[tokio::test]
