@@ -34,7 +34,8 @@ pub async fn run(config: Config, connector: &Connector) -> anyhow::Result<End> {
     let config = Arc::new(config);
     let objects = connector.objects().await?;
     let progress = Progress::new(&config);
-    let journey = decide(Arc::clone(&config), objects.clone(), progress.clone());
+    // Boxed: what the compiler lays out as one future has a depth limit, and the stages nest.
+    let journey = Box::pin(decide(Arc::clone(&config), objects.clone(), progress.clone()));
     let end = progress.beside(&objects, &config, journey).await?;
     if let End::Decided(_) = end {
         announce::announce(connector, &config).await;

@@ -154,14 +154,9 @@ impl Objects {
     ) -> Result<Option<ObjectMeta>, CallError> {
         let local = |source| CallError::local("read file", path.display().to_string(), source);
         let file = tokio::fs::File::open(path).await.map_err(local)?;
-        let sent = self
-            .data
-            .write_object(resource(bucket), name, file)
-            .set_if_generation_match(0)
-            .set_content_type(kind)
-            .send_unbuffered()
-            .await;
-        match sent {
+        let write = self.data.write_object(resource(bucket), name, file);
+        let write = write.set_if_generation_match(0).set_content_type(kind);
+        match Box::pin(write.send_unbuffered()).await {
             Ok(object) => Ok(Some(meta(object))),
             Err(error) if is(&error, 412) => Ok(None),
             Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
