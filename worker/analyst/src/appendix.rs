@@ -5,7 +5,8 @@ use rust_xlsxwriter::{Workbook, XlsxError};
 
 use crate::deck::place;
 use crate::frame::{Column, Frame};
-use crate::review::{Pack, Review};
+use crate::pack::Pack;
+use crate::review::Review;
 use crate::state::{State, Tie};
 
 /// Longest text of a cell; the format allows 32,767.

@@ -10,7 +10,8 @@ use crate::chart;
 use crate::checks::pareto::reach;
 use crate::frame::{Column, Frame};
 use crate::html::{amount, table, text};
-use crate::review::{Pack, Review};
+use crate::pack::Pack;
+use crate::review::Review;
 use crate::state::{LISTED, State, Tie, many};
 
 const STYLE: &str = "*{box-sizing:border-box}body{margin:0;background:#e9ebee;color:#16202b;font:16px/1.45 system-ui,sans-serif}\

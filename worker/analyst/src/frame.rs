@@ -58,6 +58,8 @@ pub struct Column {
     pub percent: bool,
     /// The currency its cells are written with, if they are.
     pub currency: Option<String>,
+    /// Days that carry a time of day too, which [`Values::Day`] leaves out.
+    pub timed: bool,
     /// Its cells.
     pub values: Values,
     /// What it means, and why that is assumed.
@@ -116,6 +118,7 @@ impl Frame {
                 letter: letter(at),
                 percent: false,
                 currency: None,
+                timed: false,
                 values,
                 role: None,
             })
@@ -159,6 +162,11 @@ impl Frame {
         let concerns = |f: &&Failing| f.column.as_ref().is_none_or(|name| *name == column.name);
         let rows: Vec<String> = self.failing.iter().filter(concerns).map(|f| f.row.to_string()).collect();
         (!rows.is_empty()).then(|| format!("not all of it could be read: see row {}", examples(&rows)))
+    }
+
+    /// Why something said to be absent from these columns may stand in a cell or row that could not be read.
+    pub(crate) fn unread_any(&self, columns: &[&Column]) -> Option<String> {
+        columns.iter().find_map(|column| self.unread(column)).map(|why| format!("{}: {why}", self.title()))
     }
 
     /// The title a reader knows it by.
@@ -208,7 +216,7 @@ impl Column {
         }
     }
 
-    /// Whether two rows hold the same here; days are compared without their time.
+    /// Whether two rows hold the same here; of a [`timed`](Self::timed) column, the same day.
     pub(crate) fn same(&self, one: usize, two: usize) -> bool {
         match &self.values {
             Values::Text { words, codes } => words.get(codes[one] as usize) == words.get(codes[two] as usize),

@@ -14,12 +14,14 @@ mod deck;
 mod frame;
 mod html;
 mod load;
+mod pack;
 mod review;
 mod role;
 mod run;
 mod state;
 
 pub use frame::{Column, Frame, FrameSource, Values};
-pub use review::{Pack, Review, review};
+pub use pack::Pack;
+pub use review::{Review, review};
 pub use role::Role;
 pub use run::{main, run};

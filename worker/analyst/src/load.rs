@@ -11,7 +11,8 @@ use carrel_ingest::{Format, Kind, Limits, NoteCode, Table, Unit, Why, labelled_n
 use carrel_schemas::agent::{AgentInput, AgentRequest, FileFormat};
 
 use crate::frame::{Failing, Frame, FrameSource, NO_DAY, NULL, Total, Values};
-use crate::review::{Line, Pack, Page};
+use crate::pack::{Line, Pack, Page};
+use crate::state::many;
 
 const DAY_MICROS: i64 = 86_400_000_000;
 /// From here on a float no longer counts in ones: two ids would become one.
@@ -39,8 +40,9 @@ fn file(pack: &mut Pack, dir: &Path, input: &AgentInput) {
         Ok(document) => document,
         Err(error) => return pack.refused.push((input.name.clone(), error.to_string())),
     };
-    let read = format!("{} tables, {} pages", document.tables.len(), document.texts.len());
-    pack.files.push((input.name.clone(), read));
+    let parts = [(document.tables.len(), "table"), (document.texts.len(), "page")];
+    let read: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, of)| many(*count, of)).collect();
+    pack.files.push((input.name.clone(), if read.is_empty() { "nothing".to_owned() } else { read.join(", ") }));
     pack.notes.extend(document.notes.iter().map(|n| format!("{}: {}", input.name, n.message)));
     for page in &document.texts {
         let mut lines: Vec<Line> = page.lines.iter().map(|t| Line { text: t.clone(), numbers: vec![] }).collect();
@@ -80,7 +82,8 @@ fn frame(table: Table, source: &FrameSource) -> Frame {
         }
         expected = row + 1;
     }
-    for (column, read) in frame.columns.iter_mut().zip(&table.columns) {
+    for (at, (column, read)) in frame.columns.iter_mut().zip(&table.columns).enumerate() {
+        column.timed = timed(&table, at);
         column.letter.clone_from(&read.letter);
         column.percent = read.unit == Some(Unit::Percent);
         column.currency = match &read.unit {
@@ -107,6 +110,13 @@ fn frame(table: Table, source: &FrameSource) -> Frame {
         })
         .collect();
     frame
+}
+
+/// True if a cell of the column holds more than a date.
+fn timed(table: &Table, at: usize) -> bool {
+    let columns = table.batches.iter().map(|batch| batch.column(at));
+    let mut times = columns.filter_map(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    times.any(|cells| cells.iter().flatten().any(|micros| micros % DAY_MICROS != 0))
 }
 
 fn values(table: &Table, at: usize) -> Values {

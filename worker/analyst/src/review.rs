@@ -4,39 +4,8 @@ use carrel_schemas::findings::{Findings, Level};
 
 use crate::checks::{joins, pareto, periods, quality, shelf, totals};
 use crate::deck;
-use crate::frame::{Frame, FrameSource};
-use crate::state::State;
-
-/// A page of text with the numbers of each line.
-#[derive(Debug, Clone)]
-pub(crate) struct Page {
-    pub(crate) source: FrameSource,
-    pub(crate) page: u32,
-    pub(crate) lines: Vec<Line>,
-}
-
-/// One line.
-#[derive(Debug, Clone)]
-pub(crate) struct Line {
-    pub(crate) text: String,
-    pub(crate) numbers: Vec<f64>,
-}
-
-/// What was read of a pack.
-#[derive(Debug, Default)]
-pub struct Pack {
-    /// Its name: text to print.
-    pub name: String,
-    /// Its tables.
-    pub frames: Vec<Frame>,
-    pub(crate) pages: Vec<Page>,
-    /// Files: name, and what became of it.
-    pub(crate) files: Vec<(String, String)>,
-    /// What a reader must know about the files.
-    pub(crate) notes: Vec<String>,
-    /// Files that could not be read or were refused.
-    pub(crate) refused: Vec<(String, String)>,
-}
+use crate::pack::Pack;
+use crate::state::{State, many};
 
 /// Findings, and what the deck shows beside them.
 #[derive(Debug)]
@@ -71,9 +40,10 @@ pub fn review(pack: &Pack) -> Review {
     let (errors, warnings) = (of(Level::Error), of(Level::Warning));
     let lead = findings.first().map_or(String::new(), |f| format!(" First: {}.", f.title));
     let summary = format!(
-        "{} tables of {} files: {errors} findings would make decisions on these files wrong, {warnings} more ask for a look.{lead}",
-        pack.frames.len(),
-        pack.files.len(),
+        "{} of {}: {} would make decisions on these files wrong, {warnings} more to look at.{lead}",
+        many(pack.frames.len(), "table"),
+        many(pack.files.len(), "file"),
+        many(errors, "finding"),
     );
     let findings = Findings {
         schema: Findings::SCHEMA,

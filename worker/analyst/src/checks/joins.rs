@@ -84,6 +84,9 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
     if matched == here.len() {
         return;
     }
+    if let Some(why) = master.unread_any(&[other]) {
+        return state.refuse(&format!("{} of {} missing from {}", column.name, frame.title(), master.title()), why);
+    }
     let orphan: Vec<bool> = keys.labels.iter().map(|l| !known.contains(l)).collect();
     let labels: Vec<String> = keys.labels.iter().filter(|l| !known.contains(*l)).cloned().collect();
     let rows: Vec<usize> =

@@ -2,6 +2,7 @@
 
 use carrel_schemas::findings::{FindingKind::Fact, Level};
 
+use super::totals::is_total;
 use crate::frame::{Frame, NULL};
 use crate::role::Role;
 use crate::state::{Saying, Share, State, at, many, metric};
@@ -31,6 +32,11 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     };
     if frame.subtotals {
         let why = format!("rows among the data of {} look like subtotals, not items", frame.title());
+        return state.refuse("Pareto (ABC)", why);
+    }
+    let item = frame.role(Role::Item).filter(|item| item.keys().labels.iter().any(|label| is_total(label)));
+    if let Some(item) = item {
+        let why = format!("{} of {} holds totals among the items", item.name, frame.title());
         return state.refuse("Pareto (ABC)", why);
     }
     let Some((column, values)) = frame.numbers(Role::Sales).or_else(|| frame.numbers(Role::Units)) else { return };
@@ -74,7 +80,7 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
         kind: Fact,
         level: Level::Note,
         weight: 20,
-        title: reach(&state.pareto, &column.name),
+        title: reach(&state.pareto, &state.pareto_of),
         statement: format!(
             "A, until 80 % are reached: {}; B, until 95 %: {b}; C, the rest: {c}. {} is {total:.2}.",
             many(a, "item"),

@@ -7,7 +7,7 @@ use carrel_schemas::findings::Level;
 
 use super::pareto::{sales, sells};
 use crate::frame::{Column, Frame, NO_DAY, Values, iso, number};
-use crate::role::Role;
+use crate::role::{Role, normalise};
 use crate::state::{Saying, State, at, examples, many, metric};
 
 /// Distinct periods in order: days, or week numbers.
@@ -47,6 +47,23 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     }
 }
 
+/// Why nobody can say which of these periods comes last: week numbers begin anew each year.
+pub(crate) fn unordered(frame: &Frame, column: &Column) -> Option<String> {
+    const YEARS: [&str; 6] = ["year", "yr", "fiscal_year", "fiscal_yr", "fy", "calendar_year"];
+    let Values::Number { .. } = column.values else { return None };
+    let seen = periods(column);
+    let (first, last) = (*seen.first()?, *seen.last()?);
+    let year = frame.columns.iter().find(|column| YEARS.contains(&normalise(&column.name).as_str()));
+    match year.map(|year| year.keys().labels.len()) {
+        Some(0 | 1) => None,
+        Some(years) => Some(format!("{} of {} numbers weeks of {years} years", column.name, frame.title())),
+        // All of a year, or the end of one and the beginning of the next.
+        None => ((0..=4).contains(&first) && (49..=53).contains(&last)).then(|| {
+            format!("{} of {} runs from {first} to {last}: it may be of two years", column.name, frame.title())
+        }),
+    }
+}
+
 /// Why the periods of two tables cannot be compared.
 fn incomparable(column: &Column, seen: &[i64], other: &Column, known: &[i64]) -> Option<String> {
     let rhythm = |column: &Column, seen: &[i64]| match (&column.values, step(seen)) {
@@ -64,7 +81,12 @@ fn incomparable(column: &Column, seen: &[i64], other: &Column, known: &[i64]) ->
 fn overlap(frame: &Frame, base: &Frame, state: &mut State) {
     let (Some(column), Some(other)) = (frame.role(Role::Period), base.role(Role::Period)) else { return };
     let (seen, known) = (periods(column), periods(other));
-    if let Some(why) = incomparable(column, &seen, other, &known) {
+    let why = incomparable(column, &seen, other, &known)
+        .or_else(|| unordered(frame, column))
+        .or_else(|| unordered(base, other))
+        .or_else(|| frame.unread_any(&[column]))
+        .or_else(|| base.unread_any(&[other]));
+    if let Some(why) = why {
         return state.refuse(&format!("overlap of periods of {} and {}", frame.title(), base.title()), why);
     }
     let known: BTreeSet<i64> = known.into_iter().collect();
@@ -117,7 +139,11 @@ fn missing(column: &Column, seen: &[i64]) -> Result<Vec<String>, String> {
     }
     let known: BTreeSet<i64> = seen.iter().copied().collect();
     let expected = (0..span).map(|at| first + at * step);
-    let missing: Vec<String> = expected.filter(|p| !known.contains(p)).map(|p| label(column, p)).collect();
+    // A day of the week that never has a row is a day on which nobody trades.
+    let days: BTreeSet<i64> = seen.iter().map(|period| period.rem_euclid(7)).collect();
+    let traded = |p: &i64| step != 1 || !matches!(column.values, Values::Day(_)) || days.contains(&p.rem_euclid(7));
+    let missing = expected.filter(|p| !known.contains(p)).filter(traded);
+    let missing: Vec<String> = missing.map(|p| label(column, p)).collect();
     if missing.len() > seen.len() / 4 {
         let all = missing.len() + seen.len();
         return Err(format!(
@@ -131,7 +157,8 @@ fn missing(column: &Column, seen: &[i64]) -> Result<Vec<String>, String> {
 fn gaps(frame: &Frame, state: &mut State) {
     let Some(column) = frame.role(Role::Period) else { return };
     let seen = periods(column);
-    let missing = match missing(column, &seen) {
+    let whole = unordered(frame, column).or_else(|| frame.unread_any(&[column])).map_or(Ok(()), Err);
+    let missing = match whole.and_then(|()| missing(column, &seen)) {
         Ok(missing) if missing.is_empty() => return,
         Ok(missing) => missing,
         Err(why) => return state.refuse(&format!("missing periods of {}", frame.title()), why),

@@ -1,6 +1,6 @@
 //! Cells and rows that are wrong within their own table: misfits, missing keys, negatives, duplicates, outliers.
 
-use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
@@ -155,6 +155,10 @@ fn duplicates(frame: &Frame, state: &mut State) {
     if keys.is_empty() {
         return;
     }
+    if let Some(column) = frame.columns.iter().find(|column| column.timed) {
+        let why = format!("{} tells rows apart by the time of day, which is not compared", column.name);
+        return state.refuse(&format!("duplicates in {}", frame.title()), why);
+    }
     let repeats = repeats(frame, &keys);
     if repeats.len() as f64 > GRAIN_SHARE * frame.rows as f64 {
         let names = keys.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" + ");
@@ -198,7 +202,7 @@ fn identical(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], level: L
         ),
         metrics: vec![metric("repeated rows", count, "rows", "rows equal to the first row of their key", frame.rows)],
         evidence: vec![at(frame, &rows, keys, "rows that occur more than once")],
-        caveat: "Times of day are not compared. If equal rows are meant, they are to be added rather than dropped.",
+        caveat: "If equal rows are meant, they are to be added rather than dropped.",
         ask: "Drop the repeated rows, or say what tells them apart.",
     });
     state.show_rows(&id, frame, &rows);
@@ -323,7 +327,7 @@ fn cost_above_price(frame: &Frame, state: &mut State) {
     let id = state.say(Saying {
         rule: "price.below_cost",
         kind: carrel_schemas::findings::FindingKind::Risk,
-        level: Level::Error,
+        level: Level::Warning,
         weight: 65,
         title: format!("{} in {} with a cost above the price", many(rows.len(), "row"), frame.title()),
         statement: format!("{} exceeds {} for {}.", cost.name, price.name, crate::state::examples(&items)),
@@ -341,14 +345,33 @@ fn cost_above_price(frame: &Frame, state: &mut State) {
     state.show_rows(&id, frame, &rows);
 }
 
+/// A unit of measure under one spelling.
+fn unit(written: &str) -> String {
+    const SPELLINGS: [(&str, &[&str]); 9] = [
+        ("ea", &["each", "pc", "pcs", "piece", "pieces", "unit", "units", "ct", "count"]),
+        ("case", &["cs", "cases", "ctn", "carton"]),
+        ("kg", &["kgs", "kilo", "kilogram", "kilograms"]),
+        ("g", &["gr", "gram", "grams"]),
+        ("l", &["lt", "ltr", "liter", "litre", "liters", "litres"]),
+        ("ml", &["millilitre", "milliliter"]),
+        ("oz", &["ounce", "ounces"]),
+        ("fl_oz", &["floz", "fluid_ounce", "fluid_ounces"]),
+        ("lb", &["lbs", "pound", "pounds"]),
+    ];
+    let plain = normalise(written);
+    let known = SPELLINGS.iter().find(|(_, others)| others.contains(&plain.as_str()));
+    known.map_or(plain, |(unit, _)| (*unit).to_owned())
+}
+
 fn measures(frame: &Frame, state: &mut State) {
     let Some(column) = frame.role(Role::Measure) else { return };
     let keys = column.keys();
-    let mut counts = vec![0_usize; keys.labels.len()];
-    keys.codes.iter().filter(|c| **c != NULL).for_each(|c| counts[*c as usize] += 1);
-    let Some(most) = (0..counts.len()).max_by_key(|at| counts[*at]) else { return };
-    let rows: Vec<usize> =
-        (0..frame.rows).filter(|r| keys.codes[*r] != NULL && keys.codes[*r] as usize != most).collect();
+    let units: Vec<String> = keys.labels.iter().map(|label| unit(label)).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    keys.codes.iter().filter_map(|c| units.get(*c as usize)).for_each(|u| *counts.entry(u).or_default() += 1);
+    let Some((most, count)) = counts.into_iter().max_by_key(|(_, count)| *count) else { return };
+    let other = |row: &usize| units.get(keys.codes[*row] as usize).is_some_and(|unit| unit != most);
+    let rows: Vec<usize> = (0..frame.rows).filter(other).collect();
     if rows.is_empty() || rows.len() as f64 > 0.1 * frame.rows as f64 {
         return;
     }
@@ -361,8 +384,8 @@ fn measures(frame: &Frame, state: &mut State) {
         statement: format!(
             "{} is {} in {} rows and {} in row {}.",
             column.name,
-            keys.labels[most],
-            counts[most],
+            most,
+            count,
             column.show(rows[0]),
             frame.row_number(rows[0])
         ),

@@ -7,7 +7,7 @@ use carrel_schemas::findings::{Evidence, FindingKind, Level};
 use super::{
     joins::pairs,
     pareto::sales,
-    periods::{label, periods},
+    periods::{label, periods, unordered},
 };
 use crate::frame::{Column, Frame, Keys, NULL};
 use crate::html::amount;
@@ -108,6 +108,9 @@ fn voids(shelf: &Shelf<'_>, state: &mut State) {
     let Shelf { pos, plan, carried, item, store, week, periods } = shelf;
     if periods.len() <= VOID_PERIODS {
         let why = format!("{} has {} periods, more than {VOID_PERIODS} are needed", pos.title(), periods.len());
+        return state.refuse("voids", why);
+    }
+    if let Some(why) = unordered(pos, week).or_else(|| pos.unread_any(&[item, store, week])) {
         return state.refuse("voids", why);
     }
     let late = &periods[periods.len() - VOID_PERIODS..];
@@ -212,8 +215,8 @@ fn velocity(shelf: &Shelf<'_>, state: &mut State) {
     let Some((units, values)) = shelf.pos.numbers(Role::Units) else {
         return state.refuse("velocity", format!("{} has no units", shelf.pos.title()));
     };
-    if let Some(why) = shelf.pos.unread(units) {
-        return state.refuse("velocity", format!("{} of {}: {why}", units.name, shelf.pos.title()));
+    if let Some(why) = shelf.pos.unread_any(&[units, shelf.item, shelf.store, shelf.week]) {
+        return state.refuse("velocity", why);
     }
     let (paces, all) = paces(shelf, values);
     let listed: BTreeSet<&String> = shelf.carried.keys().map(|(i, _)| i).collect();
@@ -232,6 +235,7 @@ fn velocity(shelf: &Shelf<'_>, state: &mut State) {
     if let [.., next, worst] = &paces[..]
         && quarter > 0
         && worst.stores == all
+        && worst.rate > 0.0
         && next.rate - worst.rate > 1e-9 * next.rate.abs()
     {
         let title = format!("{} is carried in every store and is the slowest item that sells", worst.item);
@@ -304,6 +308,9 @@ fn empty(stock: &Frame, state: &mut State) {
         let why = format!("{} has {}, {EMPTY_PERIODS} are needed", stock.title(), many(all.len(), "period"));
         return state.refuse("out of stock", why);
     }
+    if let Some(why) = unordered(stock, week).or_else(|| stock.unread_any(&[item, store, week, column])) {
+        return state.refuse("out of stock", why);
+    }
     let late: Vec<String> = all[all.len() - EMPTY_PERIODS..].iter().map(|w| label(week, *w)).collect();
     let (items, stores, weeks) = (item.keys(), store.keys(), week.keys());
     let which: Vec<Option<usize>> = weeks.labels.iter().map(|l| late.iter().position(|at| at == l)).collect();
@@ -318,7 +325,7 @@ fn empty(stock: &Frame, state: &mut State) {
     let id = state.say(Saying {
         rule: "stock.empty",
         kind: FindingKind::Risk,
-        level: Level::Error,
+        level: Level::Warning,
         weight: 68,
         title: format!("{} with nothing on hand in the last {EMPTY_PERIODS} periods", many(zero.len(), "item-store")),
         statement: format!("{}.", examples(&names)),

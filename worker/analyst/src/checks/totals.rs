@@ -3,7 +3,7 @@
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
 use crate::frame::{Column, Frame, Total, Values, number};
-use crate::review::{Line, Page};
+use crate::pack::{Line, Page};
 use crate::role::normalise;
 use crate::state::{Saying, State, Tie, at, evidence, many, metric};
 
@@ -63,11 +63,16 @@ pub(crate) fn tables(frame: &Frame, state: &mut State) {
     }
 }
 
+/// The text says that its row is a total.
+pub(crate) fn is_total(text: &str) -> bool {
+    const WORDS: [&str; 6] = ["total", "totals", "subtotal", "subtotals", "summe", "gesamt"];
+    normalise(text).split('_').any(|word| WORDS.contains(&word))
+}
+
 /// A word of the data says that its row is a total: the reader tells only those that begin with it.
 fn holds_totals(frame: &Frame) -> bool {
-    let is_total = |word: &str| ["total", "totals", "subtotal", "subtotals", "summe", "gesamt"].contains(&word);
     frame.columns.iter().any(|column| match &column.values {
-        Values::Text { words, .. } => words.iter().any(|text| normalise(text).split('_').any(is_total)),
+        Values::Text { words, .. } => words.iter().any(|text| is_total(text)),
         Values::Number { .. } | Values::Day(_) => false,
     })
 }
@@ -192,6 +197,7 @@ fn table_above(lines: &[Line], at: usize, total: &Amount) -> Option<Vec<f64>> {
 
 /// A line that begins with `Total` and ends with an amount is held against the rows of its table.
 pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
+    let sums = if pages.is_empty() { Vec::new() } else { sums(frames) };
     for page in pages {
         for (at, line) in page.lines.iter().enumerate().filter(|(_, line)| starts_with(line, "total")) {
             let Some(total) = amount_at_the_end(line) else {
@@ -202,7 +208,7 @@ pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
                 continue;
             };
             match table_above(&page.lines, at, &total) {
-                Some(amounts) => printed_total(page, line, total.value, &amounts, frames, state),
+                Some(amounts) => printed_total(page, line, total.value, &amounts, &sums, state),
                 None => {
                     let what =
                         format!("printed total {} on page {} of {}", number(total.value), page.page, page.source.name);
@@ -213,7 +219,7 @@ pub(crate) fn pages(pages: &[Page], frames: &[Frame], state: &mut State) {
     }
 }
 
-fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], frames: &[Frame], state: &mut State) {
+fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], sums: &[ColumnSum], state: &mut State) {
     let what = format!("{}, page {}: {}", page.source.name, page.page, line.text);
     let sum: f64 = amounts.iter().sum();
     let tie = Tie { what, stated, recomputed: sum, tolerance: 0.005 * amounts.len() as f64 };
@@ -223,7 +229,7 @@ fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], frames:
     }
     let holds = tie.holds();
     state.ties.push(tie);
-    equal_elsewhere(page, stated, frames, state);
+    elsewhere(page, line, stated, sums, state);
     if holds {
         return;
     }
@@ -265,21 +271,43 @@ fn cents(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// Sums of columns of other files that equal a printed total; listed apart, since equal numbers need not mean the same.
-fn equal_elsewhere(page: &Page, stated: f64, frames: &[Frame], state: &mut State) {
-    if stated.abs() < 1000.0 {
-        return;
-    }
-    for frame in frames {
-        for column in &frame.columns {
-            let Some(values) = column.numbers() else { continue };
-            let found: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
-            let what = format!("{}, page {} and Σ {} of {}", page.source.name, page.page, column.name, frame.title());
-            let tolerance = (0.005 * found.len() as f64).min(1.0);
-            let tie = Tie { what, stated, recomputed: found.iter().sum(), tolerance };
-            if tie.holds() {
-                state.elsewhere.push(tie);
-            }
+/// What a column of a table adds up to.
+struct ColumnSum {
+    /// Its table.
+    title: String,
+    name: String,
+    count: usize,
+    sum: f64,
+}
+
+fn sums(frames: &[Frame]) -> Vec<ColumnSum> {
+    let of = |frame: &Frame, column: &Column| {
+        let found = column.numbers()?.iter().filter(|value| !value.is_nan());
+        let (count, sum) = found.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value));
+        Some(ColumnSum { title: frame.title(), name: column.name.clone(), count, sum })
+    };
+    frames.iter().flat_map(|frame| frame.columns.iter().filter_map(move |column| of(frame, column))).collect()
+}
+
+/// Columns of other files beside a printed total: equal sums are listed apart, since equal numbers need not mean the
+/// same; sums that differ under the same name are told as what could not be reconciled.
+fn elsewhere(page: &Page, line: &Line, stated: f64, sums: &[ColumnSum], state: &mut State) {
+    let label = normalise(&line.text);
+    let words: Vec<&str> = label.split('_').collect();
+    for column in sums {
+        let what = format!("{}, page {} and Σ {} of {}", page.source.name, page.page, column.name, column.title);
+        let tolerance = (0.005 * column.count as f64).min(1.0);
+        let tie = Tie { what, stated, recomputed: column.sum, tolerance };
+        let called = normalise(&column.name);
+        let named = called.len() > 2 && called.split('_').all(|part| words.contains(&part));
+        if tie.holds() && stated.abs() >= 1000.0 {
+            state.elsewhere.push(tie);
+        } else if !tie.holds() && named {
+            let why = format!(
+                "they are {} apart, and nothing says that they mean the same",
+                number(cents((stated - column.sum).abs()))
+            );
+            state.refuse(&format!("reconciliation of {}", tie.what), why);
         }
     }
 }

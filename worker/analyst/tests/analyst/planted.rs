@@ -1,7 +1,5 @@
 //! The agent under its contract: whole packs in, three files out, held against what was planted in them.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
@@ -9,7 +7,7 @@ use calamine::{Data, Reader, Xlsx};
 use carrel_samples::packs;
 use carrel_schemas::findings::{Finding, Level};
 
-use common::{run, said};
+use crate::left::{run, said};
 
 /// How a finding shows each planted problem: its rule, and what it must say.
 fn shown(tenant: &str, problem: &str) -> (&'static str, &'static [&'static str]) {
