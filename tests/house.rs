@@ -1,12 +1,13 @@
 //! The house's own rules, held over `cargo metadata` and the source text.
 //!
 //! Owns what no lint can say: which room may link which, transitively; what every file begins with and how long it may
-//! grow; where `unsafe` and the environment may be touched; which words the loopback cloud must not know. Refuses style:
-//! that is rustfmt's and clippy's.
+//! grow; where `unsafe` and the environment may be touched; which words the loopback cloud must not know; that what the
+//! documents name exists. Refuses style: that is rustfmt's and clippy's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use clap::Parser as _;
 use serde::Deserialize;
 
 const ROOMS: [&str; 5] = ["dispatcher", "worker", "schemas", "infra", "tests"];
@@ -286,4 +287,43 @@ fn the_loopback_cloud_knows_googles_nouns_only() {
         .flat_map(|source| source.hits(|line| ours.iter().any(|noun| word(line, noun))))
         .collect();
     assert!(hits.is_empty(), "{hits:#?}");
+}
+
+const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
+}
+
+#[test]
+fn every_file_that_the_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut named, mut missing) = (0, Vec::new());
+    for name in DOCUMENTS {
+        let text = document(name);
+        let words = text.split(|c: char| c.is_whitespace() || "`()[]│".contains(c));
+        let paths = words.map(|word| word.trim_end_matches(['.', ',', ':', ';', '/']));
+        let ours =
+            |path: &&str| ROOMS.iter().any(|room| path.strip_prefix(room).is_some_and(|rest| rest.starts_with('/')));
+        for path in paths.filter(ours).filter(|path| !path.contains(['*', '<', '…', '{'])) {
+            named += 1;
+            if !root.join(path).exists() {
+                missing.push(format!("{name}: {path}"));
+            }
+        }
+    }
+    assert!(named > 10, "the documents name only {named} files; are they still read right?");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_command_of_the_readme_is_one() {
+    let text = document("README.md");
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("cargo run -- ")).collect();
+    assert!(commands.len() > 5, "the README shows only {commands:?}");
+    for command in commands {
+        let typed = command.split('#').next().unwrap_or(command).split_whitespace();
+        let parsed = carrel::args::Carrel::try_parse_from(std::iter::once("carrel").chain(typed));
+        assert!(parsed.is_ok(), "{command}: {}", parsed.expect_err("checked"));
+    }
 }

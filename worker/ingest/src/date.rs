@@ -106,14 +106,23 @@ pub(crate) fn from_serial(serial: f64, is_1904: bool) -> Option<i64> {
 
 /// `2026-01-31`, with the time if there is one.
 pub(crate) fn show(micros: i64) -> String {
-    let (year, month, day) = civil(micros.div_euclid(DAY));
+    let day = show_civil(micros.div_euclid(DAY));
     let seconds = micros.rem_euclid(DAY) / 1_000_000;
     if seconds == 0 {
-        format!("{year:04}-{month:02}-{day:02}")
-    } else {
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+        return day;
     }
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{day} {hour:02}:{minute:02}:{second:02}")
+}
+
+/// A day, counted from 1970-01-01, as `2026-01-31`.
+pub fn show_day(day: i32) -> String {
+    show_civil(i64::from(day))
+}
+
+fn show_civil(day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 fn split_time(text: &str) -> (&str, Option<&str>) {

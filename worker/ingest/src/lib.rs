@@ -22,6 +22,7 @@ mod text;
 mod workbook;
 mod zip_guard;
 
+pub use date::show_day;
 pub use document::{
     Column, Document, Encoding, Kind, Note, NoteCode, PageText, PreambleLine, Problem, Problems, Source, Table,
     TotalsRow, Unit, Why,
@@ -30,3 +31,4 @@ pub use error::IngestError;
 pub use labelled::{LabelledNumber, labelled_numbers};
 pub use limits::Limits;
 pub use read::{Format, read, read_bytes};
+pub use table::letter;

@@ -2,6 +2,9 @@
 //!
 //! A text may read as a number under both styles and mean different things (`1,234`); choosing is the column's business.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 /// Which sign separates the fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -31,7 +34,7 @@ const CURRENCIES: [&str; 20] = [
 ];
 
 pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
-    let mut body = text.trim();
+    let body = text.trim();
     if let Some(number) = plain(body, style) {
         return Some(number);
     }
@@ -42,39 +45,7 @@ pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
     if body.is_empty() || body.len() > 64 || !body.bytes().any(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut negative = false;
-    let mut signed = false;
-    if let Some(inner) = body.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
-        (body, negative, signed) = (inner.trim(), true, true);
-    }
-    let mut currency = None;
-    let mut percent = false;
-    let digits_only = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b','));
-    // A sign may stand before or after the currency, a percent sign or the currency before a trailing minus.
-    for _ in 0..2 {
-        if digits_only(body) {
-            break;
-        }
-        if let Some(rest) = body.strip_prefix(['-', '\u{2212}']).or_else(|| body.strip_suffix(['-', '\u{2212}'])) {
-            if signed {
-                return None;
-            }
-            (body, negative, signed) = (rest.trim(), true, true);
-        } else if let Some(rest) = body.strip_prefix('+') {
-            if signed {
-                return None;
-            }
-            (body, signed) = (rest.trim(), true);
-        }
-        if currency.is_none()
-            && let Some((sign, rest)) = strip_currency(body)
-        {
-            (currency, body) = (Some(sign), rest.trim());
-        }
-        if !percent && let Some(rest) = body.strip_suffix('%') {
-            (percent, body) = (true, rest.trim());
-        }
-    }
+    let Marks { body, negative, signed, currency, percent } = Marks::strip(body)?;
     let digits = Digits::read(body, style)?;
     let mut value: f64 = digits.text().parse().ok()?;
     if !value.is_finite() {
@@ -94,6 +65,57 @@ pub(crate) fn parse(text: &str, style: Style) -> Option<Number<'_>> {
         value /= 100.0;
     }
     Some(Number { value, whole, percent, currency, code })
+}
+
+/// What may stand around the digits, and what is left without it.
+struct Marks<'a> {
+    body: &'a str,
+    negative: bool,
+    /// A sign was written.
+    signed: bool,
+    currency: Option<&'static str>,
+    percent: bool,
+}
+
+impl<'a> Marks<'a> {
+    fn strip(body: &'a str) -> Option<Self> {
+        let mut marks = Self { body, negative: false, signed: false, currency: None, percent: false };
+        if let Some(inner) = body.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+            (marks.body, marks.negative, marks.signed) = (inner.trim(), true, true);
+        }
+        let digits_only = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b','));
+        // A sign may stand before or after the currency, a percent sign or the currency before a trailing minus.
+        for _ in 0..2 {
+            if digits_only(marks.body) {
+                break;
+            }
+            marks.sign()?;
+            if marks.currency.is_none()
+                && let Some((sign, rest)) = strip_currency(marks.body)
+            {
+                (marks.currency, marks.body) = (Some(sign), rest.trim());
+            }
+            if !marks.percent
+                && let Some(rest) = marks.body.strip_suffix('%')
+            {
+                (marks.percent, marks.body) = (true, rest.trim());
+            }
+        }
+        Some(marks)
+    }
+
+    /// Takes a sign off; two of them are none.
+    fn sign(&mut self) -> Option<()> {
+        const MINUS: [char; 2] = ['-', '\u{2212}'];
+        let minus = self.body.strip_prefix(MINUS).or_else(|| self.body.strip_suffix(MINUS));
+        if let Some(rest) = minus.or_else(|| self.body.strip_prefix('+')) {
+            if self.signed {
+                return None;
+            }
+            (self.body, self.negative, self.signed) = (rest.trim(), self.negative || minus.is_some(), true);
+        }
+        Some(())
+    }
 }
 
 /// Most numbers are digits with at most one point, and most cells are seen three times.
@@ -161,65 +183,73 @@ impl Digits {
             Style::Comma => (',', '.'),
         };
         let mut digits = Self { buffer: [0; 64], length: 0, integer: 0, grouped: false, fraction: false };
+        let mut chars = body.chars().peekable();
+        digits.whole(&mut chars, group)?;
+        if chars.next_if_eq(&point).is_some() {
+            digits.places(&mut chars)?;
+        } else if digits.integer == 0 {
+            return None;
+        }
+        if !digits.grouped && chars.next_if(|char| matches!(char, 'e' | 'E')).is_some() {
+            digits.exponent(&mut chars)?;
+        }
+        chars.next().is_none().then_some(digits)
+    }
+
+    /// What stands before the fraction: digits, in threes if they are separated.
+    fn whole(&mut self, chars: &mut Peekable<Chars<'_>>, group: char) -> Option<()> {
         let mut separator = None;
         let mut since = 0usize;
-        let mut chars = body.chars().peekable();
         while let Some(&char) = chars.peek() {
             if char.is_ascii_digit() {
-                digits.push(char as u8)?;
-                digits.integer += 1;
+                self.push(char as u8)?;
+                self.integer += 1;
                 since += 1;
             } else if char == group || matches!(char, '\'' | '’' | ' ' | '\u{a0}' | '\u{202f}' | '\u{2009}') {
                 let first = separator.is_none();
                 if separator.is_some_and(|seen| seen != char) || since > 3 || since == 0 || (!first && since != 3) {
                     return None;
                 }
-                (separator, since, digits.grouped) = (Some(char), 0, true);
+                (separator, since, self.grouped) = (Some(char), 0, true);
             } else {
                 break;
             }
             chars.next();
         }
-        if digits.grouped && (since != 3 || digits.buffer[0] == b'0') {
-            return None;
+        (!self.grouped || (since == 3 && self.buffer[0] != b'0')).then_some(())
+    }
+
+    /// What stands after the point; without digits there, there must be some before it.
+    fn places(&mut self, chars: &mut Peekable<Chars<'_>>) -> Option<()> {
+        self.fraction = true;
+        if self.integer == 0 {
+            self.push(b'0')?;
         }
-        if chars.peek() == Some(&point) {
-            chars.next();
-            digits.fraction = true;
-            if digits.integer == 0 {
-                digits.push(b'0')?;
-            }
-            digits.push(b'.')?;
-            let mut places = 0;
-            while let Some(char) = chars.next_if(char::is_ascii_digit) {
-                digits.push(char as u8)?;
-                places += 1;
-            }
-            if places == 0 {
-                digits.push(b'0')?;
-                if digits.integer == 0 {
-                    return None;
-                }
-            }
-        } else if digits.integer == 0 {
-            return None;
+        self.push(b'.')?;
+        if self.run(chars)? == 0 {
+            self.push(b'0')?;
+            return (self.integer > 0).then_some(());
         }
-        if !digits.grouped && chars.next_if(|char| matches!(char, 'e' | 'E')).is_some() {
-            digits.fraction = true;
-            digits.push(b'e')?;
-            if let Some(sign) = chars.next_if(|char| matches!(char, '+' | '-')) {
-                digits.push(sign as u8)?;
-            }
-            let mut places = 0;
-            while let Some(char) = chars.next_if(char::is_ascii_digit) {
-                digits.push(char as u8)?;
-                places += 1;
-            }
-            if places == 0 || places > 3 {
-                return None;
-            }
+        Some(())
+    }
+
+    fn exponent(&mut self, chars: &mut Peekable<Chars<'_>>) -> Option<()> {
+        self.fraction = true;
+        self.push(b'e')?;
+        if let Some(sign) = chars.next_if(|char| matches!(char, '+' | '-')) {
+            self.push(sign as u8)?;
         }
-        chars.next().is_none().then_some(digits)
+        (1..=3).contains(&self.run(chars)?).then_some(())
+    }
+
+    /// Takes a run of digits; gives how many.
+    fn run(&mut self, chars: &mut Peekable<Chars<'_>>) -> Option<usize> {
+        let mut count = 0;
+        while let Some(char) = chars.next_if(char::is_ascii_digit) {
+            self.push(char as u8)?;
+            count += 1;
+        }
+        Some(count)
     }
 }
 

@@ -277,8 +277,8 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `A`, `B`, … `Z`, `AA`.
-pub(crate) fn letter(column: usize) -> String {
+/// The spreadsheet letters of a column counted from 0: `A`, `B`, … `Z`, `AA`.
+pub fn letter(column: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = column + 1;
     while rest > 0 {
@@ -320,16 +320,12 @@ fn collect(
         if row.number < data.start {
             return Ok(Flow::More);
         }
-        let found = row.width();
-        if found > width {
-            let why = Why::LongRow { cells: found, expected: width };
+        if let Some(why) = ragged(row, width, placement.shifts) {
+            let dropped = placement.shifts && matches!(why, Why::LongRow { .. });
             problems.add(limits.max_listed, || whole_row(row, why));
-            if placement.shifts {
+            if dropped {
                 return Ok(Flow::More);
             }
-        } else if placement.shifts && row.len() < width {
-            let why = Why::ShortRow { cells: row.len(), expected: width };
-            problems.add(limits.max_listed, || whole_row(row, why));
         }
         if row.number != expected {
             row_jumps.push((count, row.number));
@@ -358,6 +354,14 @@ fn collect(
     }
     table.rows = count;
     Ok(())
+}
+
+/// Why a row has not as many cells as the table; where cells do not shift, empty ones at its end are no fault.
+fn ragged(row: &Row, width: usize, shifts: bool) -> Option<Why> {
+    if row.width() > width {
+        return Some(Why::LongRow { cells: row.width(), expected: width });
+    }
+    (shifts && row.len() < width).then(|| Why::ShortRow { cells: row.len(), expected: width })
 }
 
 fn whole_row(row: &Row, why: Why) -> Problem {
