@@ -78,7 +78,8 @@ impl<'a> Calendar<'a> {
     pub(crate) fn label(&self, period: i64) -> String {
         match &self.kind {
             Kind::Days => i32::try_from(period).map_or_else(|_| period.to_string(), show_day),
-            Kind::Weeks { year: Some(_) } => format!("{} week {}", period.div_euclid(100), period.rem_euclid(100)),
+            Kind::Weeks { year: Some(_) } if period < 100 => format!("week {period}"),
+            Kind::Weeks { year: Some(_) } => format!("{} week {}", period / 100, period % 100),
             Kind::Weeks { year: None } | Kind::Count => number(period as f64),
         }
     }
@@ -154,15 +155,30 @@ fn beside<'a>(
     }
     let years = match &year.values {
         Values::Number { values, whole: true } => whole(values),
-        // Written as no number, several years have no order that is known.
-        _ if year.keys().labels.len() > 1 => return refuse(format!("{} holds no whole numbers", year.name)),
-        _ => vec![Some(0); weeks.len()],
+        _ => return one_year(frame, column, weeks, year),
     };
     if ends(&years).is_some_and(|(first, last)| first < 0 || last - first > YEARS_APART) {
         return refuse(format!("{} holds no years", year.name));
     }
-    let of_row: Vec<Option<i64>> = weeks.iter().zip(&years).map(|(week, year)| Some((*year)? * 100 + (*week)?)).collect();
+    let of_row: Vec<Option<i64>> =
+        weeks.iter().zip(&years).map(|(week, year)| Some((*year)? * 100 + (*week)?)).collect();
     Ok(Calendar::new(Kind::Weeks { year: Some(normalise(&year.name)) }, vec![year, column], of_row))
+}
+
+/// Week numbers beside a year that is written as no number, as in `FY26`: several of those have no order that is known.
+fn one_year<'a>(
+    frame: &Frame,
+    column: &'a Column,
+    weeks: &[Option<i64>],
+    year: &'a Column,
+) -> Result<Calendar<'a>, String> {
+    let labels = year.keys().labels;
+    if labels.len() > 1 {
+        let (name, file) = (&column.name, frame.title());
+        return Err(format!("{name} of {file} is of {} years, which {} writes as text", labels.len(), year.name));
+    }
+    let called = Some(format!("{} {}", normalise(&year.name), labels.join("")));
+    Ok(Calendar::new(Kind::Weeks { year: called }, vec![year, column], weeks.to_vec()))
 }
 
 fn is_week(week: i64) -> bool {

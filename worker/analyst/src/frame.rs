@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use carrel_ingest::{letter, show_day};
 use carrel_schemas::ids::FileId;
 
 use crate::role::{Role, detect};
@@ -211,7 +212,7 @@ impl Column {
             }
             Values::Day(days) => {
                 let code = |d: &i32| (*d != NO_DAY).then_some(i64::from(*d) as u64);
-                group(days.iter().map(code), |d| iso(d as i64 as i32))
+                group(days.iter().map(code), |d| show_day(d as i64 as i32))
             }
         }
     }
@@ -233,7 +234,7 @@ impl Column {
             Values::Number { values, .. } if values[row].is_nan() => String::new(),
             Values::Number { values, .. } => number(values[row]),
             Values::Day(days) if days[row] == NO_DAY => String::new(),
-            Values::Day(days) => iso(days[row]),
+            Values::Day(days) => show_day(days[row]),
         }
     }
 }
@@ -262,29 +263,5 @@ pub(crate) fn number(value: f64) -> String {
         let text = format!("{value:.4}");
         let text = text.trim_end_matches('0').trim_end_matches('.');
         if text.trim_start_matches('-') == "0" { format!("{value:e}") } else { text.to_owned() }
-    }
-}
-
-/// A day as `2026-06-27` (civil-from-days, Howard Hinnant).
-pub(crate) fn iso(day: i32) -> String {
-    let z = i64::from(day) + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let (d, m) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
-    format!("{:04}-{m:02}-{d:02}", yoe + era * 400 + i64::from(m <= 2))
-}
-
-/// `A` for the first column.
-pub(crate) fn letter(mut at: usize) -> String {
-    let mut text = String::new();
-    loop {
-        text.insert(0, char::from(b'A' + (at % 26) as u8));
-        if at < 26 {
-            return text;
-        }
-        at = at / 26 - 1;
     }
 }

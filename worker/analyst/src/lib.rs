@@ -8,6 +8,7 @@
 //! ```
 
 mod appendix;
+mod calendar;
 mod chart;
 mod checks;
 mod deck;

@@ -44,6 +44,7 @@ pub fn run(request: &Path, now: impl Fn() -> Timestamp, events: &mut impl Write)
     let pack = load::load(&request);
     if pack.files.is_empty() {
         for (name, why) in &pack.refused {
+            eprintln!("analyst: {name}: {why}");
             report(AgentEventKind::Log, "ingest", 100.0, &format!("{name}: {why}"))?;
         }
         return Ok(exit_code::UNUSABLE_INPUT);

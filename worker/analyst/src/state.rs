@@ -80,7 +80,7 @@ pub(crate) struct Saying {
     pub(crate) statement: String,
     pub(crate) metrics: Vec<Metric>,
     pub(crate) evidence: Vec<Evidence>,
-    pub(crate) caveat: &'static str,
+    pub(crate) caveats: Vec<&'static str>,
     pub(crate) ask: &'static str,
 }
 
@@ -102,8 +102,8 @@ impl State {
             metrics: saying.metrics.into_iter().filter(|m| m.value.is_finite()).collect(),
             impact: None,
             evidence: saying.evidence,
-            confidence: if saying.caveat.is_empty() { 1.0 } else { 0.8 },
-            caveats: Some(saying.caveat).filter(|c| !c.is_empty()).map(str::to_owned).into_iter().collect(),
+            confidence: if saying.caveats.is_empty() { 1.0 } else { 0.8 },
+            caveats: saying.caveats.into_iter().map(str::to_owned).collect(),
             recommendation: Some(saying.ask).filter(|a| !a.is_empty()).map(str::to_owned),
             slides: vec![],
             fingerprint,

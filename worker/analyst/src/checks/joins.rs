@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_schemas::findings::{FindingKind::DataQuality, Level};
 
-use crate::frame::{Frame, NULL};
+use crate::frame::{Column, Frame, Keys, NULL};
 use crate::role::Role;
 use crate::state::{Join, Saying, State, at, examples, many, metric};
 
@@ -42,39 +42,26 @@ fn reference(frames: &[Frame], role: Role) -> Option<usize> {
     candidates.max_by_key(|(at, f)| (named(f), f.rows, usize::MAX - at)).map(|(at, _)| at)
 }
 
+/// A key column beside the reference's.
+struct Side<'a> {
+    frame: &'a Frame,
+    master: &'a Frame,
+    role: Role,
+    column: &'a Column,
+    other: &'a Column,
+    keys: Keys,
+}
+
 fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bare: &BTreeSet<&str>, state: &mut State) {
     let (Some(column), Some(other)) = (frame.role(role), master.role(role)) else { return };
-    let keys = column.keys();
-    let here: BTreeSet<&str> = keys.labels.iter().map(String::as_str).collect();
+    let side = Side { frame, master, role, column, other, keys: column.keys() };
+    let here: BTreeSet<&str> = side.keys.labels.iter().map(String::as_str).collect();
     let matched = here.iter().filter(|k| known.contains(**k)).count();
     let what = format!("{} → {} ({})", frame.title(), master.title(), column.name);
     let by_bare = here.iter().filter(|k| bare.contains(k.trim_start_matches('0'))).count();
-    let join = Join { what, matched, from: here.len(), to: known.len() };
-    state.joins.push(join);
+    state.joins.push(Join { what, matched, from: here.len(), to: known.len() });
     if by_bare > matched && by_bare * 10 >= here.len() * 8 {
-        let rows: Vec<usize> = (0..frame.rows).filter(|r| keys.codes[*r] != NULL).collect();
-        state.say(Saying {
-            rule: "keys.leading_zeros",
-            kind: DataQuality,
-            level: Level::Error,
-            weight: 85,
-            title: format!("Codes of {} and {} differ by leading zeros", frame.title(), master.title()),
-            statement: format!(
-                "{matched} of {} codes match as written, {by_bare} once leading zeros are ignored: a join loses the rest.",
-                here.len()
-            ),
-            metrics: vec![
-                metric("codes matching as written", matched as f64, "codes", "|distinct codes ∩ reference codes|", here.len()),
-                metric("codes matching without zeros", by_bare as f64, "codes", "as above, leading zeros ignored on both sides", here.len()),
-            ],
-            evidence: vec![
-                at(frame, &rows, &[column], "distinct codes"),
-                at(master, &(0..master.rows).collect::<Vec<_>>(), &[other], "distinct codes"),
-            ],
-            caveat: "",
-            ask: "Export the code column as text, with all its digits.",
-        });
-        return;
+        return zeros(&side, matched, by_bare, state);
     }
     if matched * 2 < here.len() {
         let what = format!("{} of {} against {}", column.name, frame.title(), master.title());
@@ -87,12 +74,53 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
     if let Some(why) = master.unread_any(&[other]) {
         return state.refuse(&format!("{} of {} missing from {}", column.name, frame.title(), master.title()), why);
     }
+    orphans(&side, known, state);
+}
+
+/// Codes of which more match once leading zeros are ignored.
+fn zeros(side: &Side<'_>, matched: usize, by_bare: usize, state: &mut State) {
+    let Side { frame, master, column, other, keys, .. } = side;
+    let all = keys.labels.len();
+    let rows: Vec<usize> = (0..frame.rows).filter(|r| keys.codes[*r] != NULL).collect();
+    let formula = "|distinct codes ∩ reference codes|";
+    let bare = "as above, leading zeros ignored on both sides";
+    state.say(Saying {
+        rule: "keys.leading_zeros",
+        kind: DataQuality,
+        level: Level::Error,
+        weight: 85,
+        title: format!("Codes of {} and {} differ by leading zeros", frame.title(), master.title()),
+        statement: format!(
+            "{matched} of {all} codes match as written, {by_bare} once leading zeros are ignored: a join loses the rest."
+        ),
+        metrics: vec![
+            metric("codes matching as written", matched as f64, "codes", formula, all),
+            metric("codes matching without zeros", by_bare as f64, "codes", bare, all),
+        ],
+        evidence: vec![
+            at(frame, &rows, &[column], "distinct codes"),
+            at(master, &(0..master.rows).collect::<Vec<_>>(), &[other], "distinct codes"),
+        ],
+        caveats: vec![],
+        ask: "Export the code column as text, with all its digits.",
+    });
+}
+
+/// Keys that the reference does not have.
+fn orphans(side: &Side<'_>, known: &BTreeSet<String>, state: &mut State) {
+    let Side { frame, master, role, column, other, keys } = side;
     let orphan: Vec<bool> = keys.labels.iter().map(|l| !known.contains(l)).collect();
     let labels: Vec<String> = keys.labels.iter().filter(|l| !known.contains(*l)).cloned().collect();
     let rows: Vec<usize> =
         (0..frame.rows).filter(|r| keys.codes[*r] != NULL && orphan[keys.codes[*r] as usize]).collect();
     let mut metrics = vec![
-        metric("orphaned keys", labels.len() as f64, "keys", "distinct keys − keys in the reference", here.len()),
+        metric(
+            "orphaned keys",
+            labels.len() as f64,
+            "keys",
+            "distinct keys − keys in the reference",
+            keys.labels.len(),
+        ),
         metric("orphaned rows", rows.len() as f64, "rows", "rows whose key is not in the reference", frame.rows),
     ];
     let mut worth = String::new();
@@ -113,7 +141,7 @@ fn pair(frame: &Frame, master: &Frame, role: Role, known: &BTreeSet<String>, bar
             at(frame, &rows, &[column], "rows whose key is not in the reference"),
             at(master, &(0..master.rows).collect::<Vec<_>>(), &[other], "the reference's keys"),
         ],
-        caveat: "",
+        caveats: vec![],
         ask: "Add them to the reference file, or say that they are out of scope.",
     });
     state.show_rows(&id, frame, &rows);

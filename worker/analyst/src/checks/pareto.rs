@@ -2,8 +2,8 @@
 
 use carrel_schemas::findings::{FindingKind::Fact, Level};
 
-use super::totals::is_total;
-use crate::frame::{Frame, NULL};
+use super::totals::holds_totals;
+use crate::frame::{Column, Frame, NULL};
 use crate::role::Role;
 use crate::state::{Saying, Share, State, at, many, metric};
 
@@ -25,41 +25,21 @@ pub(crate) fn reach(shares: &[Share], of: &str) -> String {
     format!("{cumulative:.1} % of {of} comes from {} of {}", a.count(), many(shares.len(), "item"))
 }
 
-pub(crate) fn check(frames: &[Frame], state: &mut State) {
-    let Some(frame) = sales(frames, &[]) else {
-        state.refuse("Pareto (ABC)", "no table has both an item key and sales or units".to_owned());
-        return;
-    };
-    if frame.subtotals {
-        let why = format!("rows among the data of {} look like subtotals, not items", frame.title());
-        return state.refuse("Pareto (ABC)", why);
-    }
-    let item = frame.role(Role::Item).filter(|item| item.keys().labels.iter().any(|label| is_total(label)));
-    if let Some(item) = item {
-        let why = format!("{} of {} holds totals among the items", item.name, frame.title());
-        return state.refuse("Pareto (ABC)", why);
-    }
-    let Some((column, values)) = frame.numbers(Role::Sales).or_else(|| frame.numbers(Role::Units)) else { return };
-    let Some(item) = frame.role(Role::Item) else { return };
+/// Items with a positive sum, largest first, each with its class; and whether some item's sum is negative.
+fn shares(item: &Column, values: &[f64]) -> (Vec<Share>, bool) {
     let keys = item.keys();
     let mut sums = vec![0.0_f64; keys.labels.len()];
     for (code, value) in keys.codes.iter().zip(values).filter(|(c, v)| **c != NULL && v.is_finite()) {
         sums[*code as usize] += value;
     }
-    let negative = sums.iter().filter(|s| **s < 0.0).count();
     let mut order: Vec<usize> = (0..sums.len()).filter(|at| sums[*at] > 0.0).collect();
     order.sort_by(|a, b| sums[*b].total_cmp(&sums[*a]).then_with(|| keys.labels[*a].cmp(&keys.labels[*b])));
     let total: f64 = order.iter().map(|at| sums[*at]).sum();
-    if order.is_empty() || !total.is_finite() {
-        state.refuse("Pareto (ABC)", format!("{} of {} is nowhere positive", column.name, frame.title()));
-        return;
-    }
     let mut running = 0.0;
-    for at in &order {
+    let share = |at: &usize| {
         // The item that crosses a limit belongs to the class it completes.
         let before = running / total + 1e-12;
         running += sums[*at];
-        let cumulative = running / total;
         let class = if before < 0.8 {
             'A'
         } else if before < 0.95 {
@@ -67,14 +47,45 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
         } else {
             'C'
         };
-        state.pareto.push(Share { item: keys.labels[*at].clone(), value: sums[*at], cumulative, class });
+        Share { item: keys.labels[*at].clone(), value: sums[*at], cumulative: running / total, class }
+    };
+    (order.iter().map(share).collect(), sums.iter().any(|sum| *sum < 0.0))
+}
+
+pub(crate) fn check(frames: &[Frame], state: &mut State) {
+    let Some(frame) = sales(frames, &[]) else {
+        state.refuse("Pareto (ABC)", "no table has both an item key and sales or units".to_owned());
+        return;
+    };
+    if frame.subtotals || holds_totals(frame) {
+        let why = format!("rows of {} look like totals among the items", frame.title());
+        return state.refuse("Pareto (ABC)", why);
     }
+    let Some((column, values)) = frame.numbers(Role::Sales).or_else(|| frame.numbers(Role::Units)) else { return };
+    let Some(item) = frame.role(Role::Item) else { return };
+    let (shares, negative) = shares(item, values);
+    let total: f64 = shares.iter().map(|share| share.value).sum();
+    if shares.is_empty() || !total.is_finite() {
+        state.refuse("Pareto (ABC)", format!("{} of {} is nowhere positive", column.name, frame.title()));
+        return;
+    }
+    state.pareto = shares;
     state.pareto_of = format!("{} of {}", column.name, frame.title());
     let of = |class| state.pareto.iter().filter(|s| s.class == class).count();
     let (a, b, c) = (of('A'), of('B'), of('C'));
     let rows: Vec<usize> = (0..frame.rows).collect();
+    let caveats = [
+        negative.then_some("Items whose sum is negative are left out."),
+        frame.unread(column).is_some().then_some("Cells that could not be read are left out."),
+    ];
     state.scorecard.push(metric(&column.name, total, &column.name, "Σ over items with a positive sum", frame.rows));
-    state.scorecard.push(metric("items sold", order.len() as f64, "items", "items with a positive sum", frame.rows));
+    state.scorecard.push(metric(
+        "items sold",
+        state.pareto.len() as f64,
+        "items",
+        "items with a positive sum",
+        frame.rows,
+    ));
     state.say(Saying {
         rule: "pareto.abc",
         kind: Fact,
@@ -92,18 +103,13 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
                 a as f64,
                 "items",
                 "fewest items, largest first, whose cumulative share reaches 80 %",
-                order.len(),
+                state.pareto.len(),
             ),
-            metric("C items", c as f64, "items", "items after 95 % are reached", order.len()),
+            metric("C items", c as f64, "items", "items after 95 % are reached", state.pareto.len()),
             metric("total", total, &column.name, "Σ over items with a positive sum", frame.rows),
         ],
         evidence: vec![at(frame, &rows, &[item, column], "Σ by item")],
-        caveat: match (negative > 0, frame.unread(column).is_some()) {
-            (true, true) => "Items whose sum is negative and cells that could not be read are left out.",
-            (true, false) => "Items whose sum is negative are left out.",
-            (false, true) => "Cells that could not be read are left out.",
-            (false, false) => "",
-        },
+        caveats: caveats.into_iter().flatten().collect(),
         ask: "Review the C items for role (new, seasonal, unique) before cutting any.",
     });
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry};
 
 use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
+use crate::calendar::Calendar;
 use crate::frame::{Column, Frame, NULL};
 use crate::role::{Role, normalise};
 use crate::state::{LISTED, Saying, State, at, evidence, many, metric};
@@ -50,7 +51,7 @@ fn misfits(frame: &Frame, state: &mut State) {
             frame.rows,
         )],
         evidence: vec![evidence(&frame.source, locator, "cells that are no value of their column, and ragged rows")],
-        caveat: "",
+        caveats: vec![],
         ask: "Correct the cells at the source and upload the file again.",
     });
     for f in frame.failing.iter().take(LISTED) {
@@ -86,7 +87,7 @@ fn missing_keys(frame: &Frame, state: &mut State) {
             frame.rows,
         )],
         evidence: vec![at(frame, &rows, &keys, "rows where a key column is null")],
-        caveat: "",
+        caveats: vec![],
         ask: "Complete the keys, or confirm that these rows are to be left out.",
     });
     state.show_rows(&id, frame, &rows);
@@ -120,7 +121,7 @@ fn negatives(frame: &Frame, state: &mut State) {
         statement: format!("{} of {} rows hold a negative value.", rows.len(), frame.rows),
         metrics: vec![metric("negative rows", rows.len() as f64, "rows", "count(rows where value < 0)", frame.rows)],
         evidence: vec![at(frame, &rows, &hit, "rows where value < 0")],
-        caveat,
+        caveats: vec![caveat],
         ask,
     });
     state.show_rows(&id, frame, &rows);
@@ -129,10 +130,10 @@ fn negatives(frame: &Frame, state: &mut State) {
 /// Rows whose key stands in an earlier row too, each with the first row of that key.
 fn repeats(frame: &Frame, keys: &[&Column]) -> Vec<(usize, usize)> {
     let coded: Vec<Vec<u32>> = keys.iter().map(|k| k.keys().codes).collect();
-    let mut first: HashMap<[u32; 3], usize> = HashMap::new();
+    let mut first: HashMap<[u32; 4], usize> = HashMap::new();
     let mut repeats = Vec::new();
     for row in 0..frame.rows {
-        let mut key = [0; 3];
+        let mut key = [0; 4];
         for (slot, codes) in key.iter_mut().zip(&coded) {
             *slot = codes[row];
         }
@@ -151,10 +152,19 @@ fn repeats(frame: &Frame, keys: &[&Column]) -> Vec<(usize, usize)> {
 
 /// Rows that repeat another whole row; and, where item, store and period name a row, rows that repeat only its key.
 fn duplicates(frame: &Frame, state: &mut State) {
-    let keys: Vec<_> = [Role::Item, Role::Store, Role::Period].iter().filter_map(|r| frame.role(*r)).collect();
+    let mut keys: Vec<_> = [Role::Item, Role::Store].iter().filter_map(|r| frame.role(*r)).collect();
+    // Without all three, the key need not name a row: a price that changed has two.
+    let whole = keys.len() == 2 && frame.role(Role::Period).is_some();
+    let calendar = Calendar::of(frame);
+    match &calendar {
+        Ok(calendar) => keys.extend(&calendar.columns),
+        Err(_) => keys.extend(frame.role(Role::Period)),
+    }
     if keys.is_empty() {
         return;
     }
+    // Rows of one week number that may be of two years.
+    let undated = whole && calendar.is_err();
     if let Some(column) = frame.columns.iter().find(|column| column.timed) {
         let why = format!("{} tells rows apart by the time of day, which is not compared", column.name);
         return state.refuse(&format!("duplicates in {}", frame.title()), why);
@@ -171,12 +181,13 @@ fn duplicates(frame: &Frame, state: &mut State) {
         read && frame.columns.iter().all(|c| c.same(*one, *two))
     };
     let (same, other): (Vec<_>, Vec<_>) = repeats.into_iter().partition(alike);
-    // Without all three, the key need not name a row: a price that changed has two.
-    let whole = keys.len() == 3;
     if !same.is_empty() {
-        identical(frame, &keys, &same, if whole { Level::Error } else { Level::Warning }, state);
+        let mut caveats = vec!["If equal rows are meant, they are to be added rather than dropped."];
+        caveats.extend(undated.then_some("Its week numbers carry no year: equal rows may be of two years."));
+        let level = if whole && !undated { Level::Error } else { Level::Warning };
+        identical(frame, &keys, &same, level, caveats, state);
     }
-    if whole && !other.is_empty() {
+    if whole && !undated && !other.is_empty() {
         differing(frame, &keys, &other, state);
     }
 }
@@ -187,7 +198,14 @@ fn both(pairs: &[(usize, usize)]) -> Vec<usize> {
     rows.into_iter().collect()
 }
 
-fn identical(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], level: Level, state: &mut State) {
+fn identical(
+    frame: &Frame,
+    keys: &[&Column],
+    pairs: &[(usize, usize)],
+    level: Level,
+    caveats: Vec<&'static str>,
+    state: &mut State,
+) {
     let (rows, count) = (both(pairs), pairs.len() as f64);
     let id = state.say(Saying {
         rule: "keys.duplicate",
@@ -202,7 +220,7 @@ fn identical(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], level: L
         ),
         metrics: vec![metric("repeated rows", count, "rows", "rows equal to the first row of their key", frame.rows)],
         evidence: vec![at(frame, &rows, keys, "rows that occur more than once")],
-        caveat: "If equal rows are meant, they are to be added rather than dropped.",
+        caveats,
         ask: "Drop the repeated rows, or say what tells them apart.",
     });
     state.show_rows(&id, frame, &rows);
@@ -230,7 +248,7 @@ fn differing(frame: &Frame, keys: &[&Column], pairs: &[(usize, usize)], state: &
             frame.rows,
         )],
         evidence: vec![at(frame, &rows, keys, "rows whose key occurs more than once, with other values")],
-        caveat: "The file does not say whether they are parts of one amount or corrections of it.",
+        caveats: vec!["The file does not say whether they are parts of one amount or corrections of it."],
         ask: "Say whether such rows are to be added, or which of them holds.",
     });
     state.show_rows(&id, frame, &rows);
@@ -290,7 +308,7 @@ fn outliers(frame: &Frame, state: &mut State) {
                 logs.len(),
             )],
             evidence: vec![at(frame, &rows, &[item, column], "rows beyond the stated rule")],
-            caveat: "The rule flags; it does not know the right value.",
+            caveats: vec!["The rule flags; it does not know the right value."],
             ask: "Check these values against their source before comparing prices.",
         });
         state.show_rows(&id, frame, &rows);
@@ -339,7 +357,7 @@ fn cost_above_price(frame: &Frame, state: &mut State) {
             frame.rows,
         )],
         evidence: vec![at(frame, &rows, &[cost, price], "rows where cost > price")],
-        caveat: "Cost and price are compared as they stand, per row.",
+        caveats: vec!["Cost and price are compared as they stand, per row."],
         ask: "Correct the cost or the price; if both are right and of one unit, each sale at that price loses money.",
     });
     state.show_rows(&id, frame, &rows);
@@ -397,7 +415,7 @@ fn measures(frame: &Frame, state: &mut State) {
             frame.rows,
         )],
         evidence: vec![at(frame, &rows, &[column], "rows whose unit is not the commonest")],
-        caveat: "",
+        caveats: vec![],
         ask: "Convert to one unit before comparing sizes or prices per unit.",
     });
     state.show_rows(&id, frame, &rows);

@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_schemas::findings::{Evidence, FindingKind, Level};
 
-use super::{
-    joins::pairs,
-    pareto::sales,
-    periods::{label, periods, unordered},
-};
+use super::{joins::pairs, pareto::sales};
+use crate::calendar::Calendar;
 use crate::frame::{Column, Frame, Keys, NULL};
 use crate::html::amount;
 use crate::role::{Role, normalise};
@@ -25,9 +22,18 @@ const PLACES: [&str; 8] = ["facings", "facing", "shelf", "position", "planogram"
 pub(crate) fn check(frames: &[Frame], state: &mut State) {
     match (sales(frames, &[Role::Store, Role::Period]), plan(frames)) {
         (Some(pos), Some(plan)) => {
-            if let Some(shelf) = Shelf::new(pos, plan) {
-                voids(&shelf, state);
-                velocity(&shelf, state);
+            let calendar = Calendar::of(pos).and_then(|calendar| {
+                let why = plan.unread_any(&Shelf::keys(plan));
+                why.map_or(Ok(calendar), Err)
+            });
+            match calendar {
+                Ok(calendar) => {
+                    if let Some(shelf) = Shelf::new(pos, plan, calendar) {
+                        voids(&shelf, state);
+                        velocity(&shelf, state);
+                    }
+                }
+                Err(why) => state.refuse("velocity and voids", why),
             }
         }
         (None, _) => state.refuse(
@@ -84,19 +90,45 @@ struct Shelf<'a> {
     carried: BTreeMap<(String, String), usize>,
     item: &'a Column,
     store: &'a Column,
-    week: &'a Column,
-    periods: Vec<i64>,
+    calendar: Calendar<'a>,
 }
 
 impl<'a> Shelf<'a> {
-    fn new(pos: &'a Frame, plan: &'a Frame) -> Option<Self> {
-        let (item, store, week) = (pos.role(Role::Item)?, pos.role(Role::Store)?, pos.role(Role::Period)?);
-        Some(Self { pos, plan, carried: pairs(plan)?, item, store, week, periods: periods(week) })
+    fn new(pos: &'a Frame, plan: &'a Frame, calendar: Calendar<'a>) -> Option<Self> {
+        let (item, store) = (pos.role(Role::Item)?, pos.role(Role::Store)?);
+        Some(Self { pos, plan, carried: pairs(plan)?, item, store, calendar })
+    }
+
+    fn keys(frame: &Frame) -> Vec<&Column> {
+        [Role::Item, Role::Store].iter().filter_map(|r| frame.role(*r)).collect()
+    }
+
+    /// The columns of the sales that name an item, a store and a period.
+    fn sold_by(&self) -> Vec<&'a Column> {
+        [self.item, self.store].into_iter().chain(self.calendar.columns.iter().copied()).collect()
+    }
+
+    /// Item-stores with a row in the sales since that period, and the items that have units there in some store.
+    fn sold_since(&self, since: i64) -> (BTreeSet<(String, String)>, BTreeSet<String>) {
+        let (items, stores) = (self.item.keys(), self.store.keys());
+        // A row without units still says that the item is there; only one with units says that it sells.
+        let sales = [Role::Units, Role::Sales].iter().find_map(|r| self.pos.numbers(*r));
+        let (mut codes, mut sells) = (BTreeSet::new(), BTreeSet::new());
+        for row in (0..self.pos.rows).filter(|row| self.calendar.of_row[*row].is_some_and(|period| period >= since)) {
+            let key = (items.codes[row], stores.codes[row]);
+            if ![key.0, key.1].contains(&NULL) {
+                codes.insert(key);
+                if sales.is_some_and(|(_, values)| values[row] > 0.0) {
+                    sells.insert(items.labels[key.0 as usize].clone());
+                }
+            }
+        }
+        let words = |(i, s): (u32, u32)| (items.labels[i as usize].clone(), stores.labels[s as usize].clone());
+        (codes.into_iter().map(words).collect(), sells)
     }
 
     fn of_plan(&self, rows: &[usize], query: &str) -> Evidence {
-        let keys: Vec<_> = [Role::Item, Role::Store].iter().filter_map(|r| self.plan.role(*r)).collect();
-        at(self.plan, rows, &keys, query)
+        at(self.plan, rows, &Self::keys(self.plan), query)
     }
 
     fn of_sales(&self, columns: &[&Column], query: &str) -> Evidence {
@@ -105,37 +137,20 @@ impl<'a> Shelf<'a> {
 }
 
 fn voids(shelf: &Shelf<'_>, state: &mut State) {
-    let Shelf { pos, plan, carried, item, store, week, periods } = shelf;
+    let Shelf { pos, plan, carried, calendar, .. } = shelf;
+    let periods = &calendar.all;
     if periods.len() <= VOID_PERIODS {
         let why = format!("{} has {} periods, more than {VOID_PERIODS} are needed", pos.title(), periods.len());
         return state.refuse("voids", why);
     }
-    if let Some(why) = unordered(pos, week).or_else(|| pos.unread_any(&[item, store, week])) {
+    if let Some(why) = pos.unread_any(&shelf.sold_by()) {
         return state.refuse("voids", why);
     }
-    let late = &periods[periods.len() - VOID_PERIODS..];
-    let since = label(week, late[0]);
-    let (items, stores, marks) = (item.keys(), store.keys(), week.keys());
-    let late: BTreeSet<String> = late.iter().map(|w| label(week, *w)).collect();
-    let is_late: Vec<bool> = marks.labels.iter().map(|l| late.contains(l)).collect();
-    // A row without units still says that the item is there; only one with units says that it sells.
-    let sales = [Role::Units, Role::Sales].iter().find_map(|r| pos.numbers(*r));
-    let (mut codes, mut sells) = (BTreeSet::new(), BTreeSet::new());
-    for row in 0..pos.rows {
-        let key = (items.codes[row], stores.codes[row]);
-        if ![key.0, key.1, marks.codes[row]].contains(&NULL) && is_late[marks.codes[row] as usize] {
-            codes.insert(key);
-            if sales.is_some_and(|(_, values)| values[row] > 0.0) {
-                sells.insert(items.labels[key.0 as usize].as_str());
-            }
-        }
-    }
-    let words = |(i, s): &(u32, u32)| (items.labels[*i as usize].as_str(), stores.labels[*s as usize].as_str());
-    let sold: BTreeSet<(&str, &str)> = codes.iter().map(words).collect();
-    let open: BTreeSet<&str> = sold.iter().map(|(_, s)| *s).collect();
-    let void = |(i, s): &(String, String)| {
-        sells.contains(i.as_str()) && open.contains(s.as_str()) && !sold.contains(&(i.as_str(), s.as_str()))
-    };
+    let since = periods[periods.len() - VOID_PERIODS];
+    let (sold, sells) = shelf.sold_since(since);
+    let since = calendar.label(since);
+    let open: BTreeSet<&String> = sold.iter().map(|(_, s)| s).collect();
+    let void = |key: &(String, String)| sells.contains(&key.0) && open.contains(&key.1) && !sold.contains(key);
     let voids: Vec<_> = carried.iter().filter(|(key, _)| void(key)).collect();
     if voids.is_empty() {
         return;
@@ -167,9 +182,12 @@ fn voids(shelf: &Shelf<'_>, state: &mut State) {
         metrics: vec![metric("voids", voids.len() as f64, "item-stores", formula, carried.len())],
         evidence: vec![
             shelf.of_plan(&rows, "item-stores listed"),
-            shelf.of_sales(&[item, store, week], "item-stores with a sales row in the last 10 periods"),
+            shelf.of_sales(&shelf.sold_by(), "item-stores with a sales row in the last 10 periods"),
         ],
-        caveat: "The list carries no dates; it is taken to hold for the last periods.",
+        caveats: ["The list carries no dates; it is taken to hold for the last periods."]
+            .into_iter()
+            .chain(calendar.assumed())
+            .collect(),
         ask: "Have the stores check the shelf.",
     });
     state.show_rows(&id, plan, &rows);
@@ -192,7 +210,7 @@ fn paces(shelf: &Shelf<'_>, values: &[f64]) -> (Vec<Pace>, usize) {
         all.insert(s);
         listed.entry(i).or_default().0.insert(s);
     }
-    for row in (0..shelf.pos.rows).filter(|r| values[*r].is_finite() && !shelf.week.is_null(*r)) {
+    for row in (0..shelf.pos.rows).filter(|r| values[*r].is_finite() && shelf.calendar.of_row[*r].is_some()) {
         let (item, store) = (items.codes[row], stores.codes[row]);
         if ![item, store].contains(&NULL)
             && let Some((stores_of, units)) = listed.get_mut(items.labels[item as usize].as_str())
@@ -204,7 +222,7 @@ fn paces(shelf: &Shelf<'_>, values: &[f64]) -> (Vec<Pace>, usize) {
     let pace = |(item, (stores, units)): (&str, (BTreeSet<&str>, f64))| Pace {
         item: item.to_owned(),
         stores: stores.len(),
-        rate: units / (stores.len() * shelf.periods.len()) as f64,
+        rate: units / (stores.len() * shelf.calendar.all.len()) as f64,
     };
     let mut paces: Vec<Pace> = listed.into_iter().map(pace).collect();
     paces.sort_by(|a, b| b.rate.total_cmp(&a.rate).then_with(|| a.item.cmp(&b.item)));
@@ -215,7 +233,7 @@ fn velocity(shelf: &Shelf<'_>, state: &mut State) {
     let Some((units, values)) = shelf.pos.numbers(Role::Units) else {
         return state.refuse("velocity", format!("{} has no units", shelf.pos.title()));
     };
-    if let Some(why) = shelf.pos.unread_any(&[units, shelf.item, shelf.store, shelf.week]) {
+    if let Some(why) = shelf.pos.unread_any(&[vec![units], shelf.sold_by()].concat()) {
         return state.refuse("velocity", why);
     }
     let (paces, all) = paces(shelf, values);
@@ -255,7 +273,7 @@ fn pace(
 ) {
     let formula = "Σ units in the stores that carry it ÷ (stores carrying it × periods of the sales file)";
     let every: Vec<usize> = (0..shelf.plan.rows).collect();
-    let n = found.stores * shelf.periods.len();
+    let n = found.stores * shelf.calendar.all.len();
     state.say(Saying {
         rule,
         kind: FindingKind::Opportunity,
@@ -270,9 +288,9 @@ fn pace(
         metrics: vec![metric("velocity", found.rate, "units per store-period", formula, n)],
         evidence: vec![
             shelf.of_plan(&every, "stores carrying each item"),
-            shelf.of_sales(&[shelf.item, shelf.store, shelf.week, units], "units by item and store, and the periods"),
+            shelf.of_sales(&[vec![units], shelf.sold_by()].concat(), "units by item and store, and the periods"),
         ],
-        caveat: "Carried means listed in a file without dates; only stores and items that also occur in the sales count. Velocity in few stores need not hold in others.",
+        caveats: vec!["Carried means listed in a file without dates; only stores and items that also occur in the sales count. Velocity in few stores need not hold in others."],
         ask,
     });
 }
@@ -298,23 +316,30 @@ fn emptied(items: &Keys, stores: &Keys, late: &[Option<usize>], on_hand: &[f64])
 
 fn empty(stock: &Frame, state: &mut State) {
     let Some((column, on_hand)) = stock.numbers(Role::OnHand) else { return };
-    let (Some(item), Some(store), Some(week)) =
+    let (Some(item), Some(store), Some(_)) =
         (stock.role(Role::Item), stock.role(Role::Store), stock.role(Role::Period))
     else {
-        return state.refuse("out of stock", format!("{} lacks an item, store or week column", stock.title()));
+        return state.refuse(
+            "out of stock",
+            format!("{} lacks an item, a store, or a week that is a number or a date", stock.title()),
+        );
     };
-    let all = periods(week);
+    let calendar = match Calendar::of(stock) {
+        Ok(calendar) => calendar,
+        Err(why) => return state.refuse("out of stock", why),
+    };
+    let all = &calendar.all;
     if all.len() < EMPTY_PERIODS {
         let why = format!("{} has {}, {EMPTY_PERIODS} are needed", stock.title(), many(all.len(), "period"));
         return state.refuse("out of stock", why);
     }
-    if let Some(why) = unordered(stock, week).or_else(|| stock.unread_any(&[item, store, week, column])) {
+    let columns: Vec<&Column> = [item, store, column].into_iter().chain(calendar.columns.iter().copied()).collect();
+    if let Some(why) = stock.unread_any(&columns) {
         return state.refuse("out of stock", why);
     }
-    let late: Vec<String> = all[all.len() - EMPTY_PERIODS..].iter().map(|w| label(week, *w)).collect();
-    let (items, stores, weeks) = (item.keys(), store.keys(), week.keys());
-    let which: Vec<Option<usize>> = weeks.labels.iter().map(|l| late.iter().position(|at| at == l)).collect();
-    let of_row: Vec<_> = weeks.codes.iter().map(|c| which.get(*c as usize).copied().flatten()).collect();
+    let late = &all[all.len() - EMPTY_PERIODS..];
+    let of_row: Vec<_> = calendar.of_row.iter().map(|p| late.iter().position(|at| Some(*at) == *p)).collect();
+    let (items, stores) = (item.keys(), store.keys());
     let zero = emptied(&items, &stores, &of_row, on_hand);
     if zero.is_empty() {
         return;
@@ -336,8 +361,8 @@ fn empty(stock: &Frame, state: &mut State) {
             "every row of the last 3 periods has on hand = 0, and each period has a row",
             stock.rows,
         )],
-        evidence: vec![at(stock, &rows, &[item, store, week, column], "rows with on hand = 0 in the last 3 periods")],
-        caveat: "Lost sales are not estimated.",
+        evidence: vec![at(stock, &rows, &columns, "rows with on hand = 0 in the last 3 periods")],
+        caveats: ["Lost sales are not estimated."].into_iter().chain(calendar.assumed()).collect(),
         ask: "Replenish these first, and check the order parameters.",
     });
     state.show_rows(&id, stock, &rows);

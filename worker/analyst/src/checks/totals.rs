@@ -4,7 +4,7 @@ use carrel_schemas::findings::{FindingKind::DataQuality, Level, Locator};
 
 use crate::frame::{Column, Frame, Total, Values, number};
 use crate::pack::{Line, Page};
-use crate::role::normalise;
+use crate::role::{Role, normalise};
 use crate::state::{Saying, State, Tie, at, evidence, many, metric};
 
 /// A stated total this far off, as a share of the sum, is no sum (an average, a rate, half of rows and subtotals).
@@ -64,13 +64,13 @@ pub(crate) fn tables(frame: &Frame, state: &mut State) {
 }
 
 /// The text says that its row is a total.
-pub(crate) fn is_total(text: &str) -> bool {
+fn is_total(text: &str) -> bool {
     const WORDS: [&str; 6] = ["total", "totals", "subtotal", "subtotals", "summe", "gesamt"];
     normalise(text).split('_').any(|word| WORDS.contains(&word))
 }
 
 /// A word of the data says that its row is a total: the reader tells only those that begin with it.
-fn holds_totals(frame: &Frame) -> bool {
+pub(crate) fn holds_totals(frame: &Frame) -> bool {
     frame.columns.iter().any(|column| match &column.values {
         Values::Text { words, .. } => words.iter().any(|text| is_total(text)),
         Values::Number { .. } | Values::Day(_) => false,
@@ -86,7 +86,7 @@ fn of_all_rows(label: &str, rows: usize) -> bool {
 
 /// The stated total beside the sum of `found`, or why the two are not to be compared.
 fn judged(frame: &Frame, column: &Column, stated: f64, found: &[f64]) -> Result<Tie, String> {
-    if column.percent || normalise(&column.name).split('_').any(|part| RATES.contains(&part)) {
+    if !adds_up(column) {
         return Err("the values of such a column do not add up".to_owned());
     }
     if let Some(why) = frame.unread(column) {
@@ -95,6 +95,13 @@ fn judged(frame: &Frame, column: &Column, stated: f64, found: &[f64]) -> Result<
     let what = format!("{}: {}", frame.title(), column.name);
     let tie = Tie { what, stated, recomputed: found.iter().sum(), tolerance: 0.005 * found.len() as f64 };
     no_sum(&tie, found).map_or(Ok(tie), Err)
+}
+
+/// Whether a sum over the column means something: not over rates, nor over codes and weeks.
+fn adds_up(column: &Column) -> bool {
+    let rate = column.percent || normalise(&column.name).split('_').any(|part| RATES.contains(&part));
+    let key = column.role.as_ref().is_some_and(|(role, _)| [Role::Item, Role::Store, Role::Period].contains(role));
+    !rate && !key
 }
 
 /// Why a stated number is perhaps no sum of `found` at all. What lies among the values may be their average or largest.
@@ -143,7 +150,7 @@ fn row_total(frame: &Frame, column: &Column, total: &Total, found: &[f64], tie: 
             evidence(&frame.source, place, "the stated total"),
             at(frame, &rows, &[column], "Σ over all rows"),
         ],
-        caveat: "",
+        caveats: vec![],
         ask: "Ask the file's owner which is right, the rows or the total, before quoting either.",
     });
 }
@@ -255,7 +262,7 @@ fn printed_total(page: &Page, line: &Line, stated: f64, amounts: &[f64], sums: &
             amounts.len(),
         )],
         evidence: vec![evidence(&page.source, place, "the total line against the rows of the table above it")],
-        caveat: "Rows are read from the PDF's text; a table set as an image is not seen.",
+        caveats: vec!["Rows are read from the PDF's text; a table set as an image is not seen."],
         ask: "Have the vendor confirm the amount in writing before signing.",
     });
 }
@@ -271,7 +278,7 @@ fn cents(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-/// What a column of a table adds up to.
+/// What a column of a table adds up to, all of its cells read.
 struct ColumnSum {
     /// Its table.
     title: String,
@@ -282,6 +289,9 @@ struct ColumnSum {
 
 fn sums(frames: &[Frame]) -> Vec<ColumnSum> {
     let of = |frame: &Frame, column: &Column| {
+        if !adds_up(column) || frame.unread(column).is_some() {
+            return None;
+        }
         let found = column.numbers()?.iter().filter(|value| !value.is_nan());
         let (count, sum) = found.fold((0, 0.0), |(count, sum), value| (count + 1, sum + value));
         Some(ColumnSum { title: frame.title(), name: column.name.clone(), count, sum })
@@ -298,8 +308,9 @@ fn elsewhere(page: &Page, line: &Line, stated: f64, sums: &[ColumnSum], state: &
         let what = format!("{}, page {} and Σ {} of {}", page.source.name, page.page, column.name, column.title);
         let tolerance = (0.005 * column.count as f64).min(1.0);
         let tie = Tie { what, stated, recomputed: column.sum, tolerance };
+        // `total` alone names nothing.
         let called = normalise(&column.name);
-        let named = called.len() > 2 && called.split('_').all(|part| words.contains(&part));
+        let named = called.len() > 2 && !is_total(&called) && called.split('_').all(|part| words.contains(&part));
         if tie.holds() && stated.abs() >= 1000.0 {
             state.elsewhere.push(tie);
         } else if !tie.holds() && named {

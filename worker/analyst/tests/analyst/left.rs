@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use carrel_schemas::agent::{AgentEvent, AgentInput, AgentRequest, FileFormat};
+use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentInput, AgentRequest, FileFormat};
 use carrel_schemas::findings::{Finding, Findings};
 use carrel_schemas::ids::{FileId, PackId, ReviewId};
 use carrel_schemas::timestamp::Timestamp;
@@ -30,8 +30,8 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs the agent on `files` as a pack of that name.
-pub(crate) fn run(pack: &str, files: &[(&str, &[u8])]) -> Left {
+/// Runs the agent on `files` as a pack of that name: its exit code, its events, and the directory it wrote into.
+fn start(pack: &str, files: &[(&str, &[u8])]) -> (i32, Vec<AgentEvent>, TempDir) {
     let dir = TempDir::new().expect("a directory");
     let at = |name: &str| dir.path().join(name);
     let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
@@ -62,9 +62,24 @@ pub(crate) fn run(pack: &str, files: &[(&str, &[u8])]) -> Left {
     let mut events = Vec::new();
     let code = carrel_analyst::run(&at("request.json"), now, &mut events).expect("it ends well");
     let events = String::from_utf8(events).expect("UTF-8");
-    let numbers = events.lines().map(|line| serde_json::from_str::<AgentEvent>(line).expect("an event").seq);
-    assert!(numbers.eq(1..=6), "{events}");
-    let read = |name: &str| std::fs::read(at("output").join(name)).expect(name);
+    let events: Vec<AgentEvent> = events.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    assert!(events.iter().map(|event| event.seq).eq(1..=events.len() as u64), "{events:#?}");
+    (code, events, dir)
+}
+
+/// Runs the agent on what it cannot use: its exit code, and what it says for the log.
+pub(crate) fn unusable(files: &[(&str, &[u8])]) -> (i32, Vec<String>) {
+    let (code, events, dir) = start("unusable", files);
+    assert_eq!(std::fs::read_dir(dir.path().join("output")).expect("a directory").count(), 0, "nothing is delivered");
+    let logged = events.into_iter().filter(|event| event.kind == AgentEventKind::Log);
+    (code, logged.filter_map(|event| event.msg).collect())
+}
+
+/// Runs the agent on `files` as a pack of that name.
+pub(crate) fn run(pack: &str, files: &[(&str, &[u8])]) -> Left {
+    let (code, events, dir) = start(pack, files);
+    assert_eq!(events.len(), 6, "{events:#?}");
+    let read = |name: &str| std::fs::read(dir.path().join("output").join(name)).expect(name);
     let findings: Findings = serde_json::from_slice(&read("findings.json")).expect("findings");
     findings.validate().expect("every number has its evidence");
     let deck = String::from_utf8(read("deck.html")).expect("UTF-8");
