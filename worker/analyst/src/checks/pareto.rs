@@ -74,6 +74,7 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
     let of = |class| state.pareto.iter().filter(|s| s.class == class).count();
     let (a, b, c) = (of('A'), of('B'), of('C'));
     let rows: Vec<usize> = (0..frame.rows).collect();
+    let fewest = "fewest items, largest first, whose cumulative share reaches 80 %";
     let caveats = [
         negative.then_some("Items whose sum is negative are left out."),
         frame.unread(column).is_some().then_some("Cells that could not be read are left out."),
@@ -98,13 +99,7 @@ pub(crate) fn check(frames: &[Frame], state: &mut State) {
             column.name
         ),
         metrics: vec![
-            metric(
-                "A items",
-                a as f64,
-                "items",
-                "fewest items, largest first, whose cumulative share reaches 80 %",
-                state.pareto.len(),
-            ),
+            metric("A items", a as f64, "items", fewest, state.pareto.len()),
             metric("C items", c as f64, "items", "items after 95 % are reached", state.pareto.len()),
             metric("total", total, &column.name, "Σ over items with a positive sum", frame.rows),
         ],

@@ -8,7 +8,7 @@ use proptest::sample::select;
 use crate::left::run;
 
 /// Headings that mean something to a check, and one that means nothing.
-const HEADINGS: [&str; 16] = [
+const HEADINGS: [&str; 17] = [
     "item_code",
     "sku",
     "store_id",
@@ -24,6 +24,7 @@ const HEADINGS: [&str; 16] = [
     "uom",
     "amount",
     "region",
+    "year",
     "<b>note</b>",
 ];
 

@@ -502,6 +502,8 @@ fn one_unit_in_two_spellings_is_one_unit() {
         text + &format!("B1, KG\nB2,{last}\n")
     };
     assert!(review(&[("items.csv", &units("Kgs"))]).of("units.mixed").is_empty());
+    let each = units("EACH").replace(",kg", ",EA").replace(", KG", ",each");
+    assert!(review(&[("items.csv", &each)]).of("units.mixed").is_empty());
     assert!(review(&[("items.csv", &units("lb"))]).only("units.mixed").statement.contains("lb in row 33"));
 }
 
