@@ -5,7 +5,7 @@
 //! copied but replaced by a failure that says so.
 
 use bytes::Bytes;
-use carrel_cloud::{CallError, Created, Objects, Topic};
+use carrel_cloud::{CallError, Created, Objects, ReadError, Topic};
 use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT, Completion};
 use carrel_schemas::layout;
 use carrel_schemas::outcome::{DecidedBy, FailureClass, Outcome, Verdict};
@@ -48,8 +48,9 @@ impl Outcomes {
         let outcome = match self.objects.get(bucket, name.as_str(), Outcome::MAX_BYTES).await {
             Ok(None) => return Ok(None),
             Ok(Some(body)) => parse(&body.bytes, record),
-            Err(error) if error.permanent => Err(format!("{error}: {}", error.source)),
-            Err(source) => return Err(OutcomeError { review: record.review.clone(), source }),
+            Err(error @ ReadError::TooLarge { .. }) => Err(error.to_string()),
+            // Whatever else stands in the way says nothing of the outcome.
+            Err(ReadError::Call(source)) => return Err(OutcomeError { review: record.review.clone(), source }),
         };
         let outcome = outcome.unwrap_or_else(|why| {
             tracing::error!(review.id = %record.review, why, "outcome refused");

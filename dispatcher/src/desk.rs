@@ -4,28 +4,34 @@
 //! intake, api, reconcile ─► Wake ─► look (sealer or driver) ─► what it found ─► schedule ─► Wake
 //! ```
 //! Owns the running looks and the schedule. A wake-up for something that is being looked at is remembered and answered
-//! by another look, so no wake-up is lost; a lost process loses only wake-ups, which the reconciler makes anew.
+//! by another look, so no wake-up is lost; a lost process loses only wake-ups, which the reconciler makes anew. A new
+//! leader grants no slot before it has looked at every review that was open when it began: which of them hold one only
+//! the ledger knows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use carrel_schemas::ids::{PackId, ReviewId, TenantId};
 use carrel_schemas::registry::Registry;
 use carrel_schemas::timestamp::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::backlog::Backlog;
 use crate::drive::{DriveError, Driver, Rest};
 use crate::leadership::Leadership;
 use crate::ledger::OpenPack;
 use crate::pack::seal::{Considered, SealError, Sealer};
 use crate::schedule::Schedule;
 
-/// Looks under way at once.
+/// Looks under way at once, besides those that a slot was granted for.
 const LOOKS: usize = 64;
 /// Wake-ups waiting to be heard; senders wait beyond.
 const WAKES: usize = 4096;
+/// A pack is left in peace no longer than this: what was meant to wake it may be lost.
+const PEACE: Duration = Duration::from_secs(60);
 
 /// What is to be looked at.
 #[derive(Debug, Clone)]
@@ -38,8 +44,8 @@ pub enum Wake {
     Review(TenantId, ReviewId),
     /// Every review the reconciler found open: those the schedule already holds are left in peace.
     Open(TenantId, ReviewId),
-    /// Time has passed: waiting reviews may be due.
-    Tick,
+    /// The reconciler has rung for everything that was open when it began, and time has passed.
+    Walked,
 }
 
 /// Sends wake-ups to the desk.
@@ -63,20 +69,31 @@ pub struct Desk {
     registry: Arc<Registry>,
     leadership: Leadership,
     wakes: mpsc::Receiver<Wake>,
+    capacity: usize,
     schedule: Schedule,
     looks: JoinSet<Looked>,
+    looked_at: HashMap<Id, Key>,
     /// What is being looked at, and what is to follow.
     busy: HashMap<Key, Option<Again>>,
+    backlog: Backlog<Key, Subject>,
     /// Packs whose policy says when to look again.
     not_before: HashMap<Key, Timestamp>,
-    waiting: VecDeque<Wake>,
+    /// What this leader has still to look at of what it found open; `None` before the first walk is over.
+    unseen: Option<HashSet<Key>>,
 }
 
 /// Another look that was asked for during one. A slot once granted stays granted.
 #[derive(Debug)]
 struct Again {
-    wake: Wake,
+    subject: Subject,
     granted: bool,
+}
+
+/// What a look is at.
+#[derive(Debug)]
+enum Subject {
+    Pack(OpenPack),
+    Review(TenantId, ReviewId),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,8 +104,24 @@ enum Key {
 
 #[derive(Debug)]
 enum Looked {
-    Pack(Key, Result<Considered, SealError>),
-    Review(Key, Result<Rest, DriveError>),
+    Pack(Result<Considered, SealError>),
+    Review(Result<Rest, DriveError>),
+}
+
+impl Subject {
+    fn key(&self) -> Key {
+        match self {
+            Self::Pack(open) => Key::Pack(open.tenant.clone(), open.pack.clone()),
+            Self::Review(tenant, review) => Key::Review(tenant.clone(), review.clone()),
+        }
+    }
+}
+
+impl Key {
+    fn tenant(&self) -> &TenantId {
+        let (Self::Pack(tenant, _) | Self::Review(tenant, _)) = self;
+        tenant
+    }
 }
 
 /// A desk and the bell that wakes it; `capacity` reviews run at once over all tenants.
@@ -106,11 +139,14 @@ pub fn desk(
         registry,
         leadership,
         wakes,
+        capacity,
         schedule: Schedule::new(capacity),
         looks: JoinSet::new(),
+        looked_at: HashMap::new(),
         busy: HashMap::new(),
+        backlog: Backlog::new(),
         not_before: HashMap::new(),
-        waiting: VecDeque::new(),
+        unseen: None,
     };
     (desk, Bell(sender))
 }
@@ -118,13 +154,12 @@ pub fn desk(
 impl Desk {
     /// Runs until `stop`, then lets the looks under way end.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut terms = self.leadership.watch();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(looked) = self.looks.join_next() => match looked {
-                    Ok(looked) => self.looked(looked),
-                    Err(error) => self.lost(&error),
-                },
+                Ok(()) = terms.changed() => self.forget_slots(),
+                Some(done) = self.looks.join_next_with_id() => self.done(done),
                 Some(wake) = self.wakes.recv() => self.wake(wake),
             }
             self.grant();
@@ -132,88 +167,92 @@ impl Desk {
         while self.looks.join_next().await.is_some() {}
     }
 
+    /// Another term: whatever was known of slots is another leader's to know, or to be learnt anew.
+    fn forget_slots(&mut self) {
+        self.schedule = Schedule::new(self.capacity);
+        self.unseen = None;
+    }
+
     fn wake(&mut self, wake: Wake) {
-        match &wake {
-            Wake::Tick => {}
+        match wake {
+            Wake::Pack(open) => self.look(Subject::Pack(open), false),
+            Wake::Review(tenant, review) => self.look(Subject::Review(tenant, review), false),
             Wake::Open(tenant, review) => {
-                if !self.schedule.is_waiting(tenant, review) {
-                    self.look(Wake::Review(tenant.clone(), review.clone()), false);
+                if !self.schedule.is_waiting(&tenant, &review) {
+                    self.look(Subject::Review(tenant, review), false);
                 }
             }
             Wake::OpenPack(open) => {
-                let key = Key::Pack(open.tenant.clone(), open.pack.clone());
-                if self.not_before.get(&key).is_none_or(|until| crate::now() >= *until) {
-                    self.look(Wake::Pack(open.clone()), false);
+                let subject = Subject::Pack(open);
+                if self.not_before.get(&subject.key()).is_none_or(|until| crate::now() >= *until) {
+                    self.look(subject, false);
                 }
             }
-            Wake::Pack(_) | Wake::Review(..) => self.look(wake, false),
-        }
-    }
-
-    fn key(wake: &Wake) -> Option<Key> {
-        match wake {
-            Wake::Pack(open) | Wake::OpenPack(open) => Some(Key::Pack(open.tenant.clone(), open.pack.clone())),
-            Wake::Review(tenant, review) | Wake::Open(tenant, review) => {
-                Some(Key::Review(tenant.clone(), review.clone()))
+            Wake::Walked => {
+                let now = crate::now();
+                self.not_before.retain(|_, until| *until > now);
+                let in_hand = || self.busy.keys().chain(self.backlog.keys()).cloned().collect();
+                self.unseen.get_or_insert_with(in_hand);
             }
-            Wake::Tick => None,
         }
     }
 
-    fn look(&mut self, wake: Wake, granted: bool) {
-        let Some(key) = Self::key(&wake) else { return };
+    fn look(&mut self, subject: Subject, granted: bool) {
+        let key = subject.key();
         if let Some(again) = self.busy.get_mut(&key) {
             let granted = granted || again.as_ref().is_some_and(|again| again.granted);
-            *again = Some(Again { wake, granted });
+            *again = Some(Again { subject, granted });
             return;
         }
         if !granted && self.looks.len() >= LOOKS {
-            self.waiting.push_back(wake);
+            self.backlog.push(key.tenant(), key.clone(), subject);
             return;
         }
-        self.busy.insert(key.clone(), None);
-        match wake {
-            Wake::Pack(open) | Wake::OpenPack(open) => {
+        let look = match subject {
+            Subject::Pack(open) => {
                 let sealer = self.sealer.clone();
-                self.looks.spawn(async move { Looked::Pack(key, sealer.consider(&open, crate::now()).await) });
+                self.looks.spawn(async move { Looked::Pack(sealer.consider(&open, crate::now()).await) })
             }
-            Wake::Review(tenant, review) | Wake::Open(tenant, review) => {
+            Subject::Review(tenant, review) => {
                 let driver = self.driver.clone();
-                let span = tracing::info_span!("review", tenant.id = %tenant, review.id = %review);
-                let look = async move { Looked::Review(key, driver.drive(&tenant, &review, granted).await) };
-                self.looks.spawn(tracing::Instrument::instrument(look, span));
+                self.looks.spawn(async move { Looked::Review(driver.drive(&tenant, &review, granted).await) })
             }
-            Wake::Tick => {}
-        }
+        };
+        self.looked_at.insert(look.id(), key.clone());
+        self.busy.insert(key, None);
     }
 
-    fn looked(&mut self, looked: Looked) {
-        let (Looked::Pack(key, _) | Looked::Review(key, _)) = &looked;
-        let again = self.busy.remove(key).flatten();
-        if again.as_ref().is_none_or(|again| !again.granted) {
-            // Else the schedule gave it a slot meanwhile: what was found without one is out of date.
-            match looked {
-                Looked::Pack(key, found) => self.pack_looked(&key, found),
-                Looked::Review(key, found) => self.review_looked(&key, found),
-            }
+    fn done(&mut self, done: Result<(Id, Looked), JoinError>) {
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(key) = self.looked_at.remove(&id) else { return };
+        let again = self.busy.remove(&key).flatten();
+        if let Some(unseen) = &mut self.unseen {
+            unseen.remove(&key);
         }
-        if let Some(Again { wake, granted }) = again {
-            self.look(wake, granted);
+        match done {
+            Err(error) => tracing::error!(%error, ?key, "a look was lost; the reconciler looks again"),
+            // The schedule gave it a slot meanwhile: what was found without one is out of date.
+            Ok(_) if again.as_ref().is_some_and(|again| again.granted) => {}
+            Ok((_, Looked::Pack(found))) => self.pack_looked(key, found),
+            Ok((_, Looked::Review(found))) => self.review_looked(&key, found),
+        }
+        if let Some(Again { subject, granted }) = again {
+            self.look(subject, granted);
         }
         while self.looks.len() < LOOKS {
-            let Some(wake) = self.waiting.pop_front() else { break };
-            self.look(wake, false);
+            let Some(subject) = self.backlog.pop() else { break };
+            self.look(subject, false);
         }
     }
 
-    fn pack_looked(&mut self, key: &Key, found: Result<Considered, SealError>) {
-        self.not_before.remove(key);
+    fn pack_looked(&mut self, key: Key, found: Result<Considered, SealError>) {
+        self.not_before.remove(&key);
         match found {
             Ok(Considered::Wait(until)) => {
-                self.not_before.insert(key.clone(), until);
+                self.not_before.insert(key, until.min(crate::now().plus(PEACE)));
             }
-            Ok(Considered::Sealed { tenant, review }) => self.look(Wake::Review(tenant, review), false),
-            Ok(Considered::Empty) => {}
+            Ok(Considered::Sealed { tenant, review }) => self.look(Subject::Review(tenant, review), false),
+            Ok(Considered::Nothing) => {}
             Err(error) => tracing::warn!(error = crate::chain(&error), "pack is looked at again later"),
         }
     }
@@ -221,6 +260,8 @@ impl Desk {
     fn review_looked(&mut self, key: &Key, found: Result<Rest, DriveError>) {
         let Key::Review(tenant, review) = key else { return };
         match found {
+            // Others than the leader grant no slots, and need not know who waits for one.
+            Ok(Rest::Waiting(_) | Rest::Active) if !self.leadership.is_held() => {}
             Ok(Rest::Waiting(not_before)) => {
                 let limit = self.registry.tenant(tenant).map_or(1, |tenant| tenant.limits.max_concurrent as usize);
                 self.schedule.wait(tenant, review, not_before, limit, crate::now());
@@ -230,31 +271,24 @@ impl Desk {
             Ok(Rest::Finished(next)) => {
                 self.schedule.remove(tenant, review);
                 if let Some(next) = next {
-                    self.look(Wake::Review(tenant.clone(), next), false);
+                    self.look(Subject::Review(tenant.clone(), next), false);
                 }
             }
+            // It keeps the slot it may hold until the ledger can be read again.
             Err(error) => {
-                // What the ledger says of it is read again by the reconciler; until then it holds no slot.
-                self.schedule.remove(tenant, review);
                 tracing::warn!(review.id = %review, error = crate::chain(&error), "review is looked at again later");
             }
         }
     }
 
-    /// A look that panicked. Which one is not told, so what is busy is forgotten: at worst something is looked at
-    /// twice at once, and the compare-and-swap lets one of them pass.
-    fn lost(&mut self, error: &tokio::task::JoinError) {
-        tracing::error!(%error, "a look was lost; the reconciler looks again");
-        self.busy.clear();
-    }
-
     /// Launches what the schedule allows. Only the leader does: others would only lose the compare-and-swap.
     fn grant(&mut self) {
-        if !self.leadership.is_held() {
+        let knows_all = self.unseen.as_ref().is_some_and(HashSet::is_empty);
+        if !knows_all || !self.leadership.is_held() {
             return;
         }
         while let Some((tenant, review)) = self.schedule.next(crate::now()) {
-            self.look(Wake::Review(tenant, review), true);
+            self.look(Subject::Review(tenant, review), true);
         }
     }
 }

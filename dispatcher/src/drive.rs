@@ -5,13 +5,14 @@
 //! this process or another: each effect is a create-if-absent, a compare-and-swap, or harmless twice.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use carrel_cloud::{CallError, Jobs, Objects};
+use carrel_schemas::completion::Completion;
 use carrel_schemas::ids::{ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::timestamp::Timestamp;
+use tracing::Instrument as _;
 
 use crate::completion::{Announcer, OutcomeError, Outcomes};
 use crate::dead_letters;
@@ -135,11 +136,15 @@ impl Driver {
                 if !std::mem::take(granted) {
                     return Ok(Step::Rest(Rest::Waiting(not_before)));
                 }
-                self.launch(tenant, held).await
+                let span = span(tracing::info_span!("launch", review.id = %held.value.review), &held.value);
+                self.launch(tenant, held).instrument(span).await
             }
             State::Launching { .. } => self.find(tenant, held).await,
             State::Running { .. } => self.watch(tenant, held).await,
-            State::Settled { announced_at: None, .. } => self.announce(tenant, held).await,
+            State::Settled { announced_at: None, .. } => {
+                let span = span(tracing::info_span!("complete", review.id = %held.value.review), &held.value);
+                self.announce(tenant, held).instrument(span).await
+            }
             State::Settled { announced_at: Some(_), .. } => self.finish(held).await,
         }
     }
@@ -159,8 +164,11 @@ impl Driver {
         while let Some(former) = revision.previous() {
             let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(false) };
             if seal.review != record.review && !seal.members.is_empty() {
-                let held = self.ledger.review(&record.tenant, &seal.review).await?;
-                return Ok(held.is_some_and(|held| !matches!(held.value.state, State::Settled { .. })));
+                return match self.ledger.review(&record.tenant, &seal.review).await? {
+                    Some(former) => Ok(!matches!(former.value.state, State::Settled { .. })),
+                    // Sealed a moment ago: its record is about to be opened.
+                    None => Ok(self.ledger.is_open(&record.tenant, &record.pack, former).await?),
+                };
             }
             revision = former;
         }
@@ -181,8 +189,7 @@ impl Driver {
 
     async fn launch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
-            let next = held.value.settle(completion).map_err(LedgerError::from)?;
-            return Ok(self.ledger.swap(held.generation, next).await?.into());
+            return self.settle(held, completion).await;
         }
         let now = crate::now();
         self.launcher.prepare(tenant, &held.value).await?;
@@ -190,65 +197,75 @@ impl Driver {
         let (next, attempt) = held.value.authorise(now).map_err(LedgerError::from)?;
         let Some(held) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
         tracing::info!(review.id = %held.value.review, attempt = attempt.get(), queue.wait_ms = waited.as_millis(), "launching");
-        let next = match self.launcher.launch(tenant, &held.value, attempt).await {
-            Launched::Running(execution) => held.value.started(execution, crate::now()),
-            Launched::PutOff(cause) => {
-                held.value.requeue(AttemptEnd::PutOff(cause), Duration::from_secs(5), crate::now())
+        let refused = |message| Verdict::Failed { class: FailureClass::CloudRefused, message, log_tail: None };
+        match self.launcher.launch(tenant, &held.value, attempt).await {
+            Launched::Running(execution) => {
+                let next = held.value.started(execution, crate::now()).map_err(LedgerError::from)?;
+                Ok(self.ledger.swap(held.generation, next).await?.into())
             }
-            Launched::Refused(cause) => {
-                let verdict = Verdict::Failed { class: FailureClass::CloudRefused, message: cause, log_tail: None };
-                return self.decide(tenant, held, verdict).await;
+            Launched::PutOff(cause) => self.requeue(held, AttemptEnd::PutOff(cause)).await,
+            Launched::Denied(cause) if !is_last_attempt(tenant, &held.value) => {
+                tracing::warn!(review.id = %held.value.review, cause, "launch denied, will retry");
+                self.requeue(held, AttemptEnd::Denied(cause)).await
             }
-            Launched::InDoubt => return Ok(Step::Rest(Rest::Active)),
-        };
-        Ok(self.ledger.swap(held.generation, next.map_err(LedgerError::from)?).await?.into())
+            Launched::Denied(cause) | Launched::Refused(cause) => self.decide(tenant, held, refused(cause)).await,
+            Launched::InDoubt => Ok(Step::Rest(Rest::Active)),
+        }
     }
 
     /// Launching and not by us: find the execution, or make sure that none of this attempt ever acts.
     async fn find(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Launching { attempt, .. } = held.value.state else { return Ok(Step::Overtaken) };
-        let next = match self.launcher.find(tenant, &held.value, attempt).await? {
-            Look::Running(execution) => held.value.started(execution, crate::now()),
+        match self.launcher.find(tenant, &held.value, attempt).await? {
+            Look::Found(execution) => {
+                let next = held.value.started(execution, crate::now()).map_err(LedgerError::from)?;
+                Ok(self.ledger.swap(held.generation, next).await?.into())
+            }
             Look::Revoked => {
                 let cause = "the launch was lost before it became an execution".to_owned();
-                held.value.requeue(AttemptEnd::PutOff(cause), Duration::ZERO, crate::now())
+                self.requeue(held, AttemptEnd::PutOff(cause)).await
             }
-        };
-        Ok(self.ledger.swap(held.generation, next.map_err(LedgerError::from)?).await?.into())
+        }
     }
 
     async fn watch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Running { attempt, execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
         let (attempt, execution) = (*attempt, execution.clone());
-        let mut completion = self.outcomes.read(tenant, &held.value).await?;
-        if completion.is_none() {
-            if !self.launcher.is_terminal(&execution).await? {
-                return Ok(Step::Rest(Rest::Active));
-            }
-            // It may have decided between the two looks.
-            completion = self.outcomes.read(tenant, &held.value).await?;
+        if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
+            return self.settle(held, completion).await;
         }
-        if let Some(completion) = completion {
-            let next = held.value.settle(completion).map_err(LedgerError::from)?;
-            return Ok(self.ledger.swap(held.generation, next).await?.into());
+        if !self.launcher.is_terminal(&execution).await? {
+            return Ok(Step::Rest(Rest::Active));
         }
-        if let Some(claimant) = self.launcher.claimant(tenant, &held.value, attempt).await?
+        // The cloud may have started the attempt twice: it is given up only once no execution of it is left to act.
+        if let Look::Found(claimant) = self.launcher.revoke(tenant, &held.value, attempt).await?
             && claimant != execution
         {
             let next = held.value.follow(claimant, crate::now()).map_err(LedgerError::from)?;
             return Ok(self.ledger.swap(held.generation, next).await?.into());
         }
-        let spent = held.value.spent_attempts() + 1;
-        if spent >= tenant.limits.max_attempts as usize {
+        // Who held the claim may have decided before it ended.
+        if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
+            return self.settle(held, completion).await;
+        }
+        if is_last_attempt(tenant, &held.value) {
+            let spent = held.value.spent_attempts() + 1;
             let message =
                 format!("{spent} execution(s) ended without an outcome, the last was {execution}; see its log");
             let verdict = Verdict::Failed { class: FailureClass::Crashed, message, log_tail: None };
             return self.decide(tenant, held, verdict).await;
         }
-        let cause = format!("{execution} ended without an outcome");
-        let backoff = Duration::from_secs(1 << spent.min(6));
         tracing::warn!(review.id = %held.value.review, execution.name = %execution, "ended without an outcome, will retry");
-        let next = held.value.requeue(AttemptEnd::Lost(cause), backoff, crate::now()).map_err(LedgerError::from)?;
+        self.requeue(held, AttemptEnd::Lost(format!("{execution} ended without an outcome"))).await
+    }
+
+    async fn requeue(&self, held: Versioned<ReviewRecord>, end: AttemptEnd) -> Result<Step, DriveError> {
+        let next = held.value.requeue(end, crate::now()).map_err(LedgerError::from)?;
+        Ok(self.ledger.swap(held.generation, next).await?.into())
+    }
+
+    async fn settle(&self, held: Versioned<ReviewRecord>, completion: Completion) -> Result<Step, DriveError> {
+        let next = held.value.settle(completion).map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }
 
@@ -260,8 +277,7 @@ impl Driver {
         verdict: Verdict,
     ) -> Result<Step, DriveError> {
         let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
-        let next = held.value.settle(completion).map_err(LedgerError::from)?;
-        Ok(self.ledger.swap(held.generation, next).await?.into())
+        self.settle(held, completion).await
     }
 
     async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
@@ -273,7 +289,8 @@ impl Driver {
             // A deletion sends no event that opens a pack, and what is left of this one is reviewed by nobody else.
             self.opener.open(tenant, &completion.pack, held.value.traceparent.clone(), crate::now()).await?;
         }
-        self.announcer.announce(completion, held.value.traceparent.as_deref()).await?;
+        let traceparent = carrel_telemetry::inject().or_else(|| held.value.traceparent.clone());
+        self.announcer.announce(completion, traceparent.as_deref()).await?;
         tracing::info!(
             tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),
             state = completion.verdict.state(), event.id = %completion.event, "completion announced"
@@ -287,4 +304,17 @@ impl Driver {
         self.ledger.finish_review(&record.tenant, &record.review).await?;
         Ok(Step::Rest(Rest::Finished(self.successor(record).await?)))
     }
+}
+
+/// True if the attempt in hand is the last one that the tenant's limits allow.
+fn is_last_attempt(tenant: &Tenant, record: &ReviewRecord) -> bool {
+    record.spent_attempts() + 1 >= tenant.limits.max_attempts as usize
+}
+
+/// The span as a part of the trace in which the review was opened.
+fn span(span: tracing::Span, record: &ReviewRecord) -> tracing::Span {
+    if let Some(parent) = &record.traceparent {
+        carrel_telemetry::set_parent(&span, parent);
+    }
+    span
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! message ─► judge (validate) ─► note (open pack, seal, dead letter) ─► ack
-//!                                        └─ the cloud did not answer ─► nack: it comes again
+//!                                        └─ it could not be noted ─► nack: it comes again
 //! ```
-//! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more.
+//! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more; if
+//! it cannot be noted even then, it is filed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::dead_letters;
 use crate::desk::{Bell, Wake};
 use crate::ledger::{Ledger, LedgerError};
 use crate::pack::open::Opener;
-use crate::pack::seal::{SealError, Sealer};
+use crate::pack::seal::{Requested, SealError, Sealer};
 use crate::validate::{self, Refusal, Upload, Verdict};
 
 /// Between two attempts to open a stream, at most.
@@ -45,6 +46,18 @@ pub enum Carries {
     ReviewRequests,
     /// Wake-ups of workers.
     Outcomes,
+}
+
+/// A message that could not be noted is held this long, so that a ledger out of reach does not use up its deliveries.
+const HELD: Duration = Duration::from_secs(1);
+
+/// One subscription of the dispatcher's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// What its messages are.
+    pub carries: Carries,
+    /// It takes what Pub/Sub gave up delivering to another.
+    pub is_dead_letter: bool,
 }
 
 /// Turns messages into facts.
@@ -73,7 +86,7 @@ enum NoteError {
 
 impl Intake {
     /// Pulls one subscription until `stop`, then lets the messages in hand end.
-    pub async fn run(self: Arc<Self>, subscription: Subscription, carries: Carries, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, subscription: Subscription, source: Source, stop: CancellationToken) {
         let mut messages = subscription.open();
         let mut pauses = PAUSES.build();
         let mut hands = JoinSet::new();
@@ -95,7 +108,7 @@ impl Intake {
                     if let Some(parent) = delivery.attributes.get(carrel_telemetry::ATTRIBUTE) {
                         carrel_telemetry::set_parent(&span, parent);
                     }
-                    hands.spawn(async move { intake.handle(&name, carries, delivery).await }.instrument(span));
+                    hands.spawn(async move { intake.handle(&name, source, delivery).await }.instrument(span));
                 }
                 Some(Err(error)) => {
                     tracing::warn!(error = crate::chain(&error), "pull failed, opening another stream");
@@ -113,8 +126,8 @@ impl Intake {
         }
     }
 
-    async fn handle(&self, subscription: &str, carries: Carries, delivery: Delivery) {
-        let noted = match carries {
+    async fn handle(&self, subscription: &str, source: Source, delivery: Delivery) {
+        let mut noted = match source.carries {
             Carries::Uploads => self.upload(subscription, &delivery).await,
             Carries::ReviewRequests => self.request(subscription, &delivery).await,
             Carries::Outcomes => {
@@ -122,10 +135,19 @@ impl Intake {
                 Ok(())
             }
         };
+        if let Err(error) = &noted
+            && source.is_dead_letter
+        {
+            let reason =
+                format!("a message could not be dealt with, and will not be delivered again: {}", crate::chain(error));
+            let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant: None, reason };
+            noted = self.file(subscription, &delivery, refusal).await;
+        }
         match noted {
             Ok(()) => delivery.receipt.ack(),
             Err(error) => {
                 tracing::warn!(error = crate::chain(&error), "message is given back");
+                tokio::time::sleep(HELD).await;
                 delivery.receipt.nack();
             }
         }
@@ -154,6 +176,8 @@ impl Intake {
         let sealed = self.sealer.seal_single(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
         match sealed {
             Some(review) => self.bell.ring(Wake::Review(upload.tenant.id, review)).await,
+            // A late copy of the event of an object that was reviewed and then deleted.
+            None if self.sealer.is_sealed(&upload.tenant, &upload.pack, &upload.object).await? => {}
             None => {
                 let refusal = Refusal {
                     class: DeadLetterClass::InputsGone,
@@ -177,18 +201,23 @@ impl Intake {
         };
         let key = &request.idempotency_key;
         let traceparent = carrel_telemetry::inject();
-        match self.sealer.seal_request(&tenant, &request.pack, key, traceparent, crate::now()).await? {
-            Some(seal) => self.bell.ring(Wake::Review(tenant.id, seal.review)).await,
-            None => {
-                let refusal = Refusal {
-                    class: DeadLetterClass::EmptyPack,
-                    reason: format!("review request: tenant {} has no file in pack {:?}", tenant.id, request.pack),
-                    tenant: Some(tenant.id),
-                };
-                self.file(subscription, delivery, refusal).await?;
-            }
-        }
-        Ok(())
+        let (class, why) =
+            match self.sealer.seal_request(&tenant, &request.pack, key, traceparent, crate::now()).await? {
+                Requested::Review(review) => {
+                    self.bell.ring(Wake::Review(tenant.id, review)).await;
+                    return Ok(());
+                }
+                Requested::NoFile => (DeadLetterClass::EmptyPack, "it holds no file; upload it first".to_owned()),
+                Requested::Excess => {
+                    (DeadLetterClass::Refused, "it holds too many files; upload it as smaller packs".to_owned())
+                }
+                Requested::KeyTaken(other) => {
+                    let why = format!("idempotency key {key} stands for pack {:?}; send another", other.as_str());
+                    (DeadLetterClass::Malformed, why)
+                }
+            };
+        let reason = format!("review request: tenant {}, pack {:?}: {why}", tenant.id, request.pack.as_str());
+        self.file(subscription, delivery, Refusal { class, tenant: Some(tenant.id), reason }).await
     }
 
     /// A wake-up and nothing more: it is not believed, and one that makes no sense is forgotten, since the reconciler

@@ -5,7 +5,7 @@
 //! is found or its claim is revoked, after which no execution of it can ever act.
 
 use bytes::Bytes;
-use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects};
+use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects, ReadError};
 use carrel_schemas::claim::{Claim, ClaimHolder};
 use carrel_schemas::ids::{Attempt, ExecutionName};
 use carrel_schemas::layout;
@@ -30,17 +30,19 @@ pub enum Launched {
     Running(ExecutionName),
     /// The cloud said not now, in words.
     PutOff(String),
-    /// The cloud said no, in words.
+    /// The cloud called the launch wrong, in words; it always will.
     Refused(String),
+    /// The cloud said no, in words, until somebody mends a permission or the job.
+    Denied(String),
     /// Nobody knows.
     InDoubt,
 }
 
-/// What looking for a lost attempt came to.
+/// What looking for the execution of an attempt came to.
 #[derive(Debug)]
 pub enum Look {
     /// This is its execution.
-    Running(ExecutionName),
+    Found(ExecutionName),
     /// It has none that could ever act.
     Revoked,
 }
@@ -53,7 +55,8 @@ impl Launcher {
 
     /// Puts the worker's copy of the seal into the tenant's outputs bucket. The worker holds it against the review id.
     pub async fn prepare(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<(), LedgerError> {
-        let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, record.revision).await? else { return Ok(()) };
+        let seal = self.ledger.seal(&record.tenant, &record.pack, record.revision).await?;
+        let seal = seal.ok_or_else(|| LedgerError::NoSeal(record.review.clone()))?;
         let body = Bytes::from(serde_json::to_vec(&seal).expect("a seal is plain JSON"));
         let name = layout::seal(&record.review);
         self.objects.create(tenant.outputs_bucket.as_str(), name.as_str(), body, "application/json").await?;
@@ -79,7 +82,8 @@ impl Launcher {
         };
         match error {
             LaunchError::Throttled(call) => Launched::PutOff(describe(&call)),
-            LaunchError::Refused(call) => Launched::Refused(format!(
+            LaunchError::Refused(call) => Launched::Refused(describe(&call)),
+            LaunchError::Denied(call) => Launched::Denied(format!(
                 "{}; check that the job exists and that the dispatcher may run it with overrides",
                 describe(&call)
             )),
@@ -97,7 +101,7 @@ impl Launcher {
             if execution.args == wanted
                 && let Ok(name) = ExecutionName::parse(execution.name)
             {
-                return Ok(Look::Running(name));
+                return Ok(Look::Found(name));
             }
         }
         self.revoke(tenant, record, attempt).await
@@ -108,7 +112,8 @@ impl Launcher {
         Ok(self.jobs.execution(execution.as_str()).await?.is_none_or(|execution| execution.terminal))
     }
 
-    async fn revoke(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
+    /// Takes the attempt's claim, so that no execution of it can ever act; or finds the execution that holds it.
+    pub async fn revoke(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
         let bucket = tenant.outputs_bucket.as_str();
         let name = layout::claim(&record.review, record.epoch, attempt);
         let claim = Claim {
@@ -125,20 +130,25 @@ impl Launcher {
             Created::New(_) => Ok(Look::Revoked),
             Created::Exists => {
                 let claimant = self.claimant(tenant, record, attempt).await?;
-                Ok(claimant.map_or(Look::Revoked, Look::Running))
+                Ok(claimant.map_or(Look::Revoked, Look::Found))
             }
         }
     }
 
     /// The execution that holds the claim of an attempt: of two that were started for it, the one that acts.
-    pub async fn claimant(
+    async fn claimant(
         &self,
         tenant: &Tenant,
         record: &ReviewRecord,
         attempt: Attempt,
     ) -> Result<Option<ExecutionName>, CallError> {
         let name = layout::claim(&record.review, record.epoch, attempt);
-        let held = self.objects.get(tenant.outputs_bucket.as_str(), name.as_str(), MAX_CLAIM_BYTES).await?;
+        let held = match self.objects.get(tenant.outputs_bucket.as_str(), name.as_str(), MAX_CLAIM_BYTES).await {
+            Ok(held) => held,
+            // It is no claim then, and no execution can hold it.
+            Err(ReadError::TooLarge { .. }) => None,
+            Err(ReadError::Call(error)) => return Err(error),
+        };
         let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
         Ok(match held.map(|claim| claim.holder) {
             // The claim lies where the tenant's worker writes: believe an execution only of the tenant's job.

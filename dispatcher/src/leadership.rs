@@ -3,12 +3,11 @@
 //! For efficiency only: two leaders would compete for the same compare-and-swaps and launch nothing twice. So a
 //! clock is good enough here, and nowhere else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use carrel_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{LEADER, Ledger, LedgerError};
@@ -19,7 +18,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// Whether this replica leads.
 #[derive(Debug, Clone, Default)]
-pub struct Leadership(Arc<AtomicBool>);
+pub struct Leadership(watch::Sender<bool>);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Term {
@@ -30,7 +29,17 @@ struct Term {
 impl Leadership {
     /// True while this replica leads.
     pub fn is_held(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        *self.0.borrow()
+    }
+
+    /// Tells of each change.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+
+    /// Returns once this replica leads.
+    pub async fn held(&self) {
+        self.watch().wait_for(|held| *held).await.expect("the sender is `self`'s");
     }
 
     /// Stands for election and renews until `stop`; then resigns, so that the next leader need not wait.
@@ -45,15 +54,20 @@ impl Leadership {
                 tracing::warn!(error = crate::chain(&error), "leadership is not known");
                 false
             });
-            if won != self.0.swap(won, Ordering::AcqRel) {
+            if self.become_leader(won) {
                 tracing::info!(holder, leading = won, "leadership");
             }
         }
-        if self.0.swap(false, Ordering::AcqRel)
+        if self.become_leader(false)
             && let Err(error) = stand(ledger, holder, crate::now(), Duration::ZERO).await
         {
             tracing::warn!(error = crate::chain(&error), "resignation was not heard; the term runs out by itself");
         }
+    }
+
+    /// True if that is a change.
+    fn become_leader(&self, held: bool) -> bool {
+        self.0.send_if_modified(|was| std::mem::replace(was, held) != held)
     }
 }
 

@@ -9,6 +9,7 @@
 //! Events are hints, the bucket is the truth. Refuses the bytes of uploads: it may list them and not read them.
 
 pub mod api;
+pub mod backlog;
 pub mod completion;
 pub mod config;
 pub mod dead_letters;

@@ -12,6 +12,9 @@ use carrel_schemas::ids::{ObjectName, PackId};
 use carrel_schemas::layout::{self, UploadKind};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::seal::Seal;
+use futures::future::FutureExt as _;
+use futures::stream::StreamExt as _;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Bell, Wake};
@@ -20,16 +23,18 @@ use crate::ledger::{Ledger, LedgerError, SweepCursor};
 use crate::pack::open::Opener;
 
 const PAGE: u32 = 1000;
+/// A whole cycle of the cold sweep is begun this often.
+const CYCLE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Buckets swept at once.
+const TENANTS_AT_ONCE: usize = 8;
 
-/// How often the ledger and the buckets are walked.
-#[derive(Debug, Clone, Copy)]
-pub struct Rhythm {
-    /// Between two hot loops.
-    pub hot: Duration,
-    /// Between two pages of the cold sweep.
-    pub cold: Duration,
-    /// A whole cycle of the cold sweep is begun this often.
-    pub cycle: Duration,
+/// What is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// Open packs and reviews: the hot loop.
+    Ledger,
+    /// The next page of every uploads bucket: the cold sweep.
+    Buckets,
 }
 
 /// Walks the ledger and the buckets.
@@ -49,7 +54,7 @@ pub struct Reconciler {
     pub leadership: Leadership,
 }
 
-/// Why one walk was broken off; the next begins anew.
+/// Why a walk or a page was broken off; the next begins anew.
 #[derive(Debug, thiserror::Error)]
 enum WalkError {
     #[error(transparent)]
@@ -59,57 +64,70 @@ enum WalkError {
 }
 
 impl Reconciler {
-    /// Walks until `stop`.
-    pub async fn run(&self, rhythm: Rhythm, stop: CancellationToken) {
-        let mut hot = tokio::time::interval(rhythm.hot);
-        let mut cold = tokio::time::interval(rhythm.cold);
-        hot.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        cold.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            let walked = tokio::select! {
-                () = stop.cancelled() => return,
-                _ = hot.tick(), if self.leadership.is_held() => self.hot().await,
-                _ = cold.tick(), if self.leadership.is_held() => self.cold(rhythm.cycle).await,
-                // Not leading: look again whether we do.
-                () = tokio::time::sleep(rhythm.hot.min(Duration::from_millis(200))) => continue,
-            };
-            if let Err(error) = walked {
-                tracing::warn!(error = crate::chain(&error), "reconciliation is tried again");
+    /// Walks until `stop`, while this replica leads. The two walks run beside each other: a bucket of many packs takes
+    /// its time.
+    pub async fn run(&self, walk: Walk, every: Duration, stop: CancellationToken) {
+        let mut turn = tokio::time::interval(every);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let walks = async {
+            loop {
+                self.leadership.held().await;
+                match walk {
+                    Walk::Ledger => self.hot().await,
+                    Walk::Buckets => self.cold().await,
+                }
+                turn.tick().await;
             }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = walks => {}
         }
     }
 
-    async fn hot(&self) -> Result<(), WalkError> {
+    async fn hot(&self) {
+        if let Err(error) = self.ring_for_all().await {
+            tracing::warn!(error = crate::chain(&error), "the ledger is walked again later");
+        }
+    }
+
+    async fn ring_for_all(&self) -> Result<(), WalkError> {
         for open in self.ledger.open_packs().await? {
             self.bell.ring(Wake::OpenPack(open)).await;
         }
         for (tenant, review) in self.ledger.open_review_ids().await? {
             self.bell.ring(Wake::Open(tenant, review)).await;
         }
-        self.bell.ring(Wake::Tick).await;
+        self.bell.ring(Wake::Walked).await;
         Ok(())
     }
 
-    async fn cold(&self, cycle: Duration) -> Result<(), WalkError> {
-        for tenant in self.registry.tenants() {
-            let cursor = self.ledger.sweep_cursor(&tenant.id).await?;
-            let fresh = cursor.cycle_ended.is_some_and(|ended| crate::now().since(ended) < cycle);
-            if cursor.page_token.is_empty() && fresh {
-                continue;
-            }
-            self.sweep_page(tenant, cursor).await?;
+    /// One page of every tenant; what stops one tenant's sweep stops no other's.
+    async fn cold(&self) {
+        let pages: Vec<_> = self.registry.tenants().map(|tenant| self.sweep(tenant).boxed()).collect();
+        futures::stream::iter(pages).buffer_unordered(TENANTS_AT_ONCE).collect::<()>().await;
+    }
+
+    async fn sweep(&self, tenant: &Tenant) {
+        if let Err(error) = self.sweep_page(tenant).await {
+            let error = crate::chain(&error);
+            tracing::warn!(tenant.id = %tenant.id, error, "the bucket is swept again later");
         }
-        Ok(())
     }
 
-    async fn sweep_page(&self, tenant: &Tenant, cursor: SweepCursor) -> Result<(), WalkError> {
+    async fn sweep_page(&self, tenant: &Tenant) -> Result<(), WalkError> {
+        let cursor = self.ledger.sweep_cursor(&tenant.id).await?;
+        let fresh = cursor.cycle_ended.is_some_and(|ended| crate::now().since(ended) < CYCLE);
+        if cursor.page_token.is_empty() && fresh {
+            return Ok(());
+        }
         let bucket = tenant.uploads_bucket.as_str();
         let (page, next) = self.objects.list_page(bucket, PAGE, &cursor.page_token).await?;
         for pack in packs_of(tenant.policy, &page) {
-            if self.is_unsealed(tenant, &pack, &page).await? {
-                tracing::info!(tenant.id = %tenant.id, pack.id = %pack, "upload without a seal found by the sweep");
-                let open = self.opener.open(tenant, &pack, None, crate::now()).await?;
-                self.bell.ring(Wake::OpenPack(open)).await;
+            if let Err(error) = self.sweep_pack(tenant, &pack, &page).await {
+                // The cursor goes on: one pack that cannot be looked at must not hide those behind it.
+                let error = crate::chain(&error);
+                tracing::warn!(tenant.id = %tenant.id, pack.id = %pack, error, "the pack is swept again in the next cycle");
             }
         }
         let cursor = match next {
@@ -117,6 +135,15 @@ impl Reconciler {
             None => SweepCursor { page_token: String::new(), cycle_ended: Some(crate::now()) },
         };
         self.ledger.keep_sweep_cursor(&tenant.id, &cursor).await?;
+        Ok(())
+    }
+
+    async fn sweep_pack(&self, tenant: &Tenant, pack: &PackId, page: &[ObjectMeta]) -> Result<(), WalkError> {
+        if self.is_unsealed(tenant, pack, page).await? {
+            tracing::info!(tenant.id = %tenant.id, pack.id = %pack, "upload without a seal found by the sweep");
+            let open = self.opener.open(tenant, pack, None, crate::now()).await?;
+            self.bell.ring(Wake::OpenPack(open)).await;
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use carrel_cloud::Connector;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,12 +16,12 @@ use crate::completion::Announcer;
 use crate::config::Config;
 use crate::desk::desk;
 use crate::drive::Driver;
-use crate::intake::{Carries, Intake};
+use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
-use crate::reconcile::{Reconciler, Rhythm};
+use crate::reconcile::{Reconciler, Walk};
 use crate::{api, chain};
 
 /// After a signal, work in hand may end for this long; Cloud Run kills ten seconds after it.
@@ -29,15 +30,15 @@ const GRACE: Duration = Duration::from_secs(8);
 const OUTSTANDING: u32 = 1000;
 
 /// Every subscription the dispatcher pulls; what Pub/Sub gave up on passes the same intake.
-const SUBSCRIPTIONS: [(&str, Carries); 5] = [
-    ("uploads-dispatcher", Carries::Uploads),
-    ("uploads-dead-dispatcher", Carries::Uploads),
-    ("review-requests-dispatcher", Carries::ReviewRequests),
-    ("review-requests-dead-dispatcher", Carries::ReviewRequests),
-    ("outcomes-dispatcher", Carries::Outcomes),
+const SUBSCRIPTIONS: [(&str, Carries, bool); 5] = [
+    ("uploads-dispatcher", Carries::Uploads, false),
+    ("uploads-dead-dispatcher", Carries::Uploads, true),
+    ("review-requests-dispatcher", Carries::ReviewRequests, false),
+    ("review-requests-dead-dispatcher", Carries::ReviewRequests, true),
+    ("outcomes-dispatcher", Carries::Outcomes, false),
 ];
 
-/// Runs the dispatcher until SIGTERM or SIGINT. Exit codes: 0 after a drain, 1 on a failure, 64 on a configuration
+/// Runs the dispatcher until SIGTERM or SIGINT. Exit codes: 0 after a drain, 1 on a failure or where the drain took too long, 64 on a configuration
 /// mistake.
 pub fn main() -> ExitCode {
     let config = match Config::from_env() {
@@ -68,55 +69,10 @@ pub fn main() -> ExitCode {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let connector = Connector::application_default(config.endpoints.clone())?;
-    let registry = Arc::new(config.registry);
-    let (objects, jobs) = tokio::try_join!(connector.objects(), connector.jobs())?;
-    let completions = connector.topic(&format!("projects/{}/topics/completions", config.project)).await?;
-
-    let ledger = Ledger::new(objects.clone(), &config.control_bucket);
-    let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone());
-    let announcer = Announcer::new(completions);
-    let opener = Arc::new(Opener::new(ledger.clone()));
-    let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer, opener.clone());
-    let leadership = Leadership::default();
-    let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
-    let reconciler = Reconciler {
-        ledger: ledger.clone(),
-        objects,
-        registry: registry.clone(),
-        opener: opener.clone(),
-        bell: bell.clone(),
-        leadership: leadership.clone(),
-    };
-    let intake = Arc::new(Intake {
-        ledger: ledger.clone(),
-        registry: registry.clone(),
-        opener,
-        sealer: sealer.clone(),
-        bell: bell.clone(),
-    });
-
     let mut parts = JoinSet::new();
-    let holder = config.replica.unwrap_or_else(|| fresh_nonce().to_string());
-    {
-        let (ledger, stop) = (ledger.clone(), stop.clone());
-        parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
-    }
-    parts.spawn(desk.run(stop.clone()));
-    for (name, carries) in SUBSCRIPTIONS {
-        let name = format!("projects/{}/subscriptions/{name}", config.project);
-        let subscription = connector.subscription(&name, OUTSTANDING).await?;
-        parts.spawn(intake.clone().run(subscription, carries, stop.clone()));
-    }
-    let rhythm = Rhythm { hot: config.reconcile, cold: config.reconcile * 5, cycle: Duration::from_secs(24 * 60 * 60) };
-    {
-        let stop = stop.clone();
-        parts.spawn(async move { reconciler.run(rhythm, stop).await });
-    }
-
+    let app = start(&config, &mut parts, &stop).await?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr()?;
-    let app = api::router(api::State::new(ledger, registry, sealer, bell));
     {
         let stop = stop.clone();
         parts.spawn(async move {
@@ -135,11 +91,62 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(signal, "draining");
     stop.cancel();
     let drained = tokio::time::timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await;
-    match drained {
-        Ok(()) => tracing::info!("drained"),
-        Err(_) => tracing::warn!(left = parts.len(), "grace period over, work in hand is left to the next start"),
+    if drained.is_err() {
+        let left = parts.len();
+        anyhow::bail!("{left} part(s) were still at work when the grace period ended; the next start takes it up");
     }
+    tracing::info!("drained");
     Ok(())
+}
+
+/// Starts every part that works by itself, and returns the API that is still to be served.
+async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToken) -> anyhow::Result<Router> {
+    let connector = Connector::application_default(config.endpoints.clone())?;
+    let registry = Arc::new(config.registry.clone());
+    let (objects, jobs) = tokio::try_join!(connector.objects(), connector.jobs())?;
+    let completions = connector.topic(&format!("projects/{}/topics/completions", config.project)).await?;
+
+    let ledger = Ledger::new(objects.clone(), &config.control_bucket);
+    let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone());
+    let announcer = Announcer::new(completions);
+    let opener = Arc::new(Opener::new(ledger.clone()));
+    let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer, opener.clone());
+    let leadership = Leadership::default();
+    let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
+    parts.spawn(desk.run(stop.clone()));
+
+    let reconciler = Arc::new(Reconciler {
+        ledger: ledger.clone(),
+        objects,
+        registry: registry.clone(),
+        opener: opener.clone(),
+        bell: bell.clone(),
+        leadership: leadership.clone(),
+    });
+    for (walk, every) in [(Walk::Ledger, config.reconcile), (Walk::Buckets, config.reconcile * 5)] {
+        let (reconciler, stop) = (reconciler.clone(), stop.clone());
+        parts.spawn(async move { reconciler.run(walk, every, stop).await });
+    }
+
+    let holder = config.replica.clone().unwrap_or_else(|| fresh_nonce().to_string());
+    {
+        let (ledger, stop) = (ledger.clone(), stop.clone());
+        parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
+    }
+
+    let intake = Arc::new(Intake {
+        ledger: ledger.clone(),
+        registry: registry.clone(),
+        opener,
+        sealer: sealer.clone(),
+        bell: bell.clone(),
+    });
+    for (name, carries, is_dead_letter) in SUBSCRIPTIONS {
+        let name = format!("projects/{}/subscriptions/{name}", config.project);
+        let subscription = connector.subscription(&name, OUTSTANDING).await?;
+        parts.spawn(intake.clone().run(subscription, Source { carries, is_dead_letter }, stop.clone()));
+    }
+    Ok(api::router(api::State::new(ledger, registry, sealer, bell)))
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

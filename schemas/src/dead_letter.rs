@@ -50,14 +50,12 @@ pub enum DeadLetterClass {
     UnknownTenant,
     /// A request that reaches for something that is not the caller's.
     Forbidden,
-    /// Every file was refused.
+    /// Every file was refused, or there are more than a pack may have.
     Refused,
     /// The sealed versions were gone.
     InputsGone,
     /// A pack that never closed, or closed with nothing in it.
     EmptyPack,
-    /// The tenant's quota was used up.
-    OverQuota,
     /// Executions ended without an outcome.
     Crashed,
     /// The deadline passed.

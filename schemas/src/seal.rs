@@ -26,9 +26,12 @@ pub struct Seal {
     /// The `_manifest.json` that closed the pack, which the worker holds against the members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Member>,
-    /// The generation of the `_COMPLETE` or `_manifest.json` that lay in the pack: a later one closes the next revision.
+    /// The generation of the `_COMPLETE` that lay in the pack: another one closes the next revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<Generation>,
+    /// The pack holds more files than a seal may name: none is named, and nothing reviews it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub excess: bool,
     /// What closed the pack.
     pub closed_by: ClosedBy,
     /// When the sealer listed the bucket.
@@ -41,6 +44,10 @@ pub struct Seal {
 impl Seal {
     /// The schema number that this code writes.
     pub const SCHEMA: u32 = 1;
+    /// A pack of more objects is sealed as excess.
+    pub const MAX_MEMBERS: usize = 5_000;
+    /// A seal of more bytes as JSON is no seal; members whose names come to more are sealed as excess.
+    pub const MAX_BYTES: u64 = 8 << 20;
 
     /// True if `review` is what tenant, pack, members, manifest and key derive to: a forged seal shows here.
     pub fn is_consistent(&self) -> bool {

@@ -147,6 +147,9 @@ async fn the_services_commands_review_a_pack_as_plain_processes() {
     assert!(delivered.size > 1000, "{delivered:?}");
 
     let api = stage.here("http://0.0.0.0:8080");
+    // The token that docker-compose.yml tells its reader to use.
+    let asked = Api::new(&api, "compose-operator").expect("a client").reviews("acme-foods").await;
+    assert_eq!(asked.expect("an operator").len(), 1);
     let refused = Api::new(&api, "nobody's token").expect("a client").get("/v1/tenants/acme-foods/reviews").await;
     let refused = refused.expect_err("no token of the registry").to_string();
     assert!(refused.contains("401"), "{refused}");

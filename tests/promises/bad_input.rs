@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use carrel_schemas::dead_letter::DeadLetterClass;
+use carrel::plan;
+use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
+use carrel_schemas::ids::PackId;
 use carrel_schemas::outcome::{InputVerdict, Outcome, RefusalCode, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
+use carrel_schemas::seal::Seal;
+use futures::future::FutureExt as _;
+use futures::stream::StreamExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -229,6 +234,49 @@ async fn names_made_to_escape_or_to_deceive_are_only_names() {
     world.upload("acme", "..", vec![("sales.csv", files::sales())]).await;
     assert_eq!(world.completion("acme", "..").await.completion.verdict.state(), "delivered");
     goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_of_more_files_than_a_seal_names_is_a_letter_and_no_review() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let names: Vec<String> = (0..=Seal::MAX_MEMBERS).map(|at| format!("many/{at}.csv")).collect();
+    let uploads = names.iter().map(|name| world.put("acme", name, "a,b\n1,2\n").boxed());
+    futures::stream::iter(uploads).buffer_unordered(64).collect::<Vec<_>>().await;
+    world.put("acme", "many/_COMPLETE", Vec::new()).await;
+    let letter = world.dead_letter(Some("acme"), "its letter", |l| l.class == DeadLetterClass::Refused).await;
+    assert!(letter.reason.contains("many") && letter.reason.contains("smaller packs"), "{}", letter.reason);
+    goes_on(&world).await;
+    assert_eq!(world.received().len(), 1, "nothing reviewed it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_noted_however_often_it_comes_is_filed() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let pack = PackId::parse("q3").expect("id").key();
+    let broken = format!("tenants/acme/seals/{pack}/0000000001.json");
+    world.objects.put(plan::CONTROL_BUCKET, &broken, "{".into(), "application/json").await.expect("written");
+    world.put("acme", "q3/sales.csv", files::sales()).await;
+    let letter = world.dead_letter(None, "its letter", |l| l.class == DeadLetterClass::Undeliverable).await;
+    assert!(letter.reason.contains(&broken), "{}", letter.reason);
+    let DeadLetterSource::Message { attributes, .. } = &letter.source else { panic!("{:?}", letter.source) };
+    assert_eq!(attributes["objectId"], "q3/sales.csv", "it can be replayed");
+    goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_copy_of_the_event_of_a_file_that_was_reviewed_and_deleted_is_forgotten() {
+    let world = World::start(vec![tenant("acme", json!({ "policy": { "close": "each" } }))], |_| {}).await;
+    let generation = world.put("acme", "a.csv", files::sales()).await.to_string();
+    assert_eq!(world.completion("acme", "a.csv").await.completion.verdict.state(), "delivered");
+    world.objects.delete("acme-uploads", "a.csv", None).await.expect("deleted");
+    let copy = notification(&[("objectId", "a.csv"), ("objectGeneration", &generation)]);
+    world.publish("uploads", Vec::new(), &copy).await;
+    // One that was never reviewed is filed; messages of one publisher are taken in their order.
+    let never = notification(&[("objectId", "never.csv")]);
+    world.publish("uploads", Vec::new(), &never).await;
+    world.dead_letter(Some("acme"), "the other's letter", |l| l.reason.contains("never.csv")).await;
+    let page = world.operator().get("/v1/tenants/acme/dead-letters").await.expect("answered");
+    assert_eq!(page["dead_letters"].as_array().map(Vec::len), Some(1), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,6 +98,8 @@ async fn asking_twice_with_one_key_is_asking_once() {
     })
     .await;
 
+    let (status, said) = ask("acme", "acme", "k1", json!({ "pack": "other" })).await;
+    assert_eq!(status, 409, "a key stands for one pack: {said}");
     assert_eq!(ask("acme", "acme", "k2", json!({ "pack": "nothing" })).await.0, 404);
     assert_eq!(ask("acme", "acme", "k2", json!({ "pack": 7 })).await.0, 400);
     // Another tenant's pack, and another tenant that does not exist, are the same to a stranger.
@@ -117,9 +119,15 @@ async fn asking_twice_with_one_key_is_asking_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_requests_a_review_by_message_and_its_trace_leads_to_the_completion() {
+async fn a_platform_requests_a_review_by_message_and_its_trace_leads_by_the_worker_to_the_completion() {
     let patient = json!({ "policy": { "close": "quiet", "quiet_seconds": 3600 } });
-    let world = World::start(vec![tenant("acme", patient)], |_| {}).await;
+    // The agent is no part of the trace; its parent, the worker, is.
+    let world = World::start(vec![tenant("acme", patient)], |setup| {
+        let (analyst, told) = (setup.program.display().to_string(), setup.dir.join("told").display().to_string());
+        let script = format!("cp /proc/$PPID/environ {told} && exec {analyst} internal analyst \"$1\"");
+        setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
+    })
+    .await;
     world.put("acme", "q3/sales.csv", sales()).await;
     let request = json!({ "tenant": "acme", "pack": "q3", "idempotency_key": "order-1" }).to_string();
     let trace = "0af7651916cd43dd8448eb211c80319c";
@@ -137,6 +145,9 @@ async fn a_platform_requests_a_review_by_message_and_its_trace_leads_to_the_comp
     assert_eq!(got.completion.verdict.state(), "delivered");
     let carried = &got.attributes["googclient_traceparent"];
     assert_eq!(carried.split('-').nth(1), Some(trace), "{carried}");
+    let told = std::fs::read_to_string(world.dir().join("told")).expect("the worker's environment");
+    let told = told.split('\0').find_map(|held| held.strip_prefix("CARREL_TRACEPARENT=")).expect("a parent");
+    assert_eq!(told.split('-').nth(1), Some(trace), "{told}");
     world.settled().await;
     assert_eq!(world.received().len(), 1);
 }

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Lost,
     /// It is done twice; the second answer is given.
     Twice,
+    /// It is answered "forbidden" and not done.
+    Forbidden,
     /// It hangs and is not done: whoever called is killed now.
     HeldBefore,
     /// It is done and its answer hangs: whoever called is killed now.
@@ -35,6 +37,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// What every caller must get over by itself, or by its successor.
     pub(crate) const ALL: [Self; 5] = [Self::Refused, Self::Lost, Self::Twice, Self::HeldBefore, Self::HeldAfter];
 }
 
@@ -52,6 +55,11 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
         ["StreamingPull", "ModifyAckDeadline", "ListObjects", "GetObject", "ReadObject", "BidiReadObject", "GetBucket"];
     let method = call.uri.path().rsplit('/').next().unwrap_or_default();
     call.method != Method::GET && !READS.contains(&method)
+}
+
+/// Reads of outcomes.
+pub(crate) fn reads_of_outcomes(call: &Parts) -> bool {
+    call.method == Method::GET && call.uri.path().contains("/o/outcomes%2F")
 }
 
 #[derive(Default)]
@@ -161,7 +169,7 @@ impl Inner {
         }
         match self.client.request(request).await {
             Ok(answer) => answer.map(Body::new),
-            Err(_) => unavailable(parts),
+            Err(_) => refuse(parts, StatusCode::SERVICE_UNAVAILABLE),
         }
     }
 
@@ -183,10 +191,11 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let Some(fault) = inner.fault(&parts) else { return inner.forward(&parts, body).await };
     let body = body.collect().await.expect("the caller sends whole").to_bytes();
     match fault {
-        Fault::Refused => unavailable(&parts),
+        Fault::Refused => refuse(&parts, StatusCode::SERVICE_UNAVAILABLE),
+        Fault::Forbidden => refuse(&parts, StatusCode::FORBIDDEN),
         Fault::Lost => {
             inner.do_it(&parts, &body).await;
-            unavailable(&parts)
+            refuse(&parts, StatusCode::SERVICE_UNAVAILABLE)
         }
         Fault::Twice => {
             inner.do_it(&parts, &body).await;
@@ -200,12 +209,13 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
 }
 
-/// "Unavailable" in the caller's language.
-fn unavailable(call: &Parts) -> Response {
+/// "Unavailable" or "forbidden" in the caller's language.
+fn refuse(call: &Parts, status: StatusCode) -> Response {
     let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     if call.headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
-        let headers = [(header::CONTENT_TYPE.as_str(), "application/grpc"), ("grpc-status", "14")];
+        let code = if status == StatusCode::FORBIDDEN { "7" } else { "14" };
+        let headers = [(header::CONTENT_TYPE.as_str(), "application/grpc"), ("grpc-status", code)];
         return (headers, ()).into_response();
     }
-    StatusCode::SERVICE_UNAVAILABLE.into_response()
+    status.into_response()
 }

@@ -4,15 +4,16 @@
 //! the middle of a review and not by luck.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use carrel::fleet::{Part, Setup};
 use carrel::plan;
-use carrel_schemas::outcome::Verdict;
+use carrel_schemas::outcome::{FailureClass, Verdict};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
-use crate::world::{Prepared, World, eventually, program, tenant};
+use crate::world::{Prepared, World, eventually, processes_with, program, tenant};
 
 /// An agent that writes its parent's pid to `DIR/at-gate-<pid>` and waits for `DIR/open`.
 struct Gate {
@@ -103,7 +104,8 @@ async fn a_worker_that_always_dies_ends_as_crashed_in_the_dead_letters() {
         }
     }
     let got = world.completion("acme", "q3").await;
-    assert!(matches!(got.completion.verdict, Verdict::Failed { .. }), "{:?}", got.completion.verdict);
+    let crashed = matches!(got.completion.verdict, Verdict::Failed { class: FailureClass::Crashed, .. });
+    assert!(crashed, "{:?}", got.completion.verdict);
     let letter =
         world.dead_letter(Some("acme"), "its letter", |letter| letter.reason.contains("without an outcome")).await;
     assert_eq!(letter.tenant.expect("a tenant").as_str(), "acme");
@@ -166,6 +168,9 @@ async fn of_a_doubled_launch_the_one_that_acts_is_waited_for() {
         world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
     }
     gate.is_reached_by(PACKS).await;
+    let jobs = world.fleet.address().connector().jobs().await.expect("a client");
+    let job = plan::tenant("acme")["job"].as_str().expect("a job").to_owned();
+    assert_eq!(jobs.executions(&job).await.expect("answered").len(), 2 * PACKS, "every launch was doubled");
     // The twins have stood down by now or soon; each record comes to name the execution that holds the claim.
     let read = async |bucket: &str, name: &str| -> Value {
         let body = world.objects.get(bucket, name, 1 << 20).await.expect("answered").expect("there");
@@ -188,6 +193,63 @@ async fn of_a_doubled_launch_the_one_that_acts_is_waited_for() {
         let got = world.completion("acme", &format!("pack-{at}")).await;
         assert_eq!(got.completion.verdict.state(), "delivered", "pack-{at}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_gives_away_no_slot_that_is_taken() {
+    const PACKS: usize = 4;
+    let one = json!({ "limits": { "max_concurrent": 1 } });
+    let mut gate = None;
+    let mut world = World::start(vec![tenant("acme", one), tenant("bolt", json!({}))], |setup| {
+        gate = Some(Gate::install(setup));
+    })
+    .await;
+    let gate = gate.expect("installed");
+    for at in 0..PACKS {
+        world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
+    }
+    gate.is_reached_by(1).await;
+    world.kill_dispatcher();
+    world.upload("bolt", "q3", vec![("sales.csv", sales())]).await;
+    world.restart_dispatcher().await;
+    // The new leader launches again: by now it has seen who runs.
+    gate.is_reached_by(2).await;
+    assert_eq!(world.names("acme-outputs", "claims/").await.len(), 1, "one review of acme at once");
+    gate.open();
+    for at in 0..PACKS {
+        assert_eq!(world.completion("acme", &format!("pack-{at}")).await.completion.verdict.state(), "delivered");
+    }
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_that_is_asked_to_end_drains_and_another_leads_on() {
+    let (mut world, gate) = gated(json!({})).await;
+    let ready = |name: &str| world.dir().canonicalize().expect("it exists").join(name).display().to_string();
+    let (first, second) = (ready("dispatcher.ready"), ready("second.ready"));
+    let mut dispatchers = processes_with(&format!("CARREL_READY_FILE={first}"));
+    let (first, mut environment) = dispatchers.pop().expect("it runs");
+    environment.insert("CARREL_REPLICA".to_owned(), "second".to_owned());
+    environment.insert("CARREL_READY_FILE".to_owned(), second.clone());
+    let mut command = Command::new(program());
+    command.args(["internal", "dispatcher"]).env_clear().envs(environment).stderr(Stdio::null());
+    let mut another = command.spawn().expect("it starts");
+    eventually("a second dispatcher", async || Path::new(&second).exists().then_some(())).await;
+
+    world.upload("acme", "before", vec![("sales.csv", sales())]).await;
+    gate.is_reached_by(1).await;
+    kill_process(first, Signal::TERM).expect("it runs");
+    let ended = eventually("its end", async || world.fleet.check().err()).await.to_string();
+    assert!(ended.contains("exit status: 0"), "{ended}");
+    world.upload("acme", "after", vec![("sales.csv", sales())]).await;
+    gate.is_reached_by(2).await;
+    gate.open();
+    for pack in ["before", "after"] {
+        assert_eq!(world.completion("acme", pack).await.completion.verdict.state(), "delivered", "{pack}");
+    }
+    world.settled().await;
+    assert_eq!(world.received().len(), 2);
+    another.kill().and_then(|()| another.wait()).expect("it runs until now");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,16 +2,17 @@
 //! and after it. Whichever it is, the pack ends as it would have without.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use carrel_schemas::outcome::Verdict;
-use futures::future::join_all;
+use carrel::fleet::Setup;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
+use carrel_schemas::outcome::{FailureClass, Verdict};
+use futures::future::{FutureExt as _, LocalBoxFuture, join_all};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
-use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect};
-use crate::world::{Prepared, World, tenant};
+use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect, reads_of_outcomes};
+use crate::world::{Prepared, World, processes_with, tenant};
 
 const WANTED: [&str; 3] = ["appendix.xlsx", "deck.html", "findings.json"];
 
@@ -40,19 +41,9 @@ async fn ends_as_ever(world: &World, tenant: &str, pack: &str, what: &str) {
 
 /// The worker that runs for a tenant now: the process whose environment names it.
 fn worker_of(tenant: &str) -> Pid {
-    let named = format!("CARREL_TENANT={tenant}").into_bytes();
-    let is_it = |process: &Path| {
-        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == named)
-    };
-    let processes = std::fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry").path());
-    let found = processes.filter(|process| is_it(process)).filter_map(|process| {
-        let number = process.file_name()?.to_str()?.parse().ok()?;
-        Pid::from_raw(number)
-    });
-    let found: Vec<Pid> = found.collect();
+    let found = processes_with(&format!("CARREL_TENANT={tenant}"));
     assert_eq!(found.len(), 1, "one worker runs for {tenant}");
-    found[0]
+    found[0].0
 }
 
 /// Gives the workers of a tenant another way to the cloud.
@@ -114,26 +105,32 @@ async fn whichever_call_of_a_worker_fails_the_pack_ends_the_same() {
 }
 
 /// A fleet whose dispatcher reaches the cloud by a line.
-async fn by_line(counts: Counts) -> (World, Line) {
+async fn by_line(counts: Counts, change: impl FnOnce(&mut Setup)) -> (World, Line) {
     let line = Line::open(counts).await;
-    let prepared = Prepared::new(vec![tenant("acme", json!({}))], |setup| {
+    // A second attempt is allowed, so that the way to it is walked too.
+    let prepared = Prepared::new(vec![tenant("acme", json!({ "limits": { "max_attempts": 2 } }))], |setup| {
         for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {
             setup.dispatcher.push((service.to_owned(), line.address()));
         }
+        change(setup);
     });
     line.lead_to(&prepared.fleet.address().cloud);
     (prepared.start().await, line)
 }
 
-async fn fail_every_effect(fault: Fault) -> usize {
-    let (mut world, line) = by_line(every_effect).await;
+/// How a pack is to end: world, tenant, pack, and what was done to it.
+type Ends = for<'a> fn(&'a World, &'a str, &'a str, &'a str) -> LocalBoxFuture<'a, ()>;
+
+/// Fails every effect of the dispatcher in turn, one pack each; returns how many there were.
+async fn fail_every_effect(fault: Fault, change: impl FnOnce(&mut Setup), ends: Ends) -> usize {
+    let (mut world, line) = by_line(every_effect, change).await;
     let mut at = 0;
     loop {
         let (pack, what) = (format!("pack-{at}"), format!("{fault:?} at effect {at}"));
         line.arm(at, fault);
         world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
         let ended = async {
-            ends_as_ever(&world, "acme", &pack, &what).await;
+            ends(&world, "acme", &pack, &what).await;
             world.settled().await;
         };
         tokio::select! {
@@ -146,7 +143,7 @@ async fn fail_every_effect(fault: Fault) -> usize {
             Armed::Holding => {
                 world.kill_dispatcher();
                 world.restart_dispatcher().await;
-                ends_as_ever(&world, "acme", &pack, &what).await;
+                ends(&world, "acme", &pack, &what).await;
                 world.settled().await;
             }
         }
@@ -156,10 +153,52 @@ async fn fail_every_effect(fault: Fault) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_of_the_dispatcher_fails_the_pack_ends_the_same() {
-    let runs = Fault::ALL.map(|fault| async move { (fault, fail_every_effect(fault).await) });
+    let ends: Ends = |world, tenant, pack, what| ends_as_ever(world, tenant, pack, what).boxed_local();
+    let runs = Fault::ALL.map(|fault| async move { (fault, fail_every_effect(fault, |_| {}, ends).await) });
     for (fault, effects) in join_all(runs).await {
         // Open pack, seal, open review, record, worker's seal, authorise, run, started, settle, publish, announced,
         // finish, close pack.
         assert!(effects >= 12, "{fault:?}: the dispatcher had only {effects} effects");
     }
+}
+
+/// Returns once a pack whose worker always dies has ended as such packs must: failed once, under one id, and filed.
+async fn ends_as_crashed(world: &World, tenant: &str, pack: &str, what: &str) {
+    let got = world.completion(tenant, pack).await.completion;
+    let crashed = matches!(got.verdict, Verdict::Failed { class: FailureClass::Crashed, .. });
+    assert!(crashed, "{what}: {:?}", got.verdict);
+    assert_eq!(world.names(&format!("{tenant}-outputs"), &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
+    let its = |letter: &DeadLetter| matches!(&letter.source, DeadLetterSource::Review { review, .. } if *review == got.review);
+    let letter = world.dead_letter(Some(tenant), what, its).await;
+    assert_eq!(letter.class, DeadLetterClass::Crashed, "{what}");
+    let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
+    assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
+    let deadly = |setup: &mut Setup| setup.agent = ["/bin/sh", "-c", "kill -9 $PPID"].map(str::to_owned).to_vec();
+    let ends: Ends = |world, tenant, pack, what| ends_as_crashed(world, tenant, pack, what).boxed_local();
+    let runs = Fault::ALL.map(|fault| async move { (fault, fail_every_effect(fault, deadly, ends).await) });
+    for (fault, effects) in join_all(runs).await {
+        // As above without delivery, and requeue, authorise, run, started once more, and the outcome and the letter.
+        assert!(effects >= 16, "{fault:?}: the dispatcher had only {effects} effects");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_may_not_be_read_for_a_while_is_waited_for() {
+    let (world, line) = by_line(reads_of_outcomes, |_| {}).await;
+    let mut at = 0;
+    loop {
+        let (pack, what) = (format!("pack-{at}"), format!("forbidden at read {at}"));
+        line.arm(at, Fault::Forbidden);
+        world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
+        ends_as_ever(&world, "acme", &pack, &what).await;
+        if line.disarm() == Armed::Unused {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at >= 2, "an outcome is looked for before the launch and after the worker's word");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use carrel::plan;
 use carrel_local::faults::FaultPlan;
 use carrel_schemas::outcome::Verdict;
 use serde_json::json;
@@ -94,8 +95,15 @@ async fn storm(seed: u64, packs: usize) -> String {
         let reviews = world.operator().reviews(id).await.expect("answered");
         assert!(reviews.len() == packs && reviews.iter().all(|review| review.status == "delivered"), "{reviews:?}");
     }
-    let (packs, received) = (wanted.len(), world.received().len());
+    let (total, received) = (wanted.len(), world.received().len());
+    assert!(received > total, "no completion came twice: the storm did not blow");
+    let jobs = world.fleet.address().connector().jobs().await.expect("a client");
+    for id in TENANTS {
+        let job = plan::tenant(id)["job"].as_str().expect("a job").to_owned();
+        let launched = jobs.executions(&job).await.expect("answered").len();
+        assert!(launched > packs, "no launch of {id} was doubled or repeated: the storm did not blow");
+    }
     format!(
-        "{packs} packs delivered, each by one outcome under one completion id; {received} events received, the dispatcher killed {kills} times"
+        "{total} packs delivered, each by one outcome under one completion id; {received} events received, the dispatcher killed {kills} times"
     )
 }

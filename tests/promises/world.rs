@@ -14,6 +14,7 @@ use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{COMPLETED, Completion};
 use carrel_schemas::dead_letter::DeadLetter;
 use carrel_schemas::outcome::Outcome;
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -249,6 +250,20 @@ async fn connect_into(fleet: &Fleet, inbox: Inbox) -> (Objects, Inbox, JoinHandl
         }
     });
     (objects, inbox, consumer)
+}
+
+/// Every process whose environment holds `NAME=value`, with its whole environment.
+pub(crate) fn processes_with(variable: &str) -> Vec<(Pid, BTreeMap<String, String>)> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry").path());
+    let found = processes.filter_map(|process| {
+        let number = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
+        let environment = String::from_utf8(std::fs::read(process.join("environ")).ok()?).ok()?;
+        let is_it = environment.split('\0').any(|held| held == variable);
+        let held = environment.split('\0').filter_map(|held| held.split_once('='));
+        let held = held.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        is_it.then(|| (number, held.collect()))
+    });
+    found.collect()
 }
 
 /// Looks until `look` finds something.

@@ -19,8 +19,6 @@ use crate::case::{Case, Stop};
 use crate::config::Config;
 use crate::progress::Progress;
 
-/// A seal of tens of thousands of members fits; a larger object is no seal.
-const MAX_SEAL_BYTES: u64 = 32 << 20;
 /// A claim has a few hundred bytes.
 const MAX_CLAIM_BYTES: u64 = 16 << 10;
 
@@ -35,7 +33,7 @@ pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progr
     let seal_name = layout::seal(&config.review);
     let outcome_name = layout::outcome(&config.review, config.epoch);
     let (seal, outcome) = tokio::try_join!(
-        objects.get(bucket, seal_name.as_str(), MAX_SEAL_BYTES),
+        objects.get(bucket, seal_name.as_str(), Seal::MAX_BYTES),
         objects.get(bucket, outcome_name.as_str(), Outcome::MAX_BYTES),
     )?;
     if outcome.is_some() {

@@ -18,6 +18,8 @@ pub enum Refused {
     NotFound(&'static str),
     /// The call is wrong, in words.
     Bad(String),
+    /// It contradicts an earlier call, in words.
+    Conflict(String),
     /// The cloud did not answer, in words for the log.
     Unavailable(String),
 }
@@ -44,6 +46,7 @@ impl IntoResponse for Refused {
             Self::Forbidden => (StatusCode::FORBIDDEN, "this call is for operators".to_owned()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("no such {what}")),
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why),
+            Self::Conflict(why) => (StatusCode::CONFLICT, why),
             Self::Unavailable(why) => {
                 tracing::warn!(error = why, "API call failed");
                 (StatusCode::SERVICE_UNAVAILABLE, "the ledger did not answer; try again".to_owned())

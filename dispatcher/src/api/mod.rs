@@ -18,8 +18,12 @@ mod reviews;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::get;
 use carrel_schemas::registry::Registry;
+use tracing::Instrument as _;
 
 use crate::desk::Bell;
 use crate::ledger::Ledger;
@@ -57,11 +61,22 @@ pub fn router(state: State) -> Router {
         .route("/v1/dead-letters/{letter}", get(dead_letters::show_unknown))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .layer(from_fn(traced))
         .with_state(state)
+}
+
+/// One span per call, a part of the caller's trace if it sends one.
+async fn traced(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let span = tracing::info_span!("call", http.request.method = %request.method(), http.route = route);
+    if let Some(parent) = request.headers().get("traceparent").and_then(|value| value.to_str().ok()) {
+        carrel_telemetry::set_parent(&span, parent);
+    }
+    next.run(request).instrument(span).await
 }
 
 /// Ready means: the ledger answers.
 async fn ready(axum::extract::State(state): axum::extract::State<State>) -> Result<&'static str, Refused> {
-    state.0.ledger.open_review_ids().await?;
+    state.0.ledger.answers().await?;
     Ok("ready\n")
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Refused, State, auth};
 use crate::desk::Wake;
 use crate::ledger::ReviewRecord;
+use crate::pack::seal::Requested;
 
 /// A record with the word for its state.
 #[derive(Debug, Serialize)]
@@ -45,10 +46,20 @@ pub(super) async fn create(
     let wish: CreateReview = serde_json::from_slice(&body)
         .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
     let traceparent = carrel_telemetry::inject();
-    let sealed = state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await?;
-    let seal = sealed.ok_or(Refused::NotFound("pack"))?;
-    state.0.bell.ring(Wake::Review(tenant.id.clone(), seal.review.clone())).await;
-    let held = state.0.ledger.review(&tenant.id, &seal.review).await?.ok_or(Refused::NotFound("review"))?;
+    let review = match state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await? {
+        Requested::Review(review) => review,
+        Requested::NoFile => return Err(Refused::NotFound("pack")),
+        Requested::Excess => {
+            return Err(Refused::Bad("the pack holds too many files; upload it as smaller packs".into()));
+        }
+        Requested::KeyTaken(other) => {
+            let why =
+                format!("idempotency key {key} stands for a review of pack {:?}; send another key", other.as_str());
+            return Err(Refused::Conflict(why));
+        }
+    };
+    state.0.bell.ring(Wake::Review(tenant.id.clone(), review.clone())).await;
+    let held = state.0.ledger.review(&tenant.id, &review).await?.ok_or(Refused::NotFound("review"))?;
     Ok((StatusCode::ACCEPTED, Json(held.value.into())))
 }
 

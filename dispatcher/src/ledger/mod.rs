@@ -7,7 +7,7 @@ mod names;
 mod record;
 
 use bytes::Bytes;
-use carrel_cloud::{CallError, Created, Objects, Swapped};
+use carrel_cloud::{CallError, Created, Objects, ReadError, Swapped};
 use carrel_schemas::dead_letter::DeadLetter;
 use carrel_schemas::ids::{BucketName, DeadLetterId, IdempotencyKey, Nonce, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::seal::Seal;
@@ -20,8 +20,8 @@ pub use names::LEADER;
 pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
 
 const JSON: &str = "application/json";
-/// No control object is larger: a seal of the most files a pack may have stays far below.
-const MAX_BYTES: u64 = 16 << 20;
+/// No control object is larger than a seal may be.
+const MAX_BYTES: u64 = Seal::MAX_BYTES;
 /// Objects read at once where many are.
 const READS: usize = 32;
 
@@ -80,6 +80,12 @@ pub enum LedgerError {
     /// The control bucket did not answer.
     #[error("ledger")]
     Call(#[from] CallError),
+    /// An object of the control bucket could not be read.
+    #[error("ledger")]
+    Read(#[from] ReadError),
+    /// A review whose seal is gone.
+    #[error("review {0}: the ledger holds no seal for it; put the seal back, or ask for a review of the pack")]
+    NoSeal(ReviewId),
     /// An object is not what its name promises.
     #[error("read ledger object {name}: {source}; move it aside and let the reconciler rebuild it")]
     Corrupt {
@@ -146,7 +152,7 @@ impl Ledger {
         Ok(self.read(&names::seal(tenant, pack, revision)).await?.map(|seal| seal.value))
     }
 
-    /// True if that revision is sealed, without reading the seal.
+    /// True if that revision is sealed.
     pub async fn is_sealed(&self, tenant: &TenantId, pack: &PackId, revision: Revision) -> Result<bool, LedgerError> {
         Ok(self.seal(tenant, pack, revision).await?.is_some())
     }
@@ -167,6 +173,11 @@ impl Ledger {
             Created::New(_) => Ok(seal),
             Created::Exists => Ok(self.read(&name).await?.map_or(seal, |held| held.value)),
         }
+    }
+
+    /// True while uploads of that revision are noted and not all dealt with.
+    pub async fn is_open(&self, tenant: &TenantId, pack: &PackId, revision: Revision) -> Result<bool, LedgerError> {
+        Ok(self.objects.find(&self.bucket, &names::open_pack(tenant, pack, revision)).await?.is_some())
     }
 
     // --- reviews
@@ -297,6 +308,12 @@ impl Ledger {
     }
 
     // --- the rest
+
+    /// Returns once the control bucket has answered.
+    pub async fn answers(&self) -> Result<(), LedgerError> {
+        self.objects.find(&self.bucket, LEADER).await?;
+        Ok(())
+    }
 
     /// Where the cold sweep of a tenant stands.
     pub async fn sweep_cursor(&self, tenant: &TenantId) -> Result<SweepCursor, LedgerError> {

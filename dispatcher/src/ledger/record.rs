@@ -39,9 +39,12 @@ pub struct ReviewRecord {
     pub epoch: Epoch,
     /// Attempts authorised in this epoch so far.
     pub attempts: u32,
-    /// How earlier attempts of this epoch ended, oldest first.
+    /// How earlier attempts of this epoch ended, oldest first; of those that do not count, only the last few.
     #[serde(default)]
     pub ended: Vec<EndedAttempt>,
+    /// Launches in a row that the cloud put off.
+    #[serde(default)]
+    pub put_off: u32,
     /// Where it stands.
     pub state: State,
     /// W3C trace context of the message that opened it.
@@ -101,14 +104,23 @@ pub struct EndedAttempt {
     pub counted: bool,
 }
 
-/// How an attempt came to nothing.
+/// How an attempt came to nothing, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptEnd {
     /// It may have run, and can never act again.
     Lost(String),
-    /// The cloud put it off: nothing ran.
+    /// The cloud would not launch it before somebody mends a permission or the job: nothing ran.
+    Denied(String),
+    /// The cloud put it off, or the launch was lost on the way: nothing ran.
     PutOff(String),
 }
+
+/// Ended attempts that do not count are kept up to this many.
+const PUT_OFFS_KEPT: usize = 16;
+/// No pause before the next attempt is longer than this power of two, in seconds.
+const LONGEST_BACKOFF: usize = 8;
+/// A permission takes a minute or so to be known everywhere: the pauses after a denial begin that much longer.
+const DENIED_BACKOFF: usize = 3;
 
 /// An arrow that does not start at the record's state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +161,7 @@ impl ReviewRecord {
             epoch: Epoch::FIRST,
             attempts: 0,
             ended: Vec::new(),
+            put_off: 0,
             state: State::Queued { not_before: now },
             traceparent,
             writer,
@@ -177,6 +190,7 @@ impl ReviewRecord {
     /// Launching → Running: the attempt's execution is known.
     pub fn started(mut self, execution: ExecutionName, now: Timestamp) -> Result<Self, ArrowError> {
         let State::Launching { attempt, .. } = self.state else { return Err(self.refuse("started")) };
+        self.put_off = 0;
         self.state = State::Running { attempt, execution, since: now };
         Ok(self)
     }
@@ -188,17 +202,26 @@ impl ReviewRecord {
         Ok(self)
     }
 
-    /// Launching or Running → Queued: the attempt can never act any more. The caller has made sure of that.
-    pub fn requeue(mut self, end: AttemptEnd, backoff: Duration, now: Timestamp) -> Result<Self, ArrowError> {
+    /// Launching or Running → Queued, after a pause that doubles each time: the attempt can never act any more. The
+    /// caller has made sure of that.
+    pub fn requeue(mut self, end: AttemptEnd, now: Timestamp) -> Result<Self, ArrowError> {
         let attempt = match self.state {
             State::Launching { attempt, .. } | State::Running { attempt, .. } => attempt,
             State::Queued { .. } | State::Settled { .. } => return Err(self.refuse("requeue")),
         };
-        let (cause, counted) = match end {
-            AttemptEnd::Lost(cause) => (cause, true),
-            AttemptEnd::PutOff(cause) => (cause, false),
+        let (cause, doublings, counted) = match end {
+            AttemptEnd::Lost(cause) => (cause, self.spent_attempts() + 1, true),
+            AttemptEnd::Denied(cause) => (cause, self.spent_attempts() + 1 + DENIED_BACKOFF, true),
+            AttemptEnd::PutOff(cause) => (cause, self.put_off as usize, false),
         };
+        self.put_off = if counted { 0 } else { self.put_off.saturating_add(1) };
         self.ended.push(EndedAttempt { attempt, at: now, cause, counted });
+        if self.ended.iter().filter(|ended| !ended.counted).count() > PUT_OFFS_KEPT
+            && let Some(oldest) = self.ended.iter().position(|ended| !ended.counted)
+        {
+            self.ended.remove(oldest);
+        }
+        let backoff = Duration::from_secs(1 << doublings.min(LONGEST_BACKOFF));
         self.state = State::Queued { not_before: now.plus(backoff) };
         Ok(self)
     }

@@ -9,6 +9,9 @@ use carrel_schemas::registry::PackPolicy;
 use carrel_schemas::seal::{ClosedBy, Member, Seal};
 use carrel_schemas::timestamp::Timestamp;
 
+/// All members as JSON; the rest of a seal has a few hundred bytes.
+const MAX_MEMBER_BYTES: u64 = Seal::MAX_BYTES - (64 << 10);
+
 /// A pack as one listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Contents {
@@ -20,6 +23,8 @@ pub struct Contents {
     pub manifest: Option<Member>,
     /// When the newest of all these was created.
     pub newest: Option<Timestamp>,
+    /// There are more files than a seal may name; they are left out.
+    pub excess: bool,
 }
 
 /// What to do with an open pack now.
@@ -32,9 +37,10 @@ pub enum Decision {
 }
 
 impl Contents {
-    /// Sorts a listing of the pack's folder into members, marker and manifest.
+    /// Sorts a listing of the pack's folder into members, marker and manifest. A listing of more than
+    /// [`Seal::MAX_MEMBERS`] objects is taken for one of too many files.
     pub fn of(pack: &PackId, listing: Vec<ObjectMeta>) -> Self {
-        let mut contents = Self::default();
+        let mut contents = Self { excess: listing.len() > Seal::MAX_MEMBERS, ..Self::default() };
         for object in listing {
             let Ok(name) = ObjectName::parse(object.name.clone()) else { continue };
             let (folder, kind) = layout::classify(&name);
@@ -45,11 +51,17 @@ impl Contents {
             contents.newest = contents.newest.max(created);
             let member = member(name, object);
             match kind {
+                UploadKind::File if contents.excess => {}
                 UploadKind::File => contents.members.push(member),
                 UploadKind::Marker => contents.marker = Some(member.generation),
                 UploadKind::Manifest => contents.manifest = Some(member),
                 UploadKind::Ignored => {}
             }
+        }
+        let size = serde_json::to_vec(&contents.members).expect("members are plain JSON").len();
+        if size as u64 > MAX_MEMBER_BYTES {
+            contents.members.clear();
+            contents.excess = true;
         }
         contents
     }
@@ -61,16 +73,24 @@ impl Contents {
         Self { members: members.into_iter().collect(), ..Self::default() }
     }
 
-    /// The generation that says "complete": the marker's or the manifest's, whichever is newer.
-    pub fn sign(&self) -> Option<(ClosedBy, Generation)> {
-        let marker = self.marker.map(|generation| (ClosedBy::Marker, generation));
-        let manifest = self.manifest.as_ref().map(|manifest| (ClosedBy::Manifest, manifest.generation));
-        marker.into_iter().chain(manifest).max_by_key(|(_, generation)| *generation)
+    /// What says "complete" here and did not when `former` was sealed.
+    fn sign(&self, former: Option<&Seal>) -> Option<ClosedBy> {
+        if self.marker.is_some() && self.marker != former.and_then(|seal| seal.marker) {
+            return Some(ClosedBy::Marker);
+        }
+        let spent = former.and_then(|seal| seal.manifest.as_ref());
+        let fresh = |manifest: &&Member| spent.is_none_or(|spent| spent.generation != manifest.generation);
+        self.manifest.as_ref().filter(fresh).map(|_| ClosedBy::Manifest)
     }
 
     /// True if the seal holds exactly this.
     pub fn are_of(&self, seal: &Seal) -> bool {
-        self.members == seal.members && self.manifest == seal.manifest
+        (&self.members, &self.manifest, self.excess) == (&seal.members, &seal.manifest, seal.excess)
+    }
+
+    /// True if no file is here.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty() && !self.excess
     }
 }
 
@@ -84,16 +104,15 @@ fn member(name: ObjectName, object: ObjectMeta) -> Member {
     }
 }
 
-/// Decides for a pack opened at `opened_at` whose former revision was closed by the sign `spent`, if any.
+/// Decides for a pack opened at `opened_at` whose last revision is `former`, if it has one.
 pub fn decide(
     policy: PackPolicy,
     opened_at: Timestamp,
     contents: &Contents,
-    spent: Option<Generation>,
+    former: Option<&Seal>,
     now: Timestamp,
 ) -> Decision {
-    if let Some((closed_by, sign)) = contents.sign()
-        && Some(sign) != spent
+    if let Some(closed_by) = contents.sign(former)
         && policy != PackPolicy::Each
     {
         return Decision::Close(closed_by);
@@ -119,6 +138,8 @@ pub fn decide(
 
 #[cfg(test)]
 mod tests {
+    use carrel_schemas::ids::Revision;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -140,6 +161,16 @@ mod tests {
         Contents::of(&PackId::parse("q3").expect("id"), listing)
     }
 
+    fn seal(contents: &Contents) -> Seal {
+        let tenant = serde_json::json!({
+            "id": "acme", "uploads_bucket": "acme-uploads", "outputs_bucket": "acme-outputs",
+            "service_account": "acme@p.iam.gserviceaccount.com", "job": "projects/p/locations/l/jobs/review-acme",
+        });
+        let tenant = serde_json::from_value(tenant).expect("a tenant");
+        let pack = PackId::parse("q3").expect("id");
+        crate::pack::seal::draft(&tenant, &pack, Revision::FIRST, contents.clone(), ClosedBy::Marker, None, at(0))
+    }
+
     const MARKER: PackPolicy = PackPolicy::Marker { max_age_seconds: 100 };
     const QUIET: PackPolicy = PackPolicy::Quiet { quiet_seconds: 10, max_age_seconds: 100 };
 
@@ -147,12 +178,33 @@ mod tests {
     fn a_marker_closes_a_pack_once() {
         let contents = pack(vec![object("q3/_COMPLETE", 5, 2), object("q3/a.csv", 4, 1)]);
         assert_eq!(decide(MARKER, at(0), &contents, None, at(3)), Decision::Close(ClosedBy::Marker));
-        let spent = Some(Generation::new(5));
-        assert_eq!(decide(MARKER, at(0), &contents, spent, at(3)), Decision::Wait(at(100)));
-        let again = Some(Generation::new(4));
-        assert_eq!(decide(MARKER, at(0), &contents, again, at(3)), Decision::Close(ClosedBy::Marker));
-        let corrected = pack(vec![object("q3/_COMPLETE", 5, 2), object("q3/_manifest.json", 7, 3)]);
-        assert_eq!(decide(MARKER, at(0), &corrected, spent, at(3)), Decision::Close(ClosedBy::Manifest));
+        let sealed = seal(&contents);
+        assert_eq!(decide(MARKER, at(0), &contents, Some(&sealed), at(3)), Decision::Wait(at(100)));
+        // Another generation is another sign, whichever number the cloud gave it.
+        for generation in [4, 6] {
+            let again = pack(vec![object("q3/_COMPLETE", generation, 2), object("q3/a.csv", 4, 1)]);
+            assert_eq!(decide(MARKER, at(0), &again, Some(&sealed), at(3)), Decision::Close(ClosedBy::Marker));
+        }
+        let corrected = pack(vec![object("q3/_COMPLETE", 5, 2), object("q3/_manifest.json", 3, 3)]);
+        assert_eq!(decide(MARKER, at(0), &corrected, Some(&sealed), at(3)), Decision::Close(ClosedBy::Manifest));
+        let spent = seal(&corrected);
+        assert_eq!(decide(MARKER, at(0), &corrected, Some(&spent), at(3)), Decision::Wait(at(100)));
+    }
+
+    #[test]
+    fn a_pack_of_more_than_a_seal_may_name_is_one_of_too_many() {
+        let many =
+            |count: usize, name: &str| pack((0..count).map(|at| object(&format!("q3/{at:04}{name}"), 1, 1)).collect());
+        let full = many(Seal::MAX_MEMBERS, ".csv");
+        assert!(!full.excess && full.members.len() == Seal::MAX_MEMBERS);
+        let over = many(Seal::MAX_MEMBERS + 1, ".csv");
+        assert!(over.excess && over.members.is_empty() && !over.is_empty());
+        // Six bytes of JSON for one of the name: what cannot be read back is not sealed.
+        let long = many(2000, &"\u{1}".repeat(900));
+        assert!(long.excess && long.members.is_empty());
+        let largest = serde_json::to_vec(&seal(&many(1400, &"\u{1}".repeat(900)))).expect("JSON");
+        assert!(largest.len() as u64 <= Seal::MAX_BYTES && largest.len() > 7 << 20);
+        assert!(over.are_of(&seal(&long)), "too many is too many");
     }
 
     #[test]

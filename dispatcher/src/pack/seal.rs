@@ -6,17 +6,20 @@
 
 use std::sync::Arc;
 
-use carrel_cloud::{CallError, Objects};
+use carrel_cloud::{CallError, ObjectMeta, Objects};
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
-use carrel_schemas::ids::{IdempotencyKey, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::ids::{IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::layout;
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
-use carrel_schemas::seal::{ClosedBy, Seal, review_id};
+use carrel_schemas::seal::{ClosedBy, Member, Seal, review_id};
 use carrel_schemas::timestamp::Timestamp;
 
 use super::policy::{Contents, Decision, decide};
 use crate::dead_letters;
 use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, fresh_nonce};
+
+/// One more than a seal may name: enough to know that there are too many.
+const AT_MOST: usize = Seal::MAX_MEMBERS + 1;
 
 /// Seals packs and opens their reviews.
 #[derive(Debug, Clone)]
@@ -38,8 +41,21 @@ pub enum Considered {
         /// The review.
         review: ReviewId,
     },
-    /// Sealed with no file in it: nothing to review, and a dead letter says so.
-    Empty,
+    /// Sealed with no file in it, or with too many: nothing to review, and a dead letter says so.
+    Nothing,
+}
+
+/// What a request for a review came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requested {
+    /// This is its review.
+    Review(ReviewId),
+    /// The tenant has no file in such a pack.
+    NoFile,
+    /// The pack has more files than a seal may name.
+    Excess,
+    /// The key stands for a review of this other pack.
+    KeyTaken(PackId),
 }
 
 /// Why a pack could not be considered.
@@ -87,19 +103,13 @@ impl Sealer {
         let contents = self.list(tenant, &open.pack).await?;
         let seal = match former {
             // Late copies of old events: the revision ends as the former did, and names the same review.
-            Some(former) if contents.are_of(&former) => Seal {
-                revision: open.revision,
-                marker: contents.sign().map(|(_, generation)| generation),
-                sealed_at: now,
-                ..former
-            },
-            former => {
-                let spent = former.and_then(|seal| seal.marker);
-                match decide(tenant.policy, open.opened_at, &contents, spent, now) {
-                    Decision::Wait(until) => return Ok(Considered::Wait(until)),
-                    Decision::Close(by) => draft(tenant, &open.pack, open.revision, contents, by, None, now),
-                }
+            Some(former) if contents.are_of(&former) => {
+                Seal { revision: open.revision, marker: contents.marker, sealed_at: now, ..former }
             }
+            former => match decide(tenant.policy, open.opened_at, &contents, former.as_ref(), now) {
+                Decision::Wait(until) => return Ok(Considered::Wait(until)),
+                Decision::Close(by) => draft(tenant, &open.pack, open.revision, contents, by, None, now),
+            },
         };
         let seal = self.ledger.write_seal(seal).await?;
         self.finish(open, seal, now).await
@@ -130,8 +140,14 @@ impl Sealer {
         }
     }
 
-    /// Reviews a pack's present files because somebody asked; the same key always names the same review. `None` if
-    /// the tenant has no such pack.
+    /// True if the pack's last seal holds this version: it was reviewed, or is about to be.
+    pub async fn is_sealed(&self, tenant: &Tenant, pack: &PackId, object: &ObjectRef) -> Result<bool, SealError> {
+        let last = self.ledger.last_seal(&tenant.id, pack).await?;
+        let is_it = |member: &Member| member.name == object.name && member.generation == object.generation;
+        Ok(last.is_some_and(|seal| seal.members.iter().any(is_it)))
+    }
+
+    /// Reviews a pack's present files because somebody asked; the same key always names the same review.
     pub async fn seal_request(
         &self,
         tenant: &Tenant,
@@ -139,13 +155,16 @@ impl Sealer {
         key: &IdempotencyKey,
         traceparent: Option<String>,
         now: Timestamp,
-    ) -> Result<Option<Seal>, SealError> {
+    ) -> Result<Requested, SealError> {
         let wish = match self.ledger.request(&tenant.id, key).await? {
             Some(seal) => seal,
             None => {
                 let contents = self.list(tenant, pack).await?;
-                if contents.members.is_empty() {
-                    return Ok(None);
+                if contents.excess {
+                    return Ok(Requested::Excess);
+                }
+                if contents.is_empty() {
+                    return Ok(Requested::NoFile);
                 }
                 let last = self.ledger.last_seal(&tenant.id, pack).await?;
                 let revision = last.map_or(Revision::FIRST, |seal| seal.revision.next());
@@ -153,12 +172,15 @@ impl Sealer {
                 self.ledger.remember_request(key, seal).await?
             }
         };
+        if wish.pack != *pack {
+            return Ok(Requested::KeyTaken(wish.pack));
+        }
         let mut seal = wish.clone();
         loop {
             let held = self.ledger.write_seal(seal.clone()).await?;
             if held.review == wish.review {
                 self.open_review(&held, traceparent, now).await?;
-                return Ok(Some(held));
+                return Ok(Requested::Review(held.review));
             }
             seal.revision = held.revision.next();
         }
@@ -169,7 +191,7 @@ impl Sealer {
         let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
         // The second look at the bucket, and meanwhile what the seal itself calls for.
         let (after, considered) = tokio::try_join!(self.list(tenant, &open.pack), self.act_on(&seal, open, now))?;
-        if !after.are_of(&seal) && !after.members.is_empty() {
+        if !after.are_of(&seal) && !after.is_empty() {
             // Uploads arrived while we sealed. Their own events say so too; whoever is first opens the revision.
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
@@ -180,8 +202,8 @@ impl Sealer {
 
     async fn act_on(&self, seal: &Seal, open: &OpenPack, now: Timestamp) -> Result<Considered, SealError> {
         if seal.members.is_empty() {
-            self.file_empty(seal, now).await?;
-            return Ok(Considered::Empty);
+            self.file_nothing(seal, now).await?;
+            return Ok(Considered::Nothing);
         }
         self.open_review(seal, open.traceparent.clone(), now).await?;
         Ok(Considered::Sealed { tenant: seal.tenant.clone(), review: seal.review.clone() })
@@ -204,45 +226,64 @@ impl Sealer {
         let listed = match (tenant.policy, pack.as_str()) {
             (PackPolicy::Each, name) => self.objects.find(bucket, name).await.map(|found| found.into_iter().collect()),
             (_, PackId::ROOT) => self.list_root(bucket).await,
-            (_, folder) => self.objects.list(bucket, &format!("{folder}/")).await,
+            (_, folder) => self.list_folder(bucket, &format!("{folder}/")).await,
         };
         let source = |source| SealError::List { tenant: tenant.id.clone(), pack: pack.clone(), source };
         let listed = listed.map_err(source)?;
         Ok(if tenant.policy == PackPolicy::Each { Contents::single(pack, listed) } else { Contents::of(pack, listed) })
     }
 
+    /// A folder as far as a seal may name it, and, of a larger one, its signs of completion too.
+    async fn list_folder(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        let mut found = self.objects.list_at_most(bucket, prefix, AT_MOST).await?;
+        if found.len() == AT_MOST {
+            for sign in [layout::MARKER, layout::MANIFEST] {
+                found.extend(self.objects.find(bucket, &format!("{prefix}{sign}")).await?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Loose objects, those under a nameless folder, and those of a folder that happens to be called `_root`.
-    async fn list_root(&self, bucket: &str) -> Result<Vec<carrel_cloud::ObjectMeta>, CallError> {
-        let mut found = self.objects.list_loose(bucket).await?;
-        found.extend(self.objects.list(bucket, "/").await?);
-        found.extend(self.objects.list(bucket, &format!("{}/", PackId::ROOT)).await?);
+    async fn list_root(&self, bucket: &str) -> Result<Vec<ObjectMeta>, CallError> {
+        let mut found = self.objects.list_loose(bucket, AT_MOST).await?;
+        found.extend(self.objects.list_at_most(bucket, "/", AT_MOST).await?);
+        found.extend(self.list_folder(bucket, &format!("{}/", PackId::ROOT)).await?);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    /// A pack that stays empty is one letter, however often it is closed.
-    async fn file_empty(&self, seal: &Seal, now: Timestamp) -> Result<(), LedgerError> {
+    /// A pack that stays without a reviewable file is one letter, however often it is closed.
+    async fn file_nothing(&self, seal: &Seal, now: Timestamp) -> Result<(), LedgerError> {
         if let Some(former) = seal.revision.previous() {
             let former = self.ledger.seal(&seal.tenant, &seal.pack, former).await?;
-            if former.is_some_and(|former| former.members.is_empty()) {
+            if former.is_some_and(|former| former.members.is_empty() && former.excess == seal.excess) {
                 return Ok(());
             }
         }
-        let reason = format!(
-            "pack {:?} closed ({:?}) with no file in it; upload its files and then `{}` again",
-            seal.pack.as_str(),
-            seal.closed_by,
-            layout::MARKER
-        );
+        let (pack, closed_by, marker) = (seal.pack.as_str(), seal.closed_by, layout::MARKER);
+        let (class, reason) = if seal.excess {
+            let most = Seal::MAX_MEMBERS;
+            let reason = format!(
+                "pack {pack:?} holds more files than a review can name, about {most}; upload it as smaller packs"
+            );
+            (DeadLetterClass::Refused, reason)
+        } else {
+            let reason = format!(
+                "pack {pack:?} closed ({closed_by:?}) with no file in it; upload its files and then `{marker}` again"
+            );
+            (DeadLetterClass::EmptyPack, reason)
+        };
         let source =
             DeadLetterSource::Pack { pack: seal.pack.clone(), revision: seal.revision, bucket: seal.bucket.clone() };
-        let letter = dead_letters::letter(Some(seal.tenant.clone()), DeadLetterClass::EmptyPack, reason, source, now);
+        let letter = dead_letters::letter(Some(seal.tenant.clone()), class, reason, source, now);
         self.ledger.file(&letter).await?;
         Ok(())
     }
 }
 
-fn draft(
+/// The seal of what was listed.
+pub(super) fn draft(
     tenant: &Tenant,
     pack: &PackId,
     revision: Revision,
@@ -258,7 +299,8 @@ fn draft(
         pack: pack.clone(),
         revision,
         bucket: tenant.uploads_bucket.clone(),
-        marker: contents.sign().map(|(_, generation)| generation),
+        marker: contents.marker,
+        excess: contents.excess,
         members: contents.members,
         manifest: contents.manifest,
         closed_by,

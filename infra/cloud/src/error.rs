@@ -1,4 +1,4 @@
-//! What went wrong in one call: which call on which thing, and whether asking again can help.
+//! What went wrong in one call: which call on which thing.
 
 use std::time::Duration;
 
@@ -16,14 +16,11 @@ pub struct CallError {
     /// What the client library said.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
-    /// True where the cloud answered and the same call would be answered the same way.
-    pub permanent: bool,
 }
 
 impl CallError {
     pub(crate) fn new(what: &'static str, target: impl Into<String>, source: Error) -> Self {
-        let permanent = is_permanent(&source);
-        Self { what, target: target.into(), source: Box::new(source), permanent }
+        Self { what, target: target.into(), source: Box::new(source) }
     }
 
     pub(crate) fn local(
@@ -31,7 +28,7 @@ impl CallError {
         target: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { what, target: target.into(), source: source.into(), permanent: false }
+        Self { what, target: target.into(), source: source.into() }
     }
 }
 
@@ -65,8 +62,4 @@ pub(crate) fn status(error: &Error) -> Option<u16> {
 
 pub(crate) fn is(error: &Error, wanted: u16) -> bool {
     status(error) == Some(wanted)
-}
-
-fn is_permanent(error: &Error) -> bool {
-    matches!(status(error), Some(400 | 403 | 404 | 405 | 410 | 411 | 413))
 }

@@ -1,4 +1,4 @@
-//! Executions of Cloud Run Jobs: launch with overrides, look, find, cancel.
+//! Executions of Cloud Run Jobs: launch with overrides, look, find.
 
 use std::time::Duration;
 
@@ -43,9 +43,12 @@ pub struct Execution {
 /// Why a launch has no execution to show.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The cloud said no: nothing runs, and asking again the same way is answered the same way.
+    /// The cloud called the request wrong: nothing runs, and the same request is answered the same way.
     #[error("launch refused")]
     Refused(#[source] CallError),
+    /// The cloud said no: nothing runs, until somebody mends a permission or the job.
+    #[error("launch denied")]
+    Denied(#[source] CallError),
     /// The cloud said not now: nothing runs.
     #[error("launch put off")]
     Throttled(#[source] CallError),
@@ -73,8 +76,10 @@ impl Jobs {
             let code = status(&error);
             let call = CallError::new("run job", job, error);
             match code {
+                Some(400) => LaunchError::Refused(call),
+                Some(401 | 403 | 404 | 412) => LaunchError::Denied(call),
                 Some(429) => LaunchError::Throttled(call),
-                Some(400..=499) => LaunchError::Refused(call),
+                // A timeout or a conflict may be the answer to a copy of a request that was carried out.
                 _ => LaunchError::InDoubt(call),
             }
         })?;
@@ -103,15 +108,6 @@ impl Jobs {
             Ok(found) => Ok(Some(execution(found))),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(CallError::new("get execution", name, error)),
-        }
-    }
-
-    /// Asks the cloud to end an execution; true unless it was gone already.
-    pub async fn cancel(&self, name: &str) -> Result<bool, CallError> {
-        match self.in_time(self.executions.cancel_execution().set_name(name).send()).await {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(status(&error), Some(404 | 400 | 409 | 412)) => Ok(false),
-            Err(error) => Err(CallError::new("cancel execution", name, error)),
         }
     }
 }

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use google_cloud_gax::error::Error;
 use google_cloud_gax::options::RequestOptionsBuilder as _;
 use google_cloud_gax::paginator::ItemPaginator as _;
+use google_cloud_storage::builder::storage_control::ListObjects;
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model::Object;
 use time::OffsetDateTime;
@@ -77,6 +78,24 @@ pub struct Downloaded {
     pub size: u64,
     /// CRC-32C (Castagnoli) of them, computed while writing.
     pub crc32c: u32,
+}
+
+/// Why an object could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It has more bytes than allowed.
+    #[error("gs://{bucket}/{name} has more than {max_bytes} bytes")]
+    TooLarge {
+        /// Its bucket.
+        bucket: String,
+        /// Its name.
+        name: String,
+        /// The cap.
+        max_bytes: u64,
+    },
+    /// The cloud did not answer, or would not let it be read.
+    #[error(transparent)]
+    Call(#[from] CallError),
 }
 
 /// Why a generation could not be written to a local file.
@@ -202,22 +221,18 @@ impl Objects {
     }
 
     /// Reads an object whole; an error if it has more than `max_bytes`, `None` if there is none.
-    pub async fn get(&self, bucket: &str, name: &str, max_bytes: u64) -> Result<Option<Body>, CallError> {
+    pub async fn get(&self, bucket: &str, name: &str, max_bytes: u64) -> Result<Option<Body>, ReadError> {
         let fail = |error| CallError::new("read object", url(bucket, name), error);
         let mut response = match self.in_time(self.data.read_object(resource(bucket), name).send()).await {
             Ok(response) => response,
             Err(error) if is(&error, 404) => return Ok(None),
-            Err(error) => return Err(fail(error)),
+            Err(error) => return Err(fail(error).into()),
         };
         let generation = response.object().generation;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
             if (bytes.len() + chunk.len()) as u64 > max_bytes {
-                let too_large = format!("has more than {max_bytes} bytes");
-                return Err(CallError {
-                    permanent: true,
-                    ..CallError::local("read object", url(bucket, name), too_large)
-                });
+                return Err(ReadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -269,22 +284,30 @@ impl Objects {
 
     /// Every object whose name begins with `prefix`, in order of names.
     pub async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectMeta>, CallError> {
-        let fail = |error| CallError::new("list objects", url(bucket, prefix), error);
-        let mut items = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix).by_item();
-        let mut found = Vec::new();
-        while let Some(object) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
-            found.push(meta(object));
-        }
-        Ok(found)
+        self.list_at_most(bucket, prefix, usize::MAX).await
     }
 
-    /// Every object whose name holds no `/`, in order of names.
-    pub async fn list_loose(&self, bucket: &str) -> Result<Vec<ObjectMeta>, CallError> {
-        let fail = |error| CallError::new("list objects", url(bucket, ""), error);
-        let mut items = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/").by_item();
+    /// The first `most` objects whose names begin with `prefix`, in order of names; no page beyond them is asked for.
+    pub async fn list_at_most(&self, bucket: &str, prefix: &str, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
+        let listing = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix);
+        self.items(listing, url(bucket, prefix), most).await
+    }
+
+    /// The first `most` objects whose names hold no `/`, in order of names.
+    pub async fn list_loose(&self, bucket: &str, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
+        let listing = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/");
+        self.items(listing, url(bucket, ""), most).await
+    }
+
+    async fn items(&self, listing: ListObjects, url: String, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
+        let mut items = listing.by_item();
         let mut found = Vec::new();
-        while let Some(object) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
-            found.push(meta(object));
+        while found.len() < most {
+            let next = self.in_time(async { items.next().await.transpose() }).await;
+            match next.map_err(|error| CallError::new("list objects", url.clone(), error))? {
+                Some(object) => found.push(meta(object)),
+                None => break,
+            }
         }
         Ok(found)
     }

@@ -30,6 +30,7 @@ fn record() -> ReviewRecord {
         members: vec![member],
         manifest: None,
         marker: None,
+        excess: false,
         closed_by: ClosedBy::Marker,
         sealed_at: at(0),
         idempotency_key: None,
@@ -94,20 +95,39 @@ fn no_arrow_can_be_taken_twice() {
     let completion = completion(&running);
     let settled = running.settle(completion.clone()).expect("from running");
     assert!(settled.clone().settle(completion).is_err());
-    assert!(settled.clone().requeue(AttemptEnd::Lost("late".into()), Duration::ZERO, at(3)).is_err());
+    assert!(settled.clone().requeue(AttemptEnd::Lost("late".into()), at(3)).is_err());
     let announced = settled.announced(at(3)).expect("from settled");
     assert!(announced.announced(at(4)).is_err());
 }
 
 #[test]
-fn a_requeued_review_waits_its_backoff_and_never_reuses_an_attempt() {
+fn a_requeued_review_waits_longer_each_time_and_never_reuses_an_attempt() {
     let (launching, first) = record().authorise(at(1)).expect("from queued");
-    let queued =
-        launching.requeue(AttemptEnd::Lost("crashed".into()), Duration::from_secs(5), at(10)).expect("from launching");
-    assert_eq!(queued.state, State::Queued { not_before: at(15) });
-    assert_eq!(queued.ended.len(), 1);
-    let (_, second) = queued.authorise(at(15)).expect("from queued");
+    let queued = launching.requeue(AttemptEnd::Lost("crashed".into()), at(10)).expect("from launching");
+    assert_eq!(queued.state, State::Queued { not_before: at(12) });
+    let (launching, second) = queued.authorise(at(15)).expect("from queued");
     assert_eq!(second, first.next());
+    let queued = launching.requeue(AttemptEnd::Lost("crashed".into()), at(20)).expect("from launching");
+    assert_eq!(queued.state, State::Queued { not_before: at(24) });
+    let (launching, _) = queued.authorise(at(24)).expect("from queued");
+    let denied = launching.requeue(AttemptEnd::Denied("no permission".into()), at(30)).expect("from launching");
+    assert_eq!(denied.state, State::Queued { not_before: at(30 + 64) });
+    assert_eq!(denied.spent_attempts(), 3);
+}
+
+#[test]
+fn a_cloud_that_puts_off_for_days_fills_no_record_and_spends_no_attempt() {
+    let mut queued = record();
+    for turn in 0..1000 {
+        let (launching, attempt) = queued.authorise(at(turn)).expect("from queued");
+        assert_eq!(attempt.get(), u32::try_from(turn).expect("small") + 1);
+        queued = launching.requeue(AttemptEnd::PutOff("quota".into()), at(turn)).expect("from launching");
+        let wanted = at(turn + (1 << turn.min(8)));
+        assert_eq!(queued.state, State::Queued { not_before: wanted });
+    }
+    assert_eq!((queued.spent_attempts(), queued.ended.len()), (0, PUT_OFFS_KEPT));
+    let (launching, _) = queued.authorise(at(2000)).expect("from queued");
+    assert_eq!(launching.started(execution(), at(2001)).expect("from launching").put_off, 0);
 }
 
 #[test]
