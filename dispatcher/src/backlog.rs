@@ -17,12 +17,13 @@ pub struct Backlog<K, V> {
     ring: VecDeque<TenantId>,
 }
 
-impl<K: Clone + Eq + Hash, V> Backlog<K, V> {
-    /// An empty backlog.
-    pub fn new() -> Self {
+impl<K, V> Default for Backlog<K, V> {
+    fn default() -> Self {
         Self { held: HashMap::new(), lanes: HashMap::new(), ring: VecDeque::new() }
     }
+}
 
+impl<K: Clone + Eq + Hash, V> Backlog<K, V> {
     /// Puts a value at the end of its tenant's lane, or in the place of an older one.
     pub fn push(&mut self, tenant: &TenantId, key: K, value: V) {
         if self.held.insert(key.clone(), value).is_some() {
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_flooding_tenant_delays_another_by_one_look() {
-        let mut backlog = Backlog::new();
+        let mut backlog = Backlog::default();
         for number in 0..1000 {
             backlog.push(&tenant("flood"), ("flood", number), number);
         }
@@ -80,7 +81,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_thing_comes_out_once_with_its_newest_value(pushes in proptest::collection::vec((0u8..3, 0u8..5), 0..80)) {
-            let mut backlog = Backlog::new();
+            let mut backlog = Backlog::default();
             let mut newest = BTreeMap::new();
             for (at, (owner, number)) in pushes.into_iter().enumerate() {
                 backlog.push(&tenant(["acme", "bolt", "cord"][usize::from(owner)]), (owner, number), (owner, number, at));

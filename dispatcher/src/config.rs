@@ -94,6 +94,44 @@ impl Reader<'_> {
             }
         }
     }
+
+    /// `mistake` goes to the others.
+    fn noted<T, E>(&mut self, read: Result<T, E>, mistake: impl FnOnce(E) -> String) -> Option<T> {
+        read.map_err(|error| self.mistakes.push(mistake(error))).ok()
+    }
+
+    fn registry(&mut self) -> Option<Registry> {
+        let path = self.required("CARREL_REGISTRY", "the path of the tenant registry")?;
+        self.noted(load_registry(Path::new(&path)), |error| error.to_string())
+    }
+
+    /// The ledger's bucket, which no tenant may own.
+    fn control_bucket(&mut self, registry: Option<&Registry>) -> Option<BucketName> {
+        let name = self.required("CARREL_CONTROL_BUCKET", "the ledger's bucket")?;
+        let bucket = self.noted(BucketName::parse(name), |error| format!("CARREL_CONTROL_BUCKET: {error}"))?;
+        let owner = registry
+            .and_then(|registry| registry.by_uploads_bucket(&bucket).or_else(|| registry.by_outputs_bucket(&bucket)));
+        if let Some(tenant) = owner {
+            let mistake = format!("control bucket {bucket} belongs to tenant {}; give the ledger its own", tenant.id);
+            self.mistakes.push(mistake);
+        }
+        Some(bucket)
+    }
+
+    fn telemetry(&mut self, project: Option<String>) -> TelemetryConfig {
+        let mut telemetry = TelemetryConfig::new("dispatcher");
+        match self.optional("CARREL_LOG_FORMAT").as_deref() {
+            None | Some("human") => {}
+            Some("json") => telemetry.format = Format::CloudJson,
+            Some(other) => self.mistakes.push(format!("CARREL_LOG_FORMAT={other:?}: must be human or json")),
+        }
+        if let Some(filter) = self.optional("CARREL_LOG") {
+            telemetry.filter = filter;
+        }
+        telemetry.otlp_endpoint = self.optional("CARREL_OTLP_ENDPOINT");
+        telemetry.project = project;
+        telemetry
+    }
 }
 
 impl Config {
@@ -106,30 +144,8 @@ impl Config {
     pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut reader = Reader { lookup, mistakes: Vec::new() };
         let project = reader.required("CARREL_PROJECT", "the project of topics and subscriptions");
-        let registry = reader.required("CARREL_REGISTRY", "the path of the tenant registry");
-        let registry = registry.and_then(|path| match load_registry(Path::new(&path)) {
-            Ok(registry) => Some(registry),
-            Err(error) => {
-                reader.mistakes.push(error.to_string());
-                None
-            }
-        });
-        let bucket = reader.required("CARREL_CONTROL_BUCKET", "the ledger's bucket");
-        let control_bucket = bucket.and_then(|name| match BucketName::parse(name) {
-            Ok(name) => Some(name),
-            Err(error) => {
-                reader.mistakes.push(format!("CARREL_CONTROL_BUCKET: {error}"));
-                None
-            }
-        });
-        if let (Some(registry), Some(bucket)) = (&registry, &control_bucket) {
-            let owner = registry.by_uploads_bucket(bucket).or_else(|| registry.by_outputs_bucket(bucket));
-            if let Some(tenant) = owner {
-                reader
-                    .mistakes
-                    .push(format!("control bucket {bucket} belongs to tenant {}; give the ledger its own", tenant.id));
-            }
-        }
+        let registry = reader.registry();
+        let control_bucket = reader.control_bucket(registry.as_ref());
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
@@ -139,17 +155,7 @@ impl Config {
             pubsub: reader.optional("CARREL_PUBSUB_ENDPOINT"),
             run: reader.optional("CARREL_RUN_ENDPOINT"),
         };
-        let mut telemetry = TelemetryConfig::new("dispatcher");
-        match reader.optional("CARREL_LOG_FORMAT").as_deref() {
-            None | Some("human") => {}
-            Some("json") => telemetry.format = Format::CloudJson,
-            Some(other) => reader.mistakes.push(format!("CARREL_LOG_FORMAT={other:?}: must be human or json")),
-        }
-        if let Some(filter) = reader.optional("CARREL_LOG") {
-            telemetry.filter = filter;
-        }
-        telemetry.otlp_endpoint = reader.optional("CARREL_OTLP_ENDPOINT");
-        telemetry.project.clone_from(&project);
+        let telemetry = reader.telemetry(project.clone());
         let ready_file = reader.optional("CARREL_READY_FILE").map(PathBuf::from);
         match (project, registry, control_bucket, listen, capacity, reconcile, reader.mistakes) {
             (

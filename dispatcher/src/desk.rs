@@ -144,7 +144,7 @@ pub fn desk(
         looks: JoinSet::new(),
         looked_at: HashMap::new(),
         busy: HashMap::new(),
-        backlog: Backlog::new(),
+        backlog: Backlog::default(),
         not_before: HashMap::new(),
         unseen: None,
     };

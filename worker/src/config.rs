@@ -137,20 +137,8 @@ impl Config {
         scratch: PathBuf,
     ) -> Result<Self, ConfigError> {
         let mut values = variables.clone();
-        let mut strange = Vec::new();
-        let mut args = args.into_iter();
-        while let Some(arg) = args.next() {
-            let (name, value) = match arg.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (arg, None),
-            };
-            if !["--review", "--epoch", "--attempt"].contains(&name.as_str()) {
-                strange.push(format!("argument {name:?} is unknown; expected --review, --epoch and --attempt"));
-            } else if let Some(value) = value.or_else(|| args.next()) {
-                values.insert(name, value);
-            }
-        }
-        let mut read = Reader { values: &values, mistakes: strange };
+        let mistakes = take_arguments(args, &mut values);
+        let mut read = Reader { values: &values, mistakes };
         let review = read.required("--review", from_str);
         let epoch = read.required("--epoch", from_str);
         let attempt = read.required("--attempt", from_str);
@@ -210,6 +198,24 @@ impl Config {
             _ => Err(ConfigError(read.mistakes)),
         }
     }
+}
+
+/// Lays `--name value` and `--name=value` beside the variables; returns what is wrong with the arguments.
+fn take_arguments(args: impl IntoIterator<Item = String>, values: &mut BTreeMap<String, String>) -> Vec<String> {
+    let mut strange = Vec::new();
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        if !["--review", "--epoch", "--attempt"].contains(&name.as_str()) {
+            strange.push(format!("argument {name:?} is unknown; expected --review, --epoch and --attempt"));
+        } else if let Some(value) = value.or_else(|| args.next()) {
+            values.insert(name, value);
+        }
+    }
+    strange
 }
 
 fn project(topic: &str) -> Option<&str> {

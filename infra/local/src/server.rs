@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use axum::Router;
@@ -94,9 +94,7 @@ impl Cloud {
         let store = Store::open(&data.join("cloud.redb"))?;
         let iam = Iam::open(data, &config.roles, &config.bindings)?;
         let faults = Faults::new(config.faults);
-        let listener = TcpListener::bind(config.listen).await.map_err(io(format!("listen on {}", config.listen)))?;
-        let address = listener.local_addr().map_err(io("listen"))?;
-        let endpoint = format!("http://{address}");
+        let (listener, endpoint) = listen(config.listen).await?;
         let metadata = Metadata::new(iam.clone(), &config.project);
         let pubsub = PubSub::open(
             store.clone(),
@@ -132,31 +130,14 @@ impl Cloud {
             jobs: config.jobs.clone(),
         })
         .await?;
-        let mut identities = BTreeMap::new();
-        for wanted in &config.metadata_servers {
-            let listen = wanted.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-            let account = &wanted.service_account;
-            let failed = io(format!("listen on {listen} with the metadata of {account}"));
-            identities.insert(account.clone(), metadata.start_at(account, listen).await.map_err(failed)?);
-        }
+        let identities = serve_identities(&metadata, &config.metadata_servers).await?;
         let grpc = tonic::service::Routes::new(pubsub.publisher())
             .add_service(pubsub.subscriber())
             .add_service(storage.grpc())
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let stopped = stop.clone();
-        // Small answers must not wait for the acknowledgement of the one before.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection stays as slow as it was");
-            }
-        });
-        tasks.spawn(async move {
-            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stopped.cancelled_owned()).await {
-                tracing::error!(%error, "the listener ended");
-            }
-        });
+        tasks.spawn(answer(listener, app, stop.clone()));
         let owner_token = iam.mint(&Principal::owner(), OWNER_TOKEN_LIFETIME);
         let cloud = Self { endpoint, owner_token, metadata: identities, store, pubsub, storage, run, stop, tasks };
         if let Some(path) = &config.ready_file {
@@ -205,6 +186,39 @@ impl Cloud {
         file.sync_all()?;
         std::fs::rename(part, path)
     }
+}
+
+async fn listen(at: SocketAddr) -> Result<(TcpListener, String), CloudError> {
+    let listener = TcpListener::bind(at).await.map_err(io(format!("listen on {at}")))?;
+    let address = listener.local_addr().map_err(io("listen"))?;
+    Ok((listener, format!("http://{address}")))
+}
+
+async fn answer(listener: TcpListener, app: Router, stop: CancellationToken) {
+    // Small answers must not wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection stays as slow as it was");
+        }
+    });
+    if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%error, "the listener ended");
+    }
+}
+
+/// Starts the metadata servers that the configuration asks for, by service account.
+async fn serve_identities(
+    metadata: &Metadata,
+    wanted: &[config::MetadataServer],
+) -> Result<BTreeMap<String, MetadataServer>, CloudError> {
+    let mut serving = BTreeMap::new();
+    for server in wanted {
+        let listen = server.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        let account = &server.service_account;
+        let failed = io(format!("listen on {listen} with the metadata of {account}"));
+        serving.insert(account.clone(), metadata.start_at(account, listen).await.map_err(failed)?);
+    }
+    Ok(serving)
 }
 
 fn notification(wanted: &config::Notification) -> storage::Notification {
