@@ -14,7 +14,7 @@ use google_cloud_storage::retry_policy::RetryableErrors;
 use http::header::AUTHORIZATION;
 use http::{Extensions, HeaderMap, HeaderValue};
 
-use crate::{Jobs, Objects, Subscription, Topic};
+use crate::{Call, Jobs, Objects, Subscription, Topic};
 
 /// How long a call that may be repeated is repeated.
 const RETRY_FOR: Duration = Duration::from_secs(60);
@@ -89,62 +89,70 @@ impl Connector {
     }
 
     /// Cloud Storage.
-    pub async fn objects(&self) -> Result<Objects, ConnectError> {
-        let mut data = Storage::builder()
-            .with_credentials(self.credentials.clone())
-            .with_retry_policy(RetryableErrors.with_time_limit(RETRY_FOR))
-            .with_backoff_policy(backoff()?);
-        let mut control = StorageControl::builder()
-            .with_credentials(self.credentials.clone())
-            .with_retry_policy(RetryableErrors.with_time_limit(RETRY_FOR))
-            .with_backoff_policy(backoff()?);
-        if let Some(endpoint) = &self.endpoints.storage {
-            data = data.with_endpoint(endpoint);
-            control = control.with_endpoint(endpoint);
-        }
-        let data = data.build().await.map_err(failed("Cloud Storage"))?;
-        let control = control.build().await.map_err(failed("Cloud Storage control"))?;
-        Ok(Objects::new(data, control, self.answer_within))
+    pub fn objects<'a>(&'a self) -> Call<'a, Result<Objects, ConnectError>> {
+        Box::pin(async move {
+            let mut data = Storage::builder()
+                .with_credentials(self.credentials.clone())
+                .with_retry_policy(RetryableErrors.with_time_limit(RETRY_FOR))
+                .with_backoff_policy(backoff()?);
+            let mut control = StorageControl::builder()
+                .with_credentials(self.credentials.clone())
+                .with_retry_policy(RetryableErrors.with_time_limit(RETRY_FOR))
+                .with_backoff_policy(backoff()?);
+            if let Some(endpoint) = &self.endpoints.storage {
+                data = data.with_endpoint(endpoint);
+                control = control.with_endpoint(endpoint);
+            }
+            let data = data.build().await.map_err(failed("Cloud Storage"))?;
+            let control = control.build().await.map_err(failed("Cloud Storage control"))?;
+            Ok(Objects::new(data, control, self.answer_within))
+        })
     }
 
     /// A publisher for one topic, `projects/P/topics/T`.
-    pub async fn topic(&self, name: &str) -> Result<Topic, ConnectError> {
-        // One message at a time is waited for, so a batch that lingers is only latency.
-        let mut builder = Publisher::builder(name)
-            .with_credentials(self.credentials.clone())
-            .set_delay_threshold(Duration::from_millis(1));
-        if let Some(endpoint) = &self.endpoints.pubsub {
-            builder = builder.with_endpoint(endpoint);
-        }
-        let publisher = builder.build().await.map_err(failed("Pub/Sub publisher"))?;
-        Ok(Topic::new(name, publisher, self.answer_within))
+    pub fn topic<'a>(&'a self, name: &'a str) -> Call<'a, Result<Topic, ConnectError>> {
+        Box::pin(async move {
+            // One message at a time is waited for, so a batch that lingers is only latency.
+            let mut builder = Publisher::builder(name)
+                .with_credentials(self.credentials.clone())
+                .set_delay_threshold(Duration::from_millis(1));
+            if let Some(endpoint) = &self.endpoints.pubsub {
+                builder = builder.with_endpoint(endpoint);
+            }
+            let publisher = builder.build().await.map_err(failed("Pub/Sub publisher"))?;
+            Ok(Topic::new(name, publisher, self.answer_within))
+        })
     }
 
     /// A subscription, `projects/P/subscriptions/S`, of which at most `outstanding` messages are in hand at once.
-    pub async fn subscription(&self, name: &str, outstanding: u32) -> Result<Subscription, ConnectError> {
-        let mut builder = Subscriber::builder().with_credentials(self.credentials.clone());
-        if let Some(endpoint) = &self.endpoints.pubsub {
-            builder = builder.with_endpoint(endpoint);
-        }
-        let client = builder.build().await.map_err(failed("Pub/Sub subscriber"))?;
-        Ok(Subscription::new(client, name, outstanding))
+    pub fn subscription<'a>(&'a self, name: &'a str, outstanding: u32) -> Call<'a, Result<Subscription, ConnectError>> {
+        Box::pin(async move {
+            let mut builder = Subscriber::builder().with_credentials(self.credentials.clone());
+            if let Some(endpoint) = &self.endpoints.pubsub {
+                builder = builder.with_endpoint(endpoint);
+            }
+            let client = builder.build().await.map_err(failed("Pub/Sub subscriber"))?;
+            Ok(Subscription::new(client, name, outstanding))
+        })
     }
 
     /// Cloud Run Jobs.
-    pub async fn jobs(&self) -> Result<Jobs, ConnectError> {
-        // A launch is not idempotent, so nothing repeats it; looking at executions may be repeated.
-        let mut jobs = JobsClient::builder().with_credentials(self.credentials.clone());
-        let mut executions = Executions::builder()
-            .with_credentials(self.credentials.clone())
-            .with_retry_policy(Aip194Strict.with_time_limit(RETRY_FOR))
-            .with_backoff_policy(backoff()?);
-        if let Some(endpoint) = &self.endpoints.run {
-            jobs = jobs.with_endpoint(endpoint);
-            executions = executions.with_endpoint(endpoint);
-        }
-        let jobs = jobs.build().await.map_err(failed("Cloud Run"))?;
-        let executions = executions.build().await.map_err(failed("Cloud Run executions"))?;
-        Ok(Jobs::new(jobs, executions, self.answer_within))
+    pub fn jobs<'a>(&'a self) -> Call<'a, Result<Jobs, ConnectError>> {
+        Box::pin(async move {
+            // A launch is not idempotent, so nothing repeats it; looking at executions may be repeated.
+            let mut jobs = JobsClient::builder().with_credentials(self.credentials.clone());
+            let mut executions = Executions::builder()
+                .with_credentials(self.credentials.clone())
+                .with_retry_policy(Aip194Strict.with_time_limit(RETRY_FOR))
+                .with_backoff_policy(backoff()?);
+            if let Some(endpoint) = &self.endpoints.run {
+                jobs = jobs.with_endpoint(endpoint);
+                executions = executions.with_endpoint(endpoint);
+            }
+            let jobs = jobs.build().await.map_err(failed("Cloud Run"))?;
+            let executions = executions.build().await.map_err(failed("Cloud Run executions"))?;
+            Ok(Jobs::new(jobs, executions, self.answer_within))
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use google_cloud_run_v2::model::run_job_request::Overrides;
 use google_cloud_run_v2::model::run_job_request::overrides::ContainerOverride;
 use google_cloud_run_v2::model::{EnvVar, Execution as WireExecution};
 
+use crate::Call;
 use crate::error::{CallError, in_time, status};
 
 /// Cloud Run with one identity.
@@ -67,48 +68,54 @@ impl Jobs {
     }
 
     /// Starts one execution of `job`. Not idempotent: never repeat it without looking.
-    pub async fn run(&self, job: &str, launch: Launch) -> Result<String, LaunchError> {
-        let env = launch.env.into_iter().map(|(name, value)| EnvVar::new().set_name(name).set_value(value));
-        let container = ContainerOverride::new().set_args(launch.args).set_env(env);
-        let overrides = Overrides::new().set_container_overrides([container]).set_task_count(1);
-        let sent = self.in_time(self.jobs.run_job().set_name(job).set_overrides(overrides).send()).await;
-        let operation = sent.map_err(|error| {
-            let code = status(&error);
-            let call = CallError::new("run job", job, error);
-            match code {
-                Some(400) => LaunchError::Refused(call),
-                Some(401 | 403 | 404 | 412) => LaunchError::Denied(call),
-                Some(429) => LaunchError::Throttled(call),
-                // A timeout or a conflict may be the answer to a copy of a request that was carried out.
-                _ => LaunchError::InDoubt(call),
+    pub fn run<'a>(&'a self, job: &'a str, launch: Launch) -> Call<'a, Result<String, LaunchError>> {
+        Box::pin(async move {
+            let env = launch.env.into_iter().map(|(name, value)| EnvVar::new().set_name(name).set_value(value));
+            let container = ContainerOverride::new().set_args(launch.args).set_env(env);
+            let overrides = Overrides::new().set_container_overrides([container]).set_task_count(1);
+            let sent = self.in_time(self.jobs.run_job().set_name(job).set_overrides(overrides).send()).await;
+            let operation = sent.map_err(|error| {
+                let code = status(&error);
+                let call = CallError::new("run job", job, error);
+                match code {
+                    Some(400) => LaunchError::Refused(call),
+                    Some(401 | 403 | 404 | 412) => LaunchError::Denied(call),
+                    Some(429) => LaunchError::Throttled(call),
+                    // A timeout or a conflict may be the answer to a copy of a request that was carried out.
+                    _ => LaunchError::InDoubt(call),
+                }
+            })?;
+            let execution = operation.metadata.as_ref().map(|any| any.to_msg::<WireExecution>());
+            match execution {
+                Some(Ok(execution)) => Ok(execution.name),
+                Some(Err(error)) => Err(LaunchError::InDoubt(CallError::local("run job", job, error))),
+                None => Err(LaunchError::InDoubt(CallError::local("run job", job, "the operation names no execution"))),
             }
-        })?;
-        let execution = operation.metadata.as_ref().map(|any| any.to_msg::<WireExecution>());
-        match execution {
-            Some(Ok(execution)) => Ok(execution.name),
-            Some(Err(error)) => Err(LaunchError::InDoubt(CallError::local("run job", job, error))),
-            None => Err(LaunchError::InDoubt(CallError::local("run job", job, "the operation names no execution"))),
-        }
+        })
     }
 
     /// The job's executions, newest first.
-    pub async fn executions(&self, job: &str) -> Result<Vec<Execution>, CallError> {
-        let mut items = self.executions.list_executions().set_parent(job).by_item();
-        let mut found = Vec::new();
-        let fail = |error| CallError::new("list executions of", job, error);
-        while let Some(item) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
-            found.push(execution(item));
-        }
-        Ok(found)
+    pub fn executions<'a>(&'a self, job: &'a str) -> Call<'a, Result<Vec<Execution>, CallError>> {
+        Box::pin(async move {
+            let mut items = self.executions.list_executions().set_parent(job).by_item();
+            let mut found = Vec::new();
+            let fail = |error| CallError::new("list executions of", job, error);
+            while let Some(item) = self.in_time(async { items.next().await.transpose() }).await.map_err(fail)? {
+                found.push(execution(item));
+            }
+            Ok(found)
+        })
     }
 
     /// One execution; `None` if the cloud has forgotten it.
-    pub async fn execution(&self, name: &str) -> Result<Option<Execution>, CallError> {
-        match self.in_time(self.executions.get_execution().set_name(name).send()).await {
-            Ok(found) => Ok(Some(execution(found))),
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(CallError::new("get execution", name, error)),
-        }
+    pub fn execution<'a>(&'a self, name: &'a str) -> Call<'a, Result<Option<Execution>, CallError>> {
+        Box::pin(async move {
+            match self.in_time(self.executions.get_execution().set_name(name).send()).await {
+                Ok(found) => Ok(Some(execution(found))),
+                Err(error) if status(&error) == Some(404) => Ok(None),
+                Err(error) => Err(CallError::new("get execution", name, error)),
+            }
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns how this code base talks to the cloud; endpoints and credentials are arguments, so the same calls reach
 //! Google and the loopback cloud alike. Refuses product nouns: no tenant, review or pack here.
 
+mod call;
 mod connect;
 mod error;
 mod jobs;
@@ -10,6 +11,7 @@ mod objects;
 mod publish;
 mod subscribe;
 
+pub use call::Call;
 pub use connect::{ConnectError, Connector, Endpoints, install_crypto};
 pub use error::CallError;
 pub use jobs::{Execution, Jobs, Launch, LaunchError};

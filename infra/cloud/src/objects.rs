@@ -17,6 +17,7 @@ use google_cloud_storage::model::Object;
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::Call;
 use crate::error::{CallError, in_time, is};
 
 /// Cloud Storage with one identity.
@@ -153,58 +154,79 @@ impl Objects {
     }
 
     /// Writes `body` if no object of this name exists.
-    pub async fn create(&self, bucket: &str, name: &str, body: Bytes, kind: &str) -> Result<Created, CallError> {
-        let sent = self.write(bucket, name, body, kind, 0).await;
-        match sent {
-            Ok(object) => Ok(Created::New(object.generation)),
-            Err(error) if is(&error, 412) => Ok(Created::Exists),
-            Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
-        }
+    pub fn create<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
+        body: Bytes,
+        kind: &'a str,
+    ) -> Call<'a, Result<Created, CallError>> {
+        Box::pin(async move {
+            let sent = self.write(bucket, name, body, kind, 0).await;
+            match sent {
+                Ok(object) => Ok(Created::New(object.generation)),
+                Err(error) if is(&error, 412) => Ok(Created::Exists),
+                Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
+            }
+        })
     }
 
     /// Writes the file at `path` if no object of this name exists, and says what the cloud then holds; `None` if one
     /// did. Large files go in resumable chunks. It may take as long as the file asks for: the caller's own limit ends it.
-    pub async fn create_from_file(
-        &self,
-        bucket: &str,
-        name: &str,
-        path: &Path,
-        kind: &str,
-    ) -> Result<Option<ObjectMeta>, CallError> {
-        let local = |source| CallError::local("read file", path.display().to_string(), source);
-        let file = tokio::fs::File::open(path).await.map_err(local)?;
-        let write = self.data.write_object(resource(bucket), name, file);
-        let write = write.set_if_generation_match(0).set_content_type(kind);
-        match Box::pin(write.send_unbuffered()).await {
-            Ok(object) => Ok(Some(meta(object))),
-            Err(error) if is(&error, 412) => Ok(None),
-            Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
-        }
+    pub fn create_from_file<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
+        path: &'a Path,
+        kind: &'a str,
+    ) -> Call<'a, Result<Option<ObjectMeta>, CallError>> {
+        Box::pin(async move {
+            let local = |source| CallError::local("read file", path.display().to_string(), source);
+            let file = tokio::fs::File::open(path).await.map_err(local)?;
+            let write = self.data.write_object(resource(bucket), name, file);
+            let write = write.set_if_generation_match(0).set_content_type(kind);
+            match Box::pin(write.send_unbuffered()).await {
+                Ok(object) => Ok(Some(meta(object))),
+                Err(error) if is(&error, 412) => Ok(None),
+                Err(error) => Err(CallError::new("create object", url(bucket, name), error)),
+            }
+        })
     }
 
     /// Replaces the object if it still has the `expected` generation.
-    pub async fn swap(
-        &self,
-        bucket: &str,
-        name: &str,
+    pub fn swap<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
         expected: i64,
         body: Bytes,
-        kind: &str,
-    ) -> Result<Swapped, CallError> {
-        match self.write(bucket, name, body, kind, expected).await {
-            Ok(object) => Ok(Swapped::Done(object.generation)),
-            Err(error) if is(&error, 412) || is(&error, 404) => Ok(Swapped::Mismatch),
-            Err(error) => Err(CallError::new("replace object", url(bucket, name), error)),
-        }
+        kind: &'a str,
+    ) -> Call<'a, Result<Swapped, CallError>> {
+        Box::pin(async move {
+            match self.write(bucket, name, body, kind, expected).await {
+                Ok(object) => Ok(Swapped::Done(object.generation)),
+                Err(error) if is(&error, 412) || is(&error, 404) => Ok(Swapped::Mismatch),
+                Err(error) => Err(CallError::new("replace object", url(bucket, name), error)),
+            }
+        })
     }
 
     /// Writes the object whatever was there; for hints that may be lost and overwritten.
-    pub async fn put(&self, bucket: &str, name: &str, body: Bytes, kind: &str) -> Result<i64, CallError> {
-        let write = self.data.write_object(resource(bucket), name, body).set_content_type(kind).with_idempotency(true);
-        match self.in_time(write.send_unbuffered()).await {
-            Ok(object) => Ok(object.generation),
-            Err(error) => Err(CallError::new("write object", url(bucket, name), error)),
-        }
+    pub fn put<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
+        body: Bytes,
+        kind: &'a str,
+    ) -> Call<'a, Result<i64, CallError>> {
+        Box::pin(async move {
+            let write =
+                self.data.write_object(resource(bucket), name, body).set_content_type(kind).with_idempotency(true);
+            match self.in_time(write.send_unbuffered()).await {
+                Ok(object) => Ok(object.generation),
+                Err(error) => Err(CallError::new("write object", url(bucket, name), error)),
+            }
+        })
     }
 
     async fn write(
@@ -221,82 +243,106 @@ impl Objects {
     }
 
     /// Reads an object whole; an error if it has more than `max_bytes`, `None` if there is none.
-    pub async fn get(&self, bucket: &str, name: &str, max_bytes: u64) -> Result<Option<Body>, ReadError> {
-        let fail = |error| CallError::new("read object", url(bucket, name), error);
-        let mut response = match self.in_time(self.data.read_object(resource(bucket), name).send()).await {
-            Ok(response) => response,
-            Err(error) if is(&error, 404) => return Ok(None),
-            Err(error) => return Err(fail(error).into()),
-        };
-        let generation = response.object().generation;
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
-            if (bytes.len() + chunk.len()) as u64 > max_bytes {
-                return Err(ReadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
+    pub fn get<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
+        max_bytes: u64,
+    ) -> Call<'a, Result<Option<Body>, ReadError>> {
+        Box::pin(async move {
+            let fail = |error| CallError::new("read object", url(bucket, name), error);
+            let mut response = match self.in_time(self.data.read_object(resource(bucket), name).send()).await {
+                Ok(response) => response,
+                Err(error) if is(&error, 404) => return Ok(None),
+                Err(error) => return Err(fail(error).into()),
+            };
+            let generation = response.object().generation;
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
+                if (bytes.len() + chunk.len()) as u64 > max_bytes {
+                    return Err(ReadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
+                }
+                bytes.extend_from_slice(&chunk);
             }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(Some(Body { bytes: bytes.freeze(), generation }))
+            Ok(Some(Body { bytes: bytes.freeze(), generation }))
+        })
     }
 
     /// Writes one generation to the local file `to`, which is created or truncated.
-    pub async fn download(
-        &self,
-        bucket: &str,
-        name: &str,
+    pub fn download<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
         generation: i64,
-        to: &Path,
+        to: &'a Path,
         max_bytes: u64,
-    ) -> Result<Downloaded, DownloadError> {
-        let fail = |error| CallError::new("read object", url(bucket, name), error);
-        let local = |source| DownloadError::File { path: to.display().to_string(), source };
-        let read = self.data.read_object(resource(bucket), name).set_generation(generation);
-        let mut response = match self.in_time(read.send()).await {
-            Ok(response) => response,
-            Err(error) if is(&error, 404) => {
-                return Err(DownloadError::Gone { bucket: bucket.to_owned(), name: name.to_owned(), generation });
+    ) -> Call<'a, Result<Downloaded, DownloadError>> {
+        Box::pin(async move {
+            let fail = |error| CallError::new("read object", url(bucket, name), error);
+            let local = |source| DownloadError::File { path: to.display().to_string(), source };
+            let read = self.data.read_object(resource(bucket), name).set_generation(generation);
+            let mut response = match self.in_time(read.send()).await {
+                Ok(response) => response,
+                Err(error) if is(&error, 404) => {
+                    return Err(DownloadError::Gone { bucket: bucket.to_owned(), name: name.to_owned(), generation });
+                }
+                Err(error) => return Err(fail(error).into()),
+            };
+            let mut file = tokio::fs::File::create(to).await.map_err(local)?;
+            let mut done = Downloaded { size: 0, crc32c: 0 };
+            while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
+                done.size += chunk.len() as u64;
+                if done.size > max_bytes {
+                    return Err(DownloadError::TooLarge {
+                        bucket: bucket.to_owned(),
+                        name: name.to_owned(),
+                        max_bytes,
+                    });
+                }
+                done.crc32c = crc32c::crc32c_append(done.crc32c, &chunk);
+                file.write_all(&chunk).await.map_err(local)?;
             }
-            Err(error) => return Err(fail(error).into()),
-        };
-        let mut file = tokio::fs::File::create(to).await.map_err(local)?;
-        let mut done = Downloaded { size: 0, crc32c: 0 };
-        while let Some(chunk) = self.in_time(async { response.next().await.transpose() }).await.map_err(fail)? {
-            done.size += chunk.len() as u64;
-            if done.size > max_bytes {
-                return Err(DownloadError::TooLarge { bucket: bucket.to_owned(), name: name.to_owned(), max_bytes });
-            }
-            done.crc32c = crc32c::crc32c_append(done.crc32c, &chunk);
-            file.write_all(&chunk).await.map_err(local)?;
-        }
-        file.flush().await.map_err(local)?;
-        Ok(done)
+            file.flush().await.map_err(local)?;
+            Ok(done)
+        })
     }
 
     /// The object of exactly this name, found by listing: it takes no right to read objects.
-    pub async fn find(&self, bucket: &str, name: &str) -> Result<Option<ObjectMeta>, CallError> {
-        // Of all names that begin with it, the name itself comes first.
-        let request = self.control.list_objects().set_parent(resource(bucket)).set_prefix(name).set_page_size(1);
-        match self.in_time(request.send()).await {
-            Ok(page) => Ok(page.objects.into_iter().map(meta).find(|object| object.name == name)),
-            Err(error) => Err(CallError::new("look for object", url(bucket, name), error)),
-        }
+    pub fn find<'a>(&'a self, bucket: &'a str, name: &'a str) -> Call<'a, Result<Option<ObjectMeta>, CallError>> {
+        Box::pin(async move {
+            // Of all names that begin with it, the name itself comes first.
+            let request = self.control.list_objects().set_parent(resource(bucket)).set_prefix(name).set_page_size(1);
+            match self.in_time(request.send()).await {
+                Ok(page) => Ok(page.objects.into_iter().map(meta).find(|object| object.name == name)),
+                Err(error) => Err(CallError::new("look for object", url(bucket, name), error)),
+            }
+        })
     }
 
     /// Every object whose name begins with `prefix`, in order of names.
-    pub async fn list(&self, bucket: &str, prefix: &str) -> Result<Vec<ObjectMeta>, CallError> {
-        self.list_at_most(bucket, prefix, usize::MAX).await
+    pub fn list<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Call<'a, Result<Vec<ObjectMeta>, CallError>> {
+        Box::pin(async move { self.list_at_most(bucket, prefix, usize::MAX).await })
     }
 
     /// The first `most` objects whose names begin with `prefix`, in order of names; no page beyond them is asked for.
-    pub async fn list_at_most(&self, bucket: &str, prefix: &str, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
-        let listing = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix);
-        self.items(listing, url(bucket, prefix), most).await
+    pub fn list_at_most<'a>(
+        &'a self,
+        bucket: &'a str,
+        prefix: &'a str,
+        most: usize,
+    ) -> Call<'a, Result<Vec<ObjectMeta>, CallError>> {
+        Box::pin(async move {
+            let listing = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix);
+            self.items(listing, url(bucket, prefix), most).await
+        })
     }
 
     /// The first `most` objects whose names hold no `/`, in order of names.
-    pub async fn list_loose(&self, bucket: &str, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
-        let listing = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/");
-        self.items(listing, url(bucket, ""), most).await
+    pub fn list_loose<'a>(&'a self, bucket: &'a str, most: usize) -> Call<'a, Result<Vec<ObjectMeta>, CallError>> {
+        Box::pin(async move {
+            let listing = self.control.list_objects().set_parent(resource(bucket)).set_delimiter("/");
+            self.items(listing, url(bucket, ""), most).await
+        })
     }
 
     async fn items(&self, listing: ListObjects, url: String, most: usize) -> Result<Vec<ObjectMeta>, CallError> {
@@ -313,36 +359,45 @@ impl Objects {
     }
 
     /// One page of a bucket's objects from `page_token` on; the second part is the next token, if there is one.
-    pub async fn list_page(
-        &self,
-        bucket: &str,
+    pub fn list_page<'a>(
+        &'a self,
+        bucket: &'a str,
         page_size: u32,
-        page_token: &str,
-    ) -> Result<(Vec<ObjectMeta>, Option<String>), CallError> {
-        let request = self
-            .control
-            .list_objects()
-            .set_parent(resource(bucket))
-            .set_page_size(i32::try_from(page_size).unwrap_or(1000))
-            .set_page_token(page_token);
-        let page = self.in_time(request.send()).await;
-        let page = page.map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
-        let next = (!page.next_page_token.is_empty()).then_some(page.next_page_token);
-        Ok((page.objects.into_iter().map(meta).collect(), next))
+        page_token: &'a str,
+    ) -> Call<'a, Result<(Vec<ObjectMeta>, Option<String>), CallError>> {
+        Box::pin(async move {
+            let request = self
+                .control
+                .list_objects()
+                .set_parent(resource(bucket))
+                .set_page_size(i32::try_from(page_size).unwrap_or(1000))
+                .set_page_token(page_token);
+            let page = self.in_time(request.send()).await;
+            let page = page.map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
+            let next = (!page.next_page_token.is_empty()).then_some(page.next_page_token);
+            Ok((page.objects.into_iter().map(meta).collect(), next))
+        })
     }
 
     /// Deletes an object, of the given generation only if one is given; false if there was nothing to delete.
-    pub async fn delete(&self, bucket: &str, name: &str, generation: Option<i64>) -> Result<bool, CallError> {
-        let mut request =
-            self.control.delete_object().set_bucket(resource(bucket)).set_object(name).with_idempotency(true);
-        if let Some(generation) = generation {
-            request = request.set_if_generation_match(generation);
-        }
-        match self.in_time(request.send()).await {
-            Ok(_) => Ok(true),
-            Err(error) if is(&error, 404) || is(&error, 412) => Ok(false),
-            Err(error) => Err(CallError::new("delete object", url(bucket, name), error)),
-        }
+    pub fn delete<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a str,
+        generation: Option<i64>,
+    ) -> Call<'a, Result<bool, CallError>> {
+        Box::pin(async move {
+            let mut request =
+                self.control.delete_object().set_bucket(resource(bucket)).set_object(name).with_idempotency(true);
+            if let Some(generation) = generation {
+                request = request.set_if_generation_match(generation);
+            }
+            match self.in_time(request.send()).await {
+                Ok(_) => Ok(true),
+                Err(error) if is(&error, 404) || is(&error, 412) => Ok(false),
+                Err(error) => Err(CallError::new("delete object", url(bucket, name), error)),
+            }
+        })
     }
 }
 

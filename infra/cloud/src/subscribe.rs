@@ -8,7 +8,7 @@ use google_cloud_pubsub::client::Subscriber;
 use google_cloud_pubsub::subscriber::MessageStream;
 use google_cloud_pubsub::subscriber::handler::Handler;
 
-use crate::CallError;
+use crate::{Call, CallError};
 
 /// A subscription with one identity.
 #[derive(Debug, Clone)]
@@ -79,16 +79,18 @@ impl Subscription {
 
 impl Messages {
     /// The next message; `None` once the stream was closed. An error ends the stream: open another.
-    pub async fn next(&mut self) -> Option<Result<Delivery, CallError>> {
-        let (message, handler) = match self.stream.next().await? {
-            Ok(pair) => pair,
-            Err(error) => return Some(Err(CallError::new("pull from", &self.name, error))),
-        };
-        Some(Ok(Delivery {
-            message_id: message.message_id,
-            attributes: message.attributes.into_iter().collect(),
-            data: message.data,
-            receipt: Receipt(handler),
-        }))
+    pub fn next<'a>(&'a mut self) -> Call<'a, Option<Result<Delivery, CallError>>> {
+        Box::pin(async move {
+            let (message, handler) = match self.stream.next().await? {
+                Ok(pair) => pair,
+                Err(error) => return Some(Err(CallError::new("pull from", &self.name, error))),
+            };
+            Some(Ok(Delivery {
+                message_id: message.message_id,
+                attributes: message.attributes.into_iter().collect(),
+                data: message.data,
+                receipt: Receipt(handler),
+            }))
+        })
     }
 }
