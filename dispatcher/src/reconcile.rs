@@ -122,15 +122,15 @@ impl Reconciler {
             return Ok(());
         }
         let bucket = tenant.uploads_bucket.as_str();
-        let (page, next) = self.objects.list_page(bucket, PAGE, &cursor.page_token).await?;
-        for pack in packs_of(tenant.policy, &page) {
-            if let Err(error) = self.sweep_pack(tenant, &pack, &page).await {
+        let page = self.objects.list_page(bucket, PAGE, &cursor.page_token).await?;
+        for pack in packs_of(tenant.policy, &page.objects) {
+            if let Err(error) = self.sweep_pack(tenant, &pack, &page.objects).await {
                 // The cursor goes on: one pack that cannot be looked at must not hide those behind it.
                 let error = crate::chain(&error);
                 tracing::warn!(tenant.id = %tenant.id, pack.id = %pack, error, "the pack is swept again in the next cycle");
             }
         }
-        let cursor = match next {
+        let cursor = match page.next_page_token {
             Some(page_token) => SweepCursor { page_token, ..cursor },
             None => SweepCursor { page_token: String::new(), cycle_ended: Some(crate::now()) },
         };

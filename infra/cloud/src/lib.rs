@@ -15,6 +15,6 @@ pub use call::Call;
 pub use connect::{ConnectError, Connector, Endpoints, install_crypto};
 pub use error::CallError;
 pub use jobs::{Execution, Jobs, Launch, LaunchError};
-pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, ReadError, Swapped};
+pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, Page, ReadError, Swapped};
 pub use publish::Topic;
 pub use subscribe::{Delivery, Messages, Receipt, Subscription};

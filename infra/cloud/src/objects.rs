@@ -72,6 +72,15 @@ pub struct ObjectMeta {
     pub created: Option<OffsetDateTime>,
 }
 
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// In order of names.
+    pub objects: Vec<ObjectMeta>,
+    /// Where the next page begins; `None` after the last.
+    pub next_page_token: Option<String>,
+}
+
 /// A generation written to a local file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Downloaded {
@@ -358,13 +367,13 @@ impl Objects {
         Ok(found)
     }
 
-    /// One page of a bucket's objects from `page_token` on; the second part is the next token, if there is one.
+    /// One page of a bucket's objects from `page_token` on; an empty token begins.
     pub fn list_page<'a>(
         &'a self,
         bucket: &'a str,
         page_size: u32,
         page_token: &'a str,
-    ) -> Call<'a, Result<(Vec<ObjectMeta>, Option<String>), CallError>> {
+    ) -> Call<'a, Result<Page, CallError>> {
         Box::pin(async move {
             let request = self
                 .control
@@ -374,8 +383,10 @@ impl Objects {
                 .set_page_token(page_token);
             let page = self.in_time(request.send()).await;
             let page = page.map_err(|error| CallError::new("list objects", url(bucket, ""), error))?;
-            let next = (!page.next_page_token.is_empty()).then_some(page.next_page_token);
-            Ok((page.objects.into_iter().map(meta).collect(), next))
+            Ok(Page {
+                objects: page.objects.into_iter().map(meta).collect(),
+                next_page_token: Some(page.next_page_token).filter(|token| !token.is_empty()),
+            })
         })
     }
 
