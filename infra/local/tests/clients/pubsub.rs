@@ -124,7 +124,7 @@ async fn a_message_that_nobody_acknowledges_comes_again_after_its_deadline() {
     let mut forgetful = Inbox(stream.set_max_lease(Duration::from_nanos(1)).build());
     let (first, forgotten) = forgetful.next().await;
     let received = Instant::now();
-    let (second, handler) = owner.inbox(INBOX).await.next().await;
+    let (second, handler) = forgetful.next().await;
     assert!(received.elapsed() > Duration::from_secs(9), "it came again after {:?}", received.elapsed());
     assert_eq!((&first.message_id, &second.message_id), (&id, &id));
     handler.ack();
