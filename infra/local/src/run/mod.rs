@@ -28,9 +28,6 @@ mod rest;
 mod shelf;
 mod task;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;

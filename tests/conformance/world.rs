@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use carrel_cloud::install_crypto;
 use carrel_local::faults::FaultPlan;
 use carrel_local::{Cloud, CloudConfig, config};
 use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
@@ -128,11 +129,6 @@ impl World {
     pub(crate) async fn stop(self) {
         self.cloud.expect("it runs until it is stopped").shutdown().await;
     }
-}
-
-/// Another test of this process may have installed it already.
-pub(crate) fn install_crypto() {
-    drop(rustls::crypto::ring::default_provider().install_default());
 }
 
 /// A role for a service account.

@@ -112,6 +112,12 @@ async fn lose_reply_does_the_work_and_answers_503() {
     let launched = executions(&owner).await;
     assert_eq!(launched.len(), 1);
     assert_eq!(state(&owner.completed(&launched[0].name).await), State::ConditionSucceeded);
+    // Who looks for a lost launch finds it by its arguments, the newest first.
+    let lost = owner.launch(JOB, script("exit 1")).await.expect_err("the reply is lost");
+    assert_eq!(status(&lost), 503);
+    let arguments = |execution: &Execution| execution.template.clone().expect("it has one").containers[0].args.clone();
+    let found: Vec<_> = executions(&owner).await.iter().map(arguments).collect();
+    assert_eq!(found, [["exit 1"], ["exit 0"]]);
     world.stop().await;
 }
 

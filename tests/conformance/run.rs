@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use carrel_cloud::install_crypto;
 use carrel_local::config;
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_run_v2::model::condition::State;
@@ -10,12 +11,12 @@ use google_cloud_run_v2::model::run_job_request::overrides::ContainerOverride;
 use google_cloud_run_v2::model::{EnvVar, Execution, Job, TaskAttemptResult};
 use google_cloud_storage::client::Storage;
 
-use crate::calls::{Caller, eventually, status};
-use crate::world::{ALICE, BOB, JOB, World, bind, install_crypto};
+use crate::calls::{Caller, eventually, has_ended, status};
+use crate::world::{ALICE, BOB, JOB, World, bind};
 
 const HERE: &str = "projects/demo/locations/us-central1";
 /// Tells this binary, run as a task, where the cloud is.
-const ENDPOINT: &str = "CLIENTS_TASK_ENDPOINT";
+const ENDPOINT: &str = "CONFORMANCE_TASK_ENDPOINT";
 
 pub(crate) fn script(text: &str) -> Overrides {
     Overrides::new().set_container_overrides([ContainerOverride::new().set_args([text])])
@@ -89,7 +90,8 @@ async fn a_task_ends_by_its_own_code_its_timeout_or_a_cancellation_and_says_whic
     let owner = world.as_owner();
     let failing = owner.launch(JOB, script("exit 3")).await.expect("it launches");
     let soon = google_cloud_wkt::Duration::clamp(0, 50_000_000);
-    let slow = owner.launch(JOB, script("exec /bin/sleep 600").set_timeout(soon)).await.expect("it launches");
+    let group = script("/bin/sleep 600 & echo $!; wait").set_timeout(soon);
+    let slow = owner.launch(JOB, group).await.expect("it launches");
     let unwanted = owner.launch(JOB, script("exec /bin/sleep 600")).await.expect("it launches");
     owner.execution(&unwanted.name, |execution| execution.running_count == 1).await;
     let executions = owner.executions().await;
@@ -106,9 +108,50 @@ async fn a_task_ends_by_its_own_code_its_timeout_or_a_cancellation_and_says_whic
         let said = result.status.expect("it has a status").message;
         assert!(said.contains(message), "{said}");
     }
+    // What a task started ends with it. It may have had no time to say its number.
+    let log = world.log(&slow.name);
+    eventually("the end of a task's child", async || log.lines().all(has_ended).then_some(())).await;
     assert_eq!(status(&cancel().await.expect_err("it is over")), 400);
     let missing = executions.cancel_execution().set_name(format!("{JOB}/executions/none")).send().await;
     assert_eq!(status(&missing.expect_err("there is none")), 404);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_sees_its_image_its_job_its_launch_its_identity_and_nothing_else() {
+    let world = World::with(|config| {
+        config.images.get_mut("shell").expect("it is configured").env = BTreeMap::from([("OF".into(), "image".into())]);
+        config.jobs[0].env = BTreeMap::from([("BY".into(), "job".into())]);
+    })
+    .await;
+    let owner = world.as_owner();
+    let look = "test -d \"$HOME\" && test -d \"$TMPDIR\" && echo HOUSED; exec /usr/bin/env";
+    let launched = owner.launch(JOB, script(look)).await.expect("it launches");
+    assert_eq!(state(&owner.completed(&launched.name).await), State::ConditionSucceeded);
+    let log = world.log(&launched.name);
+    let seen: BTreeMap<&str, &str> = log.lines().map(|line| line.split_once('=').unwrap_or((line, ""))).collect();
+    let short = launched.name.rsplit('/').next().expect("a name has segments");
+    for (name, value) in [
+        ("OF", "image"),
+        ("BY", "job"),
+        ("CLOUD_RUN_JOB", "shell"),
+        ("CLOUD_RUN_EXECUTION", short),
+        ("CLOUD_RUN_TASK_INDEX", "0"),
+        ("CLOUD_RUN_TASK_ATTEMPT", "0"),
+        ("CLOUD_RUN_TASK_COUNT", "1"),
+        ("HOUSED", ""),
+    ] {
+        assert_eq!(seen.get(name), Some(&value), "{name} in {log}");
+    }
+    // Beside them what the runtime and the shell set, and nothing of this process.
+    let mut rest: Vec<&str> = seen.keys().filter(|name| !name.starts_with("CLOUD_RUN_")).copied().collect();
+    rest.retain(|name| !["OF", "BY", "HOUSED", "PWD", "SHLVL", "OLDPWD", "_"].contains(name));
+    assert_eq!(rest, ["GCE_METADATA_HOST", "HOME", "TMPDIR"]);
+    let homes = world.config().data_dir.join("homes");
+    eventually("the end of a home", async || {
+        std::fs::read_dir(&homes).expect("it is there").next().is_none().then_some(())
+    })
+    .await;
     world.stop().await;
 }
 

@@ -152,6 +152,12 @@ pub(crate) fn publish_status(error: &PublishError) -> u16 {
     }
 }
 
+/// Neither running nor about to: what nobody waited for keeps its number.
+pub(crate) fn has_ended(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with('Z'))
+}
+
 /// Looks again and again until there is something to see.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {

@@ -8,21 +8,22 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use carrel_cloud::install_crypto;
 use carrel_local::{Cloud, CloudConfig};
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_run_v2::model::condition::State;
 use google_cloud_storage::client::Storage;
 use serde_json::Value;
 
-use crate::calls::{Caller, eventually, message, status};
+use crate::calls::{Caller, eventually, has_ended, message, status};
 use crate::run::{script, state};
-use crate::world::{JOB, World, config, install_crypto};
+use crate::world::{JOB, World, config};
 
 const BUCKET: &str = "projects/_/buckets/bucket-a";
 const EVENTS: &str = "projects/demo/topics/events";
 const INBOX: &str = "projects/demo/subscriptions/inbox";
 /// Tells this binary, run as a cloud, where its configuration lies.
-const CONFIG: &str = "CLIENTS_CLOUD_CONFIG";
+const CONFIG: &str = "CONFORMANCE_CLOUD_CONFIG";
 /// More than what lies in the database: content of this size is a file.
 const LARGE: usize = 100_000;
 
@@ -144,12 +145,6 @@ async fn read(storage: &Storage, name: &str, generation: i64) -> Vec<u8> {
 fn blobs(config: &CloudConfig) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(config.data_dir.join("blobs")).expect("it is there");
     entries.map(|entry| entry.expect("it is listed").path()).collect()
-}
-
-/// Neither running nor about to: what nobody waited for keeps its number.
-fn has_ended(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, fields)| fields.trim_start().starts_with('Z'))
 }
 
 #[tokio::test(flavor = "multi_thread")]
