@@ -16,6 +16,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::plan;
 
+/// Below it lie the ports of well-known services.
+const FIRST_PORT: u16 = 10_000;
+/// Ports looked at before giving up.
+const TRIES: usize = 100;
+
 /// Bearer tokens of the API: `operator`, and each tenant's under its id.
 pub type Tokens = BTreeMap<String, String>;
 
@@ -54,12 +59,23 @@ pub(crate) fn listen_address(dir: &Path) -> anyhow::Result<String> {
     let former = std::fs::read(dir.join("fleet.json")).ok();
     let former = former.and_then(|text| serde_json::from_slice::<Address>(&text).ok());
     let former = former.and_then(|address| address.cloud.strip_prefix("http://").map(str::to_owned));
-    for wanted in former.iter().map(String::as_str).chain(["127.0.0.1:0"]) {
-        if let Ok(listener) = std::net::TcpListener::bind(wanted) {
-            return Ok(listener.local_addr()?.to_string());
+    let begin = ephemeral_ports_begin();
+    let chosen = (0..TRIES).map(|_| format!("127.0.0.1:{}", rand::random_range(FIRST_PORT..begin)));
+    for wanted in former.into_iter().chain(chosen) {
+        if std::net::TcpListener::bind(&wanted).is_ok() {
+            return Ok(wanted);
         }
     }
-    bail!("no loopback port is free")
+    bail!("none of {TRIES} loopback ports from {FIRST_PORT} to {begin} is free")
+}
+
+/// Where the kernel begins to give ports to connections. The cloud's own port lies below: it is named here and bound
+/// later, and must not be taken by somebody's connection in between, or while a killed cloud is started again.
+fn ephemeral_ports_begin() -> u16 {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let begin = range.split_whitespace().next().and_then(|port| port.parse().ok());
+    // 32768 is Linux's own default; a range that leaves no room below is no use either.
+    begin.filter(|begin| *begin > FIRST_PORT).unwrap_or(32_768)
 }
 
 /// The registry of `dir`, with its tokens: a given file, what was there before, or new sample tenants. Every tenant
