@@ -10,6 +10,11 @@ use crate::{client, demo, internal, up, upload};
 
 /// Runs one command.
 pub fn main() -> ExitCode {
+    // Before anything else: it forks, and what forks should be small and have one thread.
+    if let Err(error) = carrel_sandbox::enter() {
+        eprintln!("error: start the launcher of rooms: {error}");
+        return ExitCode::FAILURE;
+    }
     let command = Carrel::parse().command;
     // The parts choose their own runtimes.
     let done = match command {

@@ -234,7 +234,7 @@ pub enum RefusalCode {
 /// How the children that touch hostile bytes were confined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RoomReport {
-    /// The tier built: `none`, `process`, `namespaces`, `oci:<runtime>`.
+    /// The tier built: `process`, `namespaces`, `oci:<runtime>`.
     pub tier: String,
     /// True only if a kernel mechanism held the memory limit.
     pub memory_guarantee: bool,

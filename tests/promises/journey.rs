@@ -8,6 +8,7 @@ use carrel_schemas::review_request::REVIEW_REQUESTED;
 use serde_json::{Value, json};
 
 use crate::files::sales;
+use crate::gate::Gate;
 use crate::world::{World, eventually, tenant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +35,7 @@ async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
 
     let outcome = world.outcome(&got.completion).await;
     assert!(matches!(outcome.decided_by, DecidedBy::Worker { .. }), "{:?}", outcome.decided_by);
-    assert_eq!(outcome.room.expect("recorded").tier, "none");
+    assert_eq!(outcome.room.expect("recorded").tier, "namespaces");
     let review = got.completion.review.to_string();
     let shown = world.api("acme").get(&format!("/v1/tenants/acme/reviews/{review}")).await.expect("answered");
     assert_eq!(shown["status"], "delivered");
@@ -121,11 +122,10 @@ async fn asking_twice_with_one_key_is_asking_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_requests_a_review_by_message_and_its_trace_leads_by_the_worker_to_the_completion() {
     let patient = json!({ "policy": { "close": "quiet", "quiet_seconds": 3600 } });
-    // The agent is no part of the trace; its parent, the worker, is.
+    // The agent is no part of the trace; the worker, which waits for it, is.
+    let mut gate = None;
     let world = World::start(vec![tenant("acme", patient)], |setup| {
-        let (analyst, told) = (setup.program.display().to_string(), setup.dir.join("told").display().to_string());
-        let script = format!("cp /proc/$PPID/environ {told} && exec {analyst} internal analyst \"$1\"");
-        setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
+        gate = Some(Gate::install(setup));
     })
     .await;
     world.put("acme", "q3/sales.csv", sales()).await;
@@ -141,11 +141,14 @@ async fn a_platform_requests_a_review_by_message_and_its_trace_leads_by_the_work
     ];
     world.publish("review-requests", request.clone(), &attributes).await;
     world.publish("review-requests", request, &attributes).await;
+    let gate = gate.expect("installed");
+    let worker = gate.is_reached_by(1).await[0].as_raw_nonzero();
+    let told = std::fs::read_to_string(format!("/proc/{worker}/environ")).expect("the worker's environment");
+    let _open = gate.open();
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
     let carried = &got.attributes["googclient_traceparent"];
     assert_eq!(carried.split('-').nth(1), Some(trace), "{carried}");
-    let told = std::fs::read_to_string(world.dir().join("told")).expect("the worker's environment");
     let told = told.split('\0').find_map(|held| held.strip_prefix("CARREL_TRACEPARENT=")).expect("a parent");
     assert_eq!(told.split('-').nth(1), Some(trace), "{told}");
     world.settled().await;

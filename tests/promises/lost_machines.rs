@@ -1,63 +1,19 @@
 //! Processes that die as lost machines do, at a known place on the way.
 //!
-//! The agent is a gate: it says that it runs and waits until it is let through, so that what is killed is killed in
-//! the middle of a review and not by luck.
+//! The agent is a gate, so that what is killed is killed in the middle of a review and not by luck.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use carrel::fleet::{Part, Setup};
+use carrel::fleet::Part;
 use carrel::plan;
 use carrel_schemas::outcome::{FailureClass, Verdict};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
+use crate::gate::Gate;
 use crate::world::{Prepared, World, eventually, processes_with, program, tenant};
-
-/// An agent that writes its parent's pid to `DIR/at-gate-<pid>` and waits for `DIR/open`.
-struct Gate {
-    dir: PathBuf,
-}
-
-impl Gate {
-    fn install(setup: &mut Setup) -> Self {
-        let dir = setup.dir.join("gate");
-        std::fs::create_dir_all(&dir).expect("a directory");
-        let (analyst, gate) = (program().display().to_string(), dir.display().to_string());
-        let script = format!(
-            "echo $PPID > {gate}/part-$$ && mv {gate}/part-$$ {gate}/at-gate-$$\n\
-             while [ ! -e {gate}/open ]; do sleep 0.02; done\n\
-             exec {analyst} internal analyst \"$1\""
-        );
-        setup.agent = ["/bin/sh", "-c", &script, "gate"].map(str::to_owned).to_vec();
-        Self { dir }
-    }
-
-    /// The workers whose agents have reached the gate so far.
-    fn reached(&self) -> Vec<Pid> {
-        let entries = std::fs::read_dir(&self.dir).expect("the gate").map(|entry| entry.expect("an entry").path());
-        let at = entries.filter(|path| path.to_string_lossy().contains("at-gate-"));
-        at.map(|path| pid_in(&path)).collect()
-    }
-
-    async fn is_reached_by(&self, count: usize) -> Vec<Pid> {
-        eventually(&format!("{count} agent(s) at the gate"), async || {
-            let reached = self.reached();
-            (reached.len() >= count).then_some(reached)
-        })
-        .await
-    }
-
-    fn open(&self) {
-        std::fs::write(self.dir.join("open"), b"").expect("opened");
-    }
-}
-
-fn pid_in(path: &Path) -> Pid {
-    let text = std::fs::read_to_string(path).expect("a pid");
-    Pid::from_raw(text.trim().parse().expect("a number")).expect("not zero")
-}
 
 async fn gated(changes: serde_json::Value) -> (World, Gate) {
     let mut gate = None;
@@ -82,7 +38,7 @@ async fn a_killed_worker_is_replaced_and_the_pack_is_delivered_once() {
     let worker = gate.is_reached_by(1).await[0];
     kill_process_group(worker, Signal::KILL).expect("the worker runs");
     gate.is_reached_by(2).await;
-    gate.open();
+    let _open = gate.open();
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
     assert_eq!(attempt_of(&world.outcome(&got.completion).await.decided_by), 2);
@@ -120,7 +76,7 @@ async fn a_dispatcher_killed_before_and_during_a_review_loses_nothing() {
     gate.is_reached_by(1).await;
     world.kill_dispatcher();
     world.upload("acme", "during", vec![("sales.csv", sales())]).await;
-    gate.open();
+    let _open = gate.open();
     world.restart_dispatcher().await;
     for pack in ["before", "during"] {
         let got = world.completion("acme", pack).await;
@@ -146,7 +102,7 @@ async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood()
         matches!(kill_process(worker, Signal::CONT), Err(rustix::io::Errno::SRCH)).then_some(())
     })
     .await;
-    gate.open();
+    let _open = gate.open();
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
     world.settled().await;
@@ -188,7 +144,7 @@ async fn of_a_doubled_launch_the_one_that_acts_is_waited_for() {
         Some(())
     })
     .await;
-    gate.open();
+    let _open = gate.open();
     for at in 0..PACKS {
         let got = world.completion("acme", &format!("pack-{at}")).await;
         assert_eq!(got.completion.verdict.state(), "delivered", "pack-{at}");
@@ -215,7 +171,7 @@ async fn a_new_leader_gives_away_no_slot_that_is_taken() {
     // The new leader launches again: by now it has seen who runs.
     gate.is_reached_by(2).await;
     assert_eq!(world.names("acme-outputs", "claims/").await.len(), 1, "one review of acme at once");
-    gate.open();
+    let _open = gate.open();
     for at in 0..PACKS {
         assert_eq!(world.completion("acme", &format!("pack-{at}")).await.completion.verdict.state(), "delivered");
     }
@@ -243,7 +199,7 @@ async fn a_dispatcher_that_is_asked_to_end_drains_and_another_leads_on() {
     assert!(ended.contains("exit status: 0"), "{ended}");
     world.upload("acme", "after", vec![("sales.csv", sales())]).await;
     gate.is_reached_by(2).await;
-    gate.open();
+    let _open = gate.open();
     for pack in ["before", "after"] {
         assert_eq!(world.completion("acme", pack).await.completion.verdict.state(), "delivered", "{pack}");
     }
@@ -285,7 +241,7 @@ async fn a_pack_that_loses_a_file_during_its_review_is_reviewed_without_it() {
     world.put("acme", "q3/lost.csv", sales()).await;
     gate.is_reached_by(1).await;
     world.objects.delete("acme-uploads", "q3/lost.csv", None).await.expect("deleted");
-    gate.open();
+    let _open = gate.open();
     let got = eventually("the review of what is left", async || {
         world.received().into_iter().find(|got| got.completion.verdict.state() == "delivered")
     })
@@ -303,7 +259,7 @@ async fn a_file_replaced_or_deleted_during_its_review_is_never_delivered_as_seal
     gate.is_reached_by(2).await;
     world.put("acme", "replaced/sales.csv", sales()).await;
     world.objects.delete("acme-uploads", "deleted/other.csv", None).await.expect("deleted");
-    gate.open();
+    let _open = gate.open();
     for (pack, name) in [("replaced", "replaced/sales.csv"), ("deleted", "deleted/other.csv")] {
         let got = world.completion("acme", pack).await;
         let Verdict::InputsChanged { changed } = &got.completion.verdict else {

@@ -6,6 +6,7 @@
 mod bad_input;
 mod commands;
 mod files;
+mod gate;
 mod journey;
 mod line;
 mod lost_machines;

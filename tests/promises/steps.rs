@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
+use crate::gate::{agents, worker_above};
 use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect, reads_of_outcomes};
 use crate::world::{Prepared, World, processes_with, tenant};
 
@@ -181,10 +182,37 @@ async fn ends_as_crashed(world: &World, tenant: &str, pack: &str, what: &str) {
     assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
 }
 
+/// Kills whichever worker has started its agent, for as long as it is polled.
+async fn kill_every_worker(mark: &str) {
+    let mut turn = tokio::time::interval(std::time::Duration::from_millis(20));
+    loop {
+        turn.tick().await;
+        for worker in agents(mark).into_iter().filter_map(worker_above) {
+            match kill_process_group(worker, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => panic!("kill a worker: {error}"),
+            }
+        }
+    }
+}
+
+async fn ends_though_workers_are_killed(world: &World, tenant: &str, pack: &str, what: &str) {
+    let mark = world.dir().display().to_string();
+    tokio::select! {
+        () = ends_as_crashed(world, tenant, pack, what) => {}
+        () = kill_every_worker(&mark) => {}
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
-    let deadly = |setup: &mut Setup| setup.agent = ["/bin/sh", "-c", "kill -9 $PPID"].map(str::to_owned).to_vec();
-    let ends: Ends = |world, tenant, pack, what| ends_as_crashed(world, tenant, pack, what).boxed_local();
+    // Its agent never ends by itself; each worker is killed as soon as it has come that far.
+    let deadly = |setup: &mut Setup| {
+        let script = format!(": {}\nwhile :; do sleep 60; done", setup.dir.display());
+        setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
+    };
+    let ends: Ends =
+        |world, tenant, pack, what| ends_though_workers_are_killed(world, tenant, pack, what).boxed_local();
     let runs = Fault::ALL.map(|fault| async move { (fault, fail_every_effect(fault, deadly, ends).await) });
     for (fault, effects) in join_all(runs).await {
         // As above without delivery, and requeue, authorise, run, started once more, and the outcome and the letter.

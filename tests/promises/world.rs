@@ -252,18 +252,28 @@ async fn connect_into(fleet: &Fleet, inbox: Inbox) -> (Objects, Inbox, JoinHandl
     (objects, inbox, consumer)
 }
 
-/// Every process whose environment holds `NAME=value`, with its whole environment.
+/// The parent of a process, unless it is gone.
+pub(crate) fn parent(pid: Pid) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
+}
+
+/// Every process whose environment holds `NAME=value`, with its whole environment; what such a process forked, which
+/// carries the same, left out.
 pub(crate) fn processes_with(variable: &str) -> Vec<(Pid, BTreeMap<String, String>)> {
     let processes = std::fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry").path());
-    let found = processes.filter_map(|process| {
-        let number = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
-        let environment = String::from_utf8(std::fs::read(process.join("environ")).ok()?).ok()?;
-        let is_it = environment.split('\0').any(|held| held == variable);
-        let held = environment.split('\0').filter_map(|held| held.split_once('='));
-        let held = held.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        is_it.then(|| (number, held.collect()))
-    });
-    found.collect()
+    let found: Vec<(Pid, BTreeMap<String, String>)> = processes
+        .filter_map(|process| {
+            let number = Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?)?;
+            let environment = String::from_utf8(std::fs::read(process.join("environ")).ok()?).ok()?;
+            let is_it = environment.split('\0').any(|held| held == variable);
+            let held = environment.split('\0').filter_map(|held| held.split_once('='));
+            let held = held.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            is_it.then(|| (number, held.collect()))
+        })
+        .collect();
+    let holders: Vec<Pid> = found.iter().map(|(pid, _)| *pid).collect();
+    found.into_iter().filter(|(pid, _)| parent(*pid).is_none_or(|parent| !holders.contains(&parent))).collect()
 }
 
 /// Looks until `look` finds something.

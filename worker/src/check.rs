@@ -3,10 +3,11 @@
 //! Refuses by metadata alone what is too large, too many, of a type nobody reads, or not what the manifest says: such
 //! bytes are never fetched. What is fetched lies under generated names; the customer's names never touch the disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use carrel_cloud::DownloadError;
+use carrel_sandbox::Tier;
 use carrel_schemas::agent::FileFormat;
 use carrel_schemas::ids::{FileId, ObjectName};
 use carrel_schemas::outcome::{RefusalCode, Verdict};
@@ -43,6 +44,11 @@ pub(crate) struct Place {
 impl Place {
     fn make(case: &Case) -> anyhow::Result<Self> {
         let place = Self { root: Self::private(case)? };
+        if case.config.isolation == Tier::Process {
+            // Its agent may be another user, who must find the way; the name of the directory is nobody's to guess.
+            let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+            std::fs::set_permissions(place.root(), passable).context("let the agent pass")?;
+        }
         for name in ["input", "scratch", "output", "home"] {
             let path = place.dir(name);
             std::fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
@@ -55,6 +61,10 @@ impl Place {
         let scratch = &case.config.scratch;
         let made = tempfile::Builder::new().prefix("carrel-").tempdir_in(scratch);
         made.with_context(|| format!("make a directory in {}", scratch.display()))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
     }
 
     pub(crate) fn dir(&self, name: &str) -> PathBuf {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use carrel_cloud::Endpoints;
+use carrel_sandbox::Tier;
 use carrel_schemas::ids::{Attempt, BucketName, Epoch, ExecutionName, ReviewId, TenantId};
 use carrel_schemas::registry::Limits;
 use carrel_telemetry::{Format, TelemetryConfig};
@@ -33,6 +34,9 @@ pub struct Config {
     pub limits: Limits,
     /// `CARREL_AGENT`: JSON array, the agent's command line without the request file.
     pub agent: Vec<String>,
+    /// `CARREL_ISOLATION`: the tier of the room that the agent runs in; absent is `namespaces`. A machine that cannot
+    /// give it makes no attempt.
+    pub isolation: Tier,
     /// `CARREL_SCRATCH`: where private directories are made; absent is the system's temporary directory.
     pub scratch: PathBuf,
     /// `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`: absent is Google's own.
@@ -149,6 +153,7 @@ impl Config {
         let agent = read.required("CARREL_AGENT", command_line);
         let limits = read.optional("CARREL_LIMITS", json).unwrap_or_default();
         let format = read.optional("CARREL_LOG_FORMAT", format).unwrap_or_default();
+        let isolation = read.optional("CARREL_ISOLATION", from_str).unwrap_or(Tier::Namespaces);
         let scratch = read.optional("CARREL_SCRATCH", from_str).unwrap_or(scratch);
         if let Some(input) = read.text("CARREL_INPUT").filter(|input| input != "hydrate") {
             read.mistakes.push(format!("CARREL_INPUT: {input:?} cannot be had here; set hydrate"));
@@ -189,6 +194,7 @@ impl Config {
                 outcomes_topic,
                 limits,
                 agent,
+                isolation,
                 scratch,
                 endpoints,
                 execution,

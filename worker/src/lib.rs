@@ -16,9 +16,11 @@ mod manifest;
 mod outbox;
 mod progress;
 mod review;
+mod room;
 mod run;
 pub mod scan;
 
+pub use carrel_sandbox::enter;
 pub use config::{Config, ConfigError};
 pub use entry::main;
 pub use run::{End, run};

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -80,9 +80,8 @@ struct Walk<'a> {
 }
 
 impl Outbox {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(Self(open(path, flags, Mode::empty())?))
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        Self(root)
     }
 
     /// Copies what may be delivered into `to`, in order of names. Blocking.
@@ -215,8 +214,13 @@ mod tests {
         Dirs { output, to, outside, _root: root }
     }
 
+    fn open(path: &Path) -> io::Result<Outbox> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Outbox::new(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
     fn names(dirs: &Dirs, max: u64) -> Result<Vec<String>, CollectError> {
-        let parcels = Outbox::open(&dirs.output).expect("opened").collect(&dirs.to, max)?;
+        let parcels = open(&dirs.output).expect("opened").collect(&dirs.to, max)?;
         Ok(parcels.into_iter().map(|parcel| parcel.name).collect())
     }
 
@@ -246,13 +250,13 @@ mod tests {
     #[test]
     fn a_directory_put_in_the_place_of_the_output_is_not_delivered() {
         let d = dirs();
-        let outbox = Outbox::open(&d.output).expect("opened");
+        let outbox = open(&d.output).expect("opened");
         std::fs::write(d.output.join("deck.html"), "x").expect("written");
         std::fs::rename(&d.output, d.output.with_file_name("moved")).expect("moved");
         symlink("/etc", &d.output).expect("linked");
         let parcels = outbox.collect(&d.to, 100).expect("walked");
         assert_eq!(parcels.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["deck.html"]);
-        assert!(Outbox::open(&d.output).is_err());
+        assert!(open(&d.output).is_err());
     }
 
     #[test]
@@ -274,7 +278,7 @@ mod tests {
     fn the_copy_carries_its_checksums() {
         let d = dirs();
         std::fs::write(d.output.join("a.txt"), "123456789").expect("written");
-        let parcels = Outbox::open(&d.output).expect("opened").collect(&d.to, 9).expect("walked");
+        let parcels = open(&d.output).expect("opened").collect(&d.to, 9).expect("walked");
         assert_eq!((parcels[0].size, parcels[0].crc32c), (9, 0xe306_9283));
         assert!(parcels[0].sha256.starts_with("15e2b0d3"));
     }

@@ -4,11 +4,10 @@
 //! are no events are dropped, numbers are bounded, texts are cut. Exit codes and events are hints; a review counts only
 //! if its findings validate. Refuses to blame the agent for this machine: an agent that cannot be started is a retry.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use carrel_sandbox::{Command, Ended, Exit, LimitHit, Limits as Caps};
+use carrel_sandbox::{Ended, Exit, Finished, Hearing, LimitHit};
 use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentRequest, RefusedInput, exit_code};
 use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
 use tempfile::TempDir;
@@ -18,6 +17,7 @@ use crate::check::Place;
 use crate::judge;
 use crate::outbox::{CollectError, Outbox, Parcel};
 use crate::progress::Progress;
+use crate::room::{self, Inside};
 use crate::scan::{Accepted, Scanned};
 
 /// A longer line of the agent's stdout is dropped.
@@ -26,6 +26,7 @@ const MAX_LINE: usize = 16 << 10;
 const MAX_SAID: u64 = 16 << 20;
 /// The end of the agent's stderr that an outcome keeps.
 const LOG_TAIL: usize = 4 << 10;
+const HEARING: Hearing = Hearing { output_bytes: MAX_SAID, line_bytes: MAX_LINE, stderr_tail_bytes: LOG_TAIL };
 /// A text of the agent that people are shown.
 const MAX_TEXT: usize = 300;
 /// Lines of its log that may become the reason of a refusal.
@@ -57,15 +58,20 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let Scanned { case, looked, accepted, place } = scanned;
     case.progress.stage("review");
     let wall = time_left(&case);
-    write_request(&case, &looked, &accepted, &place, wall)?;
-    let output = place.dir("output");
-    // Opened before the agent runs: what it later puts in the directory's place is not what is delivered.
-    let outbox = Outbox::open(&output).with_context(|| format!("open {}", output.display()))?;
+    let tier = case.config.isolation;
+    let inside = Inside::of(tier, &place);
+    write_request(&case, &looked, &accepted, &place, &inside, wall)?;
+    let plan = room::plan(&case, &place, &accepted, wall)?;
     let mut listener = Listener { progress: case.progress.clone(), logged: Vec::new() };
-    let ended = carrel_sandbox::run(command(&case, &place)?, caps(&case, wall), |line| listener.hear(line)).await?;
+    let (finished, _) = carrel_sandbox::run(tier, &plan, HEARING, drop, |line| listener.hear(line)).await?;
+    let Finished { ended, fresh } = finished;
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
+    // The very directory that the agent had, not what it may have put in its place; nobody is left who could write.
+    let output = inside.at("output");
+    let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
+    let outbox = outbox.context("the room handed out no output directory")?;
 
-    let room = RoomReport { tier: "none".to_owned(), memory_guarantee: false };
+    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee };
     tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
     let usage = Usage {
         wall_ms: 0,
@@ -138,6 +144,9 @@ fn end(ended: &Ended) -> End {
             let peak = ended.used.peak_bytes >> 20;
             End::Failed(FailureClass::OutOfMemory, format!("the agent ran out of memory, at {peak} MiB resident"))
         }
+        (Some(LimitHit::Processes), _) => {
+            End::Failed(FailureClass::AgentFailed, "the agent started more processes than it may".to_owned())
+        }
         (Some(LimitHit::FileSize), _) => {
             End::Failed(FailureClass::AgentFailed, "the agent wrote a file beyond its limit".to_owned())
         }
@@ -172,6 +181,7 @@ fn write_request(
     looked: &[Looked],
     accepted: &[Accepted],
     place: &Place,
+    inside: &Inside,
     wall: Duration,
 ) -> anyhow::Result<()> {
     let refused = looked.iter().filter_map(|look| {
@@ -179,7 +189,7 @@ fn write_request(
         let name = case.short_name(&look.name).to_owned();
         Some(RefusedInput { name, code: refusal.code, message: refusal.message.clone() })
     });
-    let dir = |name: &str| place.dir(name).to_string_lossy().into_owned();
+    let dir = |name: &str| inside.at(name).to_string_lossy().into_owned();
     let request = AgentRequest {
         schema: AgentRequest::SCHEMA,
         review: case.seal.review.clone(),
@@ -193,37 +203,6 @@ fn write_request(
     };
     let path = place.dir("request.json");
     std::fs::write(&path, serde_json::to_vec_pretty(&request)?).with_context(|| format!("write {}", path.display()))
-}
-
-fn command(case: &Case, place: &Place) -> anyhow::Result<Command> {
-    let (program, args) = case.config.agent.split_first().context("the agent's command line is empty")?;
-    let mut args: Vec<OsString> = args.iter().map(OsString::from).collect();
-    args.push(place.dir("request.json").into());
-    let scratch = place.dir("scratch");
-    let env = vec![
-        ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
-        ("HOME".into(), place.dir("home").into()),
-        ("TMPDIR".into(), scratch.clone().into()),
-        ("LANG".into(), "C.UTF-8".into()),
-        // Each arena reserves 64 MiB of the address space that the memory limit counts.
-        ("MALLOC_ARENA_MAX".into(), "2".into()),
-    ];
-    Ok(Command { program: program.into(), args, env, cwd: scratch })
-}
-
-fn caps(case: &Case, wall: Duration) -> Caps {
-    let limits = &case.config.limits;
-    Caps {
-        wall,
-        // Threads add up, so processor time may pass wall time; a few cores' worth is a runaway.
-        cpu_seconds: wall.as_secs().saturating_mul(4).max(1),
-        memory_bytes: limits.agent_memory_bytes,
-        file_bytes: limits.max_output_bytes.max(limits.max_inflated_bytes),
-        open_files: 1024,
-        output_bytes: MAX_SAID,
-        line_bytes: MAX_LINE,
-        stderr_tail_bytes: LOG_TAIL,
-    }
 }
 
 /// Turns lines of the agent into progress and log lines.
@@ -287,7 +266,7 @@ mod tests {
 
     fn ended(exit: Exit, limit: Option<LimitHit>) -> Ended {
         let used = Used { wall: Duration::ZERO, cpu: Duration::ZERO, peak_bytes: 0 };
-        Ended { exit, limit, used, stderr_tail: Vec::new() }
+        Ended { exit, limit, used, memory_guarantee: false, stderr_tail: Vec::new() }
     }
 
     #[test]

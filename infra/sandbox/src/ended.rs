@@ -1,10 +1,12 @@
 //! How a command ended: exit, the limit that ended it, what it used.
 //!
-//! The kernel does not say that a memory limit was met: allocation fails and the program does as it likes. So
-//! [`LimitHit::Memory`] is inferred, from a kill that was not ours or from a failure with the words of a failed
-//! allocation. It is a label for people, never a ground for trust.
+//! Without a cgroup the kernel does not say that a memory limit was met: allocation fails and the program does as it
+//! likes. So [`LimitHit::Memory`] may be inferred, from a kill that was not ours or from a failure with the words of a
+//! failed allocation. It is a label for people, never a ground for trust.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// The end of one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,14 +15,16 @@ pub struct Ended {
     pub exit: Exit,
     /// The limit that ended it, if one did.
     pub limit: Option<LimitHit>,
-    /// What it and the children it waited for used.
+    /// What everything in its room used.
     pub used: Used,
+    /// A cgroup held the memory limit. Otherwise it was held by looking often, which guarantees nothing.
+    pub memory_guarantee: bool,
     /// The last bytes of its stderr.
     pub stderr_tail: Vec<u8>,
 }
 
 /// How a process went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// By itself, with this code.
     Code(i32),
@@ -35,8 +39,10 @@ pub enum LimitHit {
     Wall,
     /// Processor time.
     Cpu,
-    /// Memory; inferred.
+    /// Memory.
     Memory,
+    /// Processes at once.
+    Processes,
     /// The size of a file.
     FileSize,
     /// Bytes on stdout or stderr.

@@ -1,20 +1,34 @@
-//! A command under supervision: its own process group, resource limits, a deadline, and nothing inherited.
+//! A command in a room: what it sees, whom it may talk to, what it may use; built by a tier, watched to its end.
 //!
-//! Owns all `unsafe` code of the project. What is built is tier `none`: the command runs as the same user, sees the
-//! same files and the same network; it is bounded, not confined. Guaranteed: descriptors 0-2 only, an empty
-//! environment but for what was asked, limits on memory (address space), processor time, file size and open files, no
-//! new privileges, SIGKILL to the whole process group at the deadline, on an endless output and on drop, and to the
-//! command when the supervising process dies; descendants that left the group are killed when the command ends. Not
-//! guaranteed: when the supervisor itself is killed only the command dies with it, not its children; memory is counted
-//! per process, not summed over the group.
+//! ```text
+//! main ─ enter ─► launcher (small, one thread) ─ a room: its first process ─ the command and whatever it starts
+//!   └─ run ─ plan ─────────┘                        │
+//!   ◄─ sockets, volume, directories ────────────────┘
+//! ```
+//! Owns all `unsafe` code of the project. Guaranteed in every tier: descriptors 0-2 only, an environment of what was
+//! asked, limits, no new privileges, a system call filter, and that nothing outlives the room, whoever is killed. What
+//! more a tier gives is said at [`Tier`]; a machine that cannot give it is told so by name, never served with less.
 
-mod command;
+mod cgroup;
 mod ended;
+mod jail;
+mod launcher;
 mod lines;
+mod messages;
+mod room;
+mod running;
+mod sample;
+mod seccomp;
 mod strays;
 mod supervise;
 mod sys;
+mod tier;
+mod wire;
 
-pub use command::{Command, Limits};
 pub use ended::{Ended, Exit, LimitHit, Used};
-pub use supervise::{StartError, run};
+pub use launcher::enter;
+pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
+pub use running::{Ending, Handed, Running, StartError, start};
+pub use supervise::{Finished, Hearing, run};
+pub use sys::inherited;
+pub use tier::{Runtime, Tier, TierError};

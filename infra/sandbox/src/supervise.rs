@@ -1,157 +1,150 @@
-//! One command from start to reaped, with everything it started.
+//! One command from start to the end of its room: its words heard, its deadline held, its use watched.
 //!
 //! ```text
-//! thread: spawn ── waitid, not reaping ── kill group ── kill strays ── forget pid ── reap with usage
-//! task:     └─ read stdout and stderr, watch the deadline ── kill group ──┘             └─ Ended
+//! start ─► read stdout and stderr ─ watch the deadline ─ sample ─► kill at a limit ─► wait ─► Ended
 //! ```
-//! A thread of its own starts the command, because the kernel's "die with your parent" means the parent thread, and
-//! threads of a pool come and go. The pid is signalled only while it cannot have been reused: it is forgotten, under
-//! a lock, before it is reaped. Dropping the future kills the group; the thread then clears up by itself.
+//! Dropping the future ends the room.
 
-use std::io;
-use std::os::unix::process::CommandExt as _;
-use std::process::{ChildStderr, ChildStdout, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::net::unix::pipe;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::command::{Command, Limits};
-use crate::ended::{Ended, Exit, LimitHit, Used, infer};
+use crate::ended::{Ended, LimitHit, Used, infer};
 use crate::lines::{Lines, Tail};
-use crate::{strays, sys};
+use crate::room::{Limits, Room};
+use crate::running::{Handed, StartError, start};
+use crate::sample::{Sample, sample};
+use crate::tier::Tier;
 
 /// How long after the end output that is still in the pipes is waited for.
 const DRAIN: Duration = Duration::from_millis(500);
+/// Between two looks at what a room uses. A process that takes all the memory it can get takes a few hundred megabytes
+/// in this time; looking costs tens of microseconds a process.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Held while a command lives, and until everything it started is dead.
-static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-/// Why a command could not be run.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// It could not be started.
-    #[error("start {program}")]
-    Spawn {
-        /// The program.
-        program: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// It was started and then lost from sight; its group was killed, and something it started may live on.
-    #[error("supervise {program}")]
-    Supervise {
-        /// The program.
-        program: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
+/// How much of what a command says is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hearing {
+    /// Bytes it may write to stdout and stderr, each; one more ends it.
+    pub output_bytes: u64,
+    /// A longer line of stdout is dropped whole.
+    pub line_bytes: usize,
+    /// How much of the end of stderr is kept.
+    pub stderr_tail_bytes: usize,
 }
 
-/// The group that may be signalled: `None` once its leader is about to be reaped.
-#[derive(Debug, Clone, Default)]
-struct Group(Arc<Mutex<Option<Pid>>>);
-
-impl Group {
-    fn kill(&self) {
-        let leader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(error)) = leader.map(|pid| kill_process_group(pid, Signal::KILL)) {
-            tracing::debug!(%error, "the process group went by itself");
-        }
-    }
-
-    fn set(&self, leader: Option<Pid>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = leader;
-    }
+/// A room that ended, with what it left.
+#[derive(Debug)]
+pub struct Finished {
+    /// How.
+    pub ended: Ended,
+    /// Roots of its `Fresh` directories, by where they lay inside; nobody is left who could change them.
+    pub fresh: Vec<(PathBuf, OwnedFd)>,
 }
-
-/// Kills the group when the supervising future is dropped.
-struct KillOnDrop(Group);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        self.0.kill();
-    }
-}
-
-type Pipes = (ChildStdout, ChildStderr);
-type Reaped = (Exit, Duration, u64);
 
 /// Runs a command to its end and hands each line of its stdout to `on_line`. Needs a tokio runtime with I/O and time.
 ///
-/// Dropping the future kills the command and its process group at once. Commands of one process run one after another,
-/// and it must have no other children: each is taken for the command's.
-pub async fn run(command: Command, limits: Limits, mut on_line: impl FnMut(&[u8])) -> Result<Ended, StartError> {
-    let program = command.program.to_string_lossy().into_owned();
-    let spawn_error = |source| StartError::Spawn { program: program.clone(), source };
-    let supervise_error = |source| StartError::Supervise { program: program.clone(), source };
-    let turn = TURN.lock().await;
+/// `serve` is given what the room handed out but for its directories, and returns whatever is to live as long as the
+/// room: a proxy that accepts on its listener, a server of its volume.
+pub async fn run<S>(
+    tier: Tier,
+    room: &Room,
+    hearing: Hearing,
+    serve: impl FnOnce(Handed) -> S,
+    mut on_line: impl FnMut(&[u8]),
+) -> Result<(Finished, S), StartError> {
     let began = Instant::now();
-    let group = Group::default();
-    let guard = KillOnDrop(group.clone());
-    let (started, starting) = oneshot::channel();
-    let (ended, mut ending) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("supervise".to_owned())
-        .spawn(move || {
-            attend(command, limits, &group, started, ended);
-            drop(turn);
-        })
-        .map_err(spawn_error)?;
-    let lost = |_| supervise_error(io::Error::other("the supervising thread ended early"));
-    let (stdout, stderr) = starting.await.map_err(lost)?.map_err(spawn_error)?;
-    let mut stdout = tokio::process::ChildStdout::from_std(stdout).map_err(supervise_error)?;
-    let mut stderr = tokio::process::ChildStderr::from_std(stderr).map_err(supervise_error)?;
+    let (mut stdout, out) = listen().map_err(StartError::Launcher)?;
+    let (mut stderr, err) = listen().map_err(StartError::Launcher)?;
+    let (mut running, mut handed) = start(tier, room, out, err).await?;
+    let fresh = std::mem::take(&mut handed.fresh);
+    let served = serve(handed);
 
-    let mut lines = Lines::new(limits.line_bytes);
-    let mut tail = Tail::new(limits.stderr_tail_bytes);
+    let mut lines = Lines::new(hearing.line_bytes);
+    let mut tail = Tail::new(hearing.stderr_tail_bytes);
     let mut limit = None;
-    let mut reaped = None;
-    {
+    let mut watch = Watch { peak_bytes: 0, cpu: Duration::ZERO };
+    let ending = {
         let mut feed = |bytes: &[u8]| lines.push(bytes, &mut on_line);
         let mut keep = |bytes: &[u8]| tail.push(bytes);
-        let out = drain(&mut stdout, limits.output_bytes, &mut feed);
-        let err = drain(&mut stderr, limits.output_bytes, &mut keep);
+        let out = drain(&mut stdout, hearing.output_bytes, &mut feed);
+        let err = drain(&mut stderr, hearing.output_bytes, &mut keep);
         tokio::pin!(out, err);
         let (mut out_open, mut err_open) = (true, true);
-        let mut deadline = began + limits.wall;
-        while out_open || err_open || reaped.is_none() {
-            tokio::select! {
-                within = &mut out, if out_open => {
-                    out_open = false;
-                    if !within { limit = limit.or(Some(LimitHit::Output)); guard.0.kill(); }
-                }
-                within = &mut err, if err_open => {
-                    err_open = false;
-                    if !within { limit = limit.or(Some(LimitHit::Output)); guard.0.kill(); }
-                }
-                end = &mut ending, if reaped.is_none() => {
-                    reaped = Some(end.map_err(lost)?.map_err(supervise_error)?);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ending = None;
+        let mut deadline = began + room.limits.wall;
+        let pid = running.pid();
+        let guaranteed = running.memory_guarantee();
+        while out_open || err_open || ending.is_none() {
+            let hit = tokio::select! {
+                within = &mut out, if out_open => { out_open = false; (!within).then_some(LimitHit::Output) }
+                within = &mut err, if err_open => { err_open = false; (!within).then_some(LimitHit::Output) }
+                ended = running.wait(), if ending.is_none() => {
+                    ending = Some(ended?);
                     deadline = Instant::now() + DRAIN;
+                    None
                 }
+                _ = look.tick(), if ending.is_none() => watch.over(&room.limits, sample(pid), guaranteed),
                 () = tokio::time::sleep_until(deadline) => {
-                    if reaped.is_some() {
+                    if ending.is_some() {
                         break;
                     }
-                    limit = limit.or(Some(LimitHit::Wall));
-                    guard.0.kill();
                     // SIGKILL cannot be refused, only be slow; look again rather than trust it.
                     deadline = Instant::now() + Duration::from_secs(1);
+                    Some(LimitHit::Wall)
                 }
+            };
+            if let Some(hit) = hit {
+                limit = limit.or(Some(hit));
+                running.kill();
             }
         }
-    }
+        ending.expect("the loop ends only after the room has")
+    };
     lines.finish(&mut on_line);
     let stderr_tail = tail.into_bytes();
-    let (exit, cpu, peak_bytes) = reaped.expect("the loop ends only after the command was reaped");
-    let cpu_spent = cpu.as_secs() >= limits.cpu_seconds;
-    let limit = limit.or_else(|| infer(exit, cpu_spent, &stderr_tail));
-    Ok(Ended { exit, limit, used: Used { wall: began.elapsed(), cpu, peak_bytes }, stderr_tail })
+    let cpu = ending.cpu.max(watch.cpu);
+    let peak_bytes = ending.peak_bytes.max(if running.memory_guarantee() { 0 } else { watch.peak_bytes });
+    let cpu_spent = cpu.as_secs() >= room.limits.cpu_seconds;
+    let limit = limit.or_else(|| ending.out_of_memory.then_some(LimitHit::Memory));
+    let limit = limit.or_else(|| infer(ending.exit, cpu_spent, &stderr_tail));
+    let used = Used { wall: began.elapsed(), cpu, peak_bytes };
+    let memory_guarantee = running.memory_guarantee();
+    Ok((Finished { ended: Ended { exit: ending.exit, limit, used, memory_guarantee, stderr_tail }, fresh }, served))
+}
+
+fn listen() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
+}
+
+/// The most that was seen.
+struct Watch {
+    peak_bytes: u64,
+    cpu: Duration,
+}
+
+impl Watch {
+    /// Which limit a room is over.
+    fn over(&mut self, limits: &Limits, seen: Sample, guaranteed: bool) -> Option<LimitHit> {
+        self.peak_bytes = self.peak_bytes.max(seen.resident_bytes);
+        self.cpu = self.cpu.max(seen.cpu);
+        if !guaranteed && seen.resident_bytes > limits.memory_bytes {
+            return Some(LimitHit::Memory);
+        }
+        // The kernel holds this limit where the room has users of its own.
+        if seen.processes > limits.processes {
+            return Some(LimitHit::Processes);
+        }
+        (seen.cpu.as_secs() > limits.cpu_seconds).then_some(LimitHit::Cpu)
+    }
 }
 
 /// Reads to the end; false if more than `max` bytes came.
@@ -175,60 +168,3 @@ async fn drain(from: &mut (impl AsyncRead + Unpin), max: u64, each: &mut impl Fn
         }
     }
 }
-
-/// The thread's whole life.
-fn attend(
-    command: Command,
-    limits: Limits,
-    group: &Group,
-    started: oneshot::Sender<io::Result<Pipes>>,
-    ended: oneshot::Sender<io::Result<Reaped>>,
-) {
-    if let Err(error) = strays::adopt() {
-        drop(started.send(Err(error)));
-        return;
-    }
-    let mut child = std::process::Command::new(&command.program);
-    child
-        .args(&command.args)
-        .env_clear()
-        .envs(command.env)
-        .current_dir(&command.cwd)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    sys::confine(&mut child, &limits);
-    let mut child = match child.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            // A receiver that is gone has nothing to be told.
-            drop(started.send(Err(error)));
-            return;
-        }
-    };
-    let leader = Pid::from_child(&child);
-    group.set(Some(leader));
-    let pipes = (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
-    if started.send(Ok(pipes)).is_err() {
-        // The future was dropped while the command started.
-        group.kill();
-    }
-    let waited = loop {
-        match waitid(WaitId::Pid(leader), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => break other,
-        }
-    };
-    group.kill();
-    let cleared = strays::kill(leader);
-    group.set(None);
-    let reaped = sys::reap(leader);
-    let reaped = waited.map_err(io::Error::from).and(cleared).and(reaped);
-    if ended.send(reaped).is_err() {
-        tracing::debug!("a command ended after its supervisor had left");
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,212 @@
+//! The first process of a room, from its birth in new namespaces to the end of everything it started.
+//!
+//! ```text
+//! launcher: fork into namespaces ── write the id maps ── "go"
+//! here:     wait for "go" ─ network ─ files ─ hand out ─ start the command ─ reap ─ end the rest ─ report ─ exit
+//! ```
+//! It is process 1 of the room and not dumpable: what runs inside can neither end it nor look into it, and when it
+//! ends, the kernel ends the room. It has no descriptors but its line to whoever planned the room. In tier `process` it
+//! has no namespaces of its own, adopts what the command orphans, and kills that by hand.
+
+mod confine;
+mod ids;
+mod mounts;
+mod network;
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{
+    DumpableBehavior, Gid, Pid, Signal, Uid, kill_process_group, set_dumpable_behavior, set_parent_process_death_signal,
+};
+use seccompiler::BpfProgram;
+
+use crate::messages::{Fault, Note};
+use crate::room::{Entry, Room};
+use crate::sys::{self, Fork, Signals};
+use crate::tier::Tier;
+use crate::{strays, wire};
+use confine::Become;
+
+pub(crate) use ids::write_maps;
+
+/// What each tier has of its own.
+pub(crate) fn namespaces(tier: Tier) -> libc::c_int {
+    match tier {
+        Tier::Process => 0,
+        Tier::Namespaces => {
+            libc::CLONE_NEWUSER
+                | libc::CLONE_NEWNS
+                | libc::CLONE_NEWPID
+                | libc::CLONE_NEWNET
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+                | libc::CLONE_NEWCGROUP
+        }
+        // The runtime divides the rest; this much lets it be started by an ordinary user over directories in memory.
+        Tier::Oci(_) => libc::CLONE_NEWUSER | libc::CLONE_NEWNS,
+    }
+}
+
+/// What a room is to be.
+pub(crate) struct Plan<'a> {
+    pub(crate) tier: Tier,
+    pub(crate) room: &'a Room,
+    /// Absent where a runtime applies its own.
+    pub(crate) filter: Option<&'a BpfProgram>,
+    /// A cgroup holds the memory, so that the address space need not.
+    pub(crate) memory_guarantee: bool,
+    /// Where the command's stdout and stderr go.
+    pub(crate) stdio: [BorrowedFd<'a>; 2],
+}
+
+/// Everything the first process is given.
+pub(crate) struct Birth<'a> {
+    pub(crate) plan: Plan<'a>,
+    /// To whoever planned the room.
+    pub(crate) line: BorrowedFd<'a>,
+    /// One byte on it says that the id maps are written; its end, that nobody wants the room any more.
+    pub(crate) go: OwnedFd,
+}
+
+/// What a room hands out.
+#[derive(Default)]
+struct Handed {
+    listeners: Vec<TcpListener>,
+    volume: Option<OwnedFd>,
+    fresh: mounts::Fresh,
+}
+
+/// Lives the whole life and exits.
+pub(crate) fn live(birth: Birth<'_>) -> ! {
+    let line = birth.line;
+    let note = match lead(birth) {
+        Ok(ended) => ended,
+        Err(fault) => Note::Failed(fault),
+    };
+    let failed = matches!(note, Note::Failed(_));
+    // Nobody left to be told is no reason to stay.
+    let told = wire::send(line, &note, &[]);
+    sys::exit(i32::from(failed || told.is_err()))
+}
+
+fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
+    let Birth { plan, line, go } = birth;
+    let Plan { tier, room, .. } = plan;
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(Fault::kernel("end with the launcher"))?;
+    // The launcher may have died before the line above took effect; then nobody says "go".
+    let mut byte = [0];
+    match rustix::io::read(&go, &mut byte) {
+        Ok(1) => drop(go),
+        _ => return Err(Fault::at("hear from the launcher")(io::ErrorKind::UnexpectedEof.into())),
+    }
+    let signals = Signals::hold(&[libc::SIGCHLD, libc::SIGTERM]).map_err(Fault::at("hold signals back"))?;
+    let mut handed = Handed::default();
+    let user = ids::become_whom(tier);
+    match tier {
+        Tier::Namespaces => {
+            network::set_up(&room.network, &mut handed.listeners)?;
+            mounts::raise(&room.view, &mut handed)?;
+        }
+        Tier::Process | Tier::Oci(_) => place(room, user, &mut handed)?,
+    }
+    strays::adopt().map_err(Fault::at("adopt orphans"))?;
+    hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
+
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (failure, told) = pipe.map_err(Fault::kernel("make a pipe"))?;
+    let command = match sys::fork().map_err(Fault::at("fork"))? {
+        Fork::Parent(command) => command,
+        Fork::Child => {
+            let error = confine::start(&plan, user, signals);
+            let errno = error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes();
+            sys::exit(if rustix::io::write(&told, &errno).is_ok() { 127 } else { 126 })
+        }
+    };
+    drop(told);
+    // From here on this process is as poor as what it guards, and closed to it.
+    grow_poor(user).map_err(Fault::at("give up privileges"))?;
+    let mut errno = [0; 4];
+    if let Ok(4) = rustix::io::read(&failure, &mut errno) {
+        let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
+        let fault = Fault::at(format!("start {}", room.command.program.display()))(error);
+        return Err(Fault { command: true, ..fault });
+    }
+    guard(tier, command, &signals)
+}
+
+fn grow_poor(user: Become) -> io::Result<()> {
+    confine::renounce(user)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Its copies of the command's pipes would keep them open after the command. Nothing is written by this process,
+    // so the line to whoever planned the room is all that it needs.
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    for number in 0..3 {
+        sys::put(nothing.as_fd(), number)?;
+    }
+    Ok(())
+}
+
+/// Tier `process`: the view is that of the machine, so what is asked for must lie where it is asked for.
+fn place(room: &Room, user: Become, handed: &mut Handed) -> Result<(), Fault> {
+    for entry in &room.view {
+        match entry {
+            Entry::Show { from, at } if from == at => {}
+            Entry::Fresh { at, .. } => {
+                let step = || format!("open {}", at.display());
+                std::fs::create_dir_all(at).map_err(Fault::at(step()))?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let root = rustix::fs::open(at, flags, Mode::empty()).map_err(Fault::kernel(step()))?;
+                if let Become::User(number) = user {
+                    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
+                    rustix::fs::fchown(&root, Some(uid), Some(gid)).map_err(Fault::kernel(step()))?;
+                }
+                handed.fresh.push((at.clone(), root));
+            }
+            other => {
+                let step = format!("lay {} out", other.at().display());
+                return Err(Fault::at(step)(io::Error::other("this tier has no view of its own")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn hand_out(line: BorrowedFd<'_>, handed: Handed) -> io::Result<()> {
+    let Handed { listeners, volume, fresh } = handed;
+    let (paths, roots): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+    let ready = Note::Ready { listeners: listeners.len(), volume: volume.is_some(), fresh: paths };
+    let sockets = listeners.iter().map(|listener| listener.as_fd());
+    let all: Vec<_> = sockets.chain(volume.iter().chain(&roots).map(|fd| fd.as_fd())).collect();
+    wire::send(line, &ready, &all)
+}
+
+/// Reaps until the command has ended. Where it leaves anything behind, the kernel ends that with this process; in a tier
+/// without process namespaces it is ended here.
+fn guard(tier: Tier, command: Pid, signals: &Signals) -> Result<Note, Fault> {
+    let (mut ended, mut cpu, mut peak_bytes) = (None, std::time::Duration::ZERO, 0);
+    while ended.is_none() {
+        let got = signals.next().map_err(Fault::at("wait for signals"))?;
+        // What runs inside may ask this process to end, too; only those outside are heard.
+        if got.signal == libc::SIGTERM && (got.sender == 0 || tier == Tier::Process) {
+            match kill_process_group(command, Signal::TERM) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(Fault::kernel("ask the command to end")(error)),
+            }
+        }
+        while let Some(child) = sys::reap(false).map_err(Fault::at("reap"))? {
+            cpu += child.cpu;
+            peak_bytes = peak_bytes.max(child.peak_bytes);
+            if child.pid == command.as_raw_nonzero().get() {
+                ended = Some(child.exit);
+            }
+        }
+    }
+    if tier != Tier::Namespaces {
+        strays::kill().map_err(Fault::at("end what the command left behind"))?;
+    }
+    let exit = ended.expect("the loop ends only then");
+    Ok(Note::Ended { exit, cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), peak_bytes })
+}

@@ -1,0 +1,109 @@
+//! Which system calls a command may make: one list in the repository, read here for the kernel and for OCI bundles.
+//!
+//! The list names what is allowed; everything else answers "no such system call", which is what libraries know how to
+//! live with. A call that a profile allows in part carries its condition here.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BpfProgram, TargetArch};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::room::Profile;
+
+/// Where the names come from: Docker's default profile, without io_uring, ptrace, keyctl, bpf, perf, userfaultfd,
+/// process_vm_*, mknod and whatever makes namespaces.
+const LIST: &str = include_str!("syscalls.json");
+
+/// `CLONE_NEW*`, as Docker's default masks them.
+const NEW_NAMESPACES: u64 = 0x7e02_0000;
+/// Requests that put words into a terminal.
+const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
+const UNIX: u64 = 1;
+const INTERNET: [u64; 2] = [2, 10];
+
+/// The list as it is written.
+#[derive(Debug, Deserialize)]
+struct List {
+    /// For every command, on every machine.
+    everywhere: Vec<String>,
+    /// For every command, where the architecture has them.
+    x86_64: Vec<String>,
+    /// For programs that build rooms of their own.
+    task: Vec<String>,
+}
+
+fn list() -> List {
+    serde_json::from_str(LIST).expect("the list in the repository is well formed; a test reads it")
+}
+
+/// Conditions of one call: each row allows it, all of a row must hold; an empty row is no condition.
+type Rows = Vec<Vec<Value>>;
+
+/// Every allowed call with its conditions, for a profile with or without sockets of the internet's families.
+fn allowed(profile: Profile, internet: bool) -> BTreeMap<String, Rows> {
+    let List { everywhere, x86_64, task } = list();
+    let arch = if cfg!(target_arch = "x86_64") { x86_64 } else { Vec::new() };
+    let own = if profile == Profile::Task { task } else { Vec::new() };
+    let names = everywhere.into_iter().chain(arch).chain(own);
+    let mut calls: BTreeMap<String, Rows> = names.map(|name| (name, vec![vec![]])).collect();
+    let equal = |index: u8, value: u64| json!({ "index": index, "type": "dword", "op": "eq", "val": value });
+    let families = std::iter::once(UNIX).chain(INTERNET.into_iter().filter(|_| internet));
+    calls.insert("socket".to_owned(), families.map(|family| vec![equal(0, family)]).collect());
+    calls.insert("socketpair".to_owned(), vec![vec![equal(0, UNIX)]]);
+    let other = |value: u64| json!({ "index": 1, "type": "dword", "op": "ne", "val": value });
+    calls.insert("ioctl".to_owned(), vec![TERMINAL_INPUT.into_iter().map(other).collect()]);
+    if profile == Profile::Command {
+        let plain = json!({ "index": 0, "type": "qword", "op": { "masked_eq": NEW_NAMESPACES }, "val": 0 });
+        calls.insert("clone".to_owned(), vec![vec![plain]]);
+    }
+    calls
+}
+
+/// The filter as the kernel runs it. The error says which word of the list is wrong.
+pub(crate) fn program(profile: Profile, internet: bool) -> Result<BpfProgram, String> {
+    let rules: Vec<Value> = allowed(profile, internet)
+        .into_iter()
+        .flat_map(|(name, rows)| {
+            rows.into_iter().map(move |args| match args.is_empty() {
+                true => json!({ "syscall": name }),
+                false => json!({ "syscall": name, "args": args }),
+            })
+        })
+        .collect();
+    let filter = json!({ "room": {
+        "mismatch_action": { "errno": libc::ENOSYS }, "match_action": "allow", "filter": rules,
+    } });
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|error| error.to_string())?;
+    let mut compiled =
+        seccompiler::compile_from_json(filter.to_string().as_bytes(), arch).map_err(|error| error.to_string())?;
+    compiled.remove("room").ok_or_else(|| "the filter compiled to nothing".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_profiles_compile_and_a_task_may_do_more_than_a_command() {
+        let task = program(Profile::Task, true).expect("the list is sound");
+        let command = program(Profile::Command, true).expect("the list is sound");
+        assert!(task.len() > 300 && command.len() > 300, "{} and {}", task.len(), command.len());
+        let more: Vec<String> = {
+            let (task, command) = (allowed(Profile::Task, true), allowed(Profile::Command, true));
+            task.into_keys().filter(|name| !command.contains_key(name)).collect()
+        };
+        assert!(more.contains(&"mount".to_owned()) && more.contains(&"unshare".to_owned()), "{more:?}");
+    }
+
+    #[test]
+    fn what_no_command_needs_is_in_no_list() {
+        let all = allowed(Profile::Task, true);
+        for name in ["io_uring_setup", "ptrace", "process_vm_readv", "keyctl", "add_key", "bpf", "perf_event_open"]
+            .into_iter()
+            .chain(["userfaultfd", "mknod", "mknodat", "setns", "kexec_load", "init_module", "clone3", "pidfd_getfd"])
+        {
+            assert!(!all.contains_key(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The inner room: where everything of the agent happens. It sees programs, the sealed files under generated names, the
+//! request, and three directories of its own; nobody's credentials, metadata or network.
+//!
+//! Owns where things lie inside, for each tier. Refuses a weaker tier than the settings name.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use carrel_sandbox::{Command, Entry, Limits, Network, Profile, Room, Tier};
+
+use crate::case::Case;
+use crate::check::Place;
+use crate::scan::Accepted;
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Files and directories that an agent may have in one of its directories.
+const INODES: u64 = 20_000;
+/// What a home is for: settings and caches of tools.
+const HOME_BYTES: u64 = 64 << 20;
+/// Processes and threads of an agent and its tools.
+const PROCESSES: u64 = 512;
+/// The smallest file beside its bytes takes a page.
+const PAGE: u64 = 4096;
+
+/// Where things lie, as the agent calls them.
+#[derive(Debug, Clone)]
+pub(crate) struct Inside {
+    root: PathBuf,
+}
+
+impl Inside {
+    /// Tier `process` has no view of its own: there the directories are the worker's.
+    pub(crate) fn of(tier: Tier, place: &Place) -> Self {
+        match tier {
+            Tier::Process => Self { root: place.root().to_owned() },
+            Tier::Namespaces | Tier::Oci(_) => Self { root: PathBuf::from("/") },
+        }
+    }
+
+    /// `input`, `scratch`, `output`, `home` or `request.json`.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+/// The room of this case's agent.
+pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Duration) -> anyhow::Result<Room> {
+    let config = &case.config;
+    let (tier, limits) = (config.isolation, &config.limits);
+    let inside = Inside::of(tier, place);
+    let (program, args) = config.agent.split_first().context("the agent's command line is empty")?;
+    let program = find(program)?;
+    let mut args = args.to_vec();
+    args.push(inside.at("request.json").to_string_lossy().into_owned());
+
+    let mut view = Vec::new();
+    if tier != Tier::Process {
+        view = Entry::system();
+        // What the command line names is shown where it lies: the program, a script, a directory of its own.
+        for path in std::iter::once(program.as_path()).chain(config.agent.iter().map(Path::new).skip(1)) {
+            if path.is_absolute() {
+                Entry::add(&mut view, path);
+            }
+        }
+        let show = |from: PathBuf, at: PathBuf| Entry::Show { from, at };
+        let files = accepted
+            .iter()
+            .map(|input| show(place.dir("input").join(&input.path), inside.at("input").join(&input.path)));
+        view.extend(files);
+        view.push(show(place.dir("request.json"), inside.at("request.json")));
+    }
+    let fresh = |name: &str, bytes: u64, exec: bool| Entry::Fresh { at: inside.at(name), bytes, inodes: INODES, exec };
+    view.extend([
+        fresh("scratch", limits.agent_memory_bytes, true),
+        fresh("home", HOME_BYTES, true),
+        // Judged by its own caps after the agent has ended; this one only keeps the memory of the machine.
+        fresh("output", limits.max_output_bytes.saturating_add(INODES * PAGE), false),
+    ]);
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let scratch = inside.at("scratch");
+    let env = [
+        ("PATH", PATH.to_owned()),
+        ("HOME", text(inside.at("home"))),
+        ("TMPDIR", text(scratch.clone())),
+        ("LANG", "C.UTF-8".to_owned()),
+        // Each arena reserves 64 MiB of an address space, which counts where no cgroup does.
+        ("MALLOC_ARENA_MAX", "2".to_owned()),
+    ];
+    Ok(Room {
+        command: Command {
+            program,
+            args,
+            env: env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            cwd: scratch,
+        },
+        view,
+        network: Network::None,
+        profile: Profile::Command,
+        limits: Limits {
+            wall,
+            // Threads add up, so processor time may pass wall time; a few cores' worth is a runaway.
+            cpu_seconds: wall.as_secs().saturating_mul(4).max(1),
+            memory_bytes: limits.agent_memory_bytes,
+            processes: PROCESSES,
+            file_bytes: limits.max_output_bytes.max(limits.max_inflated_bytes),
+            open_files: 1024,
+        },
+    })
+}
+
+/// A program by its absolute path, or by its name in [`PATH`].
+fn find(program: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(program);
+    if path.is_absolute() {
+        return Ok(path.to_owned());
+    }
+    if path.components().count() == 1
+        && let Some(found) = PATH.split(':').map(|dir| Path::new(dir).join(path)).find(|found| found.is_file())
+    {
+        return Ok(found);
+    }
+    bail!("find the agent {program:?}: it is no absolute path and no program in {PATH}; correct CARREL_AGENT")
+}
