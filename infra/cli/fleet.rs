@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use carrel_local::config::Isolation;
 use carrel_local::faults::FaultPlan;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -50,6 +52,10 @@ pub struct Setup {
     pub samples: Vec<String>,
     /// The agent's command line; the built-in analyst if empty.
     pub agent: Vec<String>,
+    /// What divides the tasks from this machine and from each other.
+    pub isolation: Isolation,
+    /// Loopback addresses that tasks reach beside the cloud, such as a collector's.
+    pub reach: Vec<SocketAddr>,
     /// What the loopback cloud does wrong.
     pub faults: FaultPlan,
     /// More settings of the dispatcher; see its configuration.
@@ -66,6 +72,8 @@ impl Setup {
             registry: None,
             samples: Vec::new(),
             agent: Vec::new(),
+            isolation: Isolation::Namespaces,
+            reach: Vec::new(),
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
@@ -131,7 +139,9 @@ impl Fleet {
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
         let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
-        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent, authorities };
+        let (isolation, reach) = (setup.isolation, &setup.reach);
+        let path = &setup.path;
+        let site = Site { listen: &listen, dir: &dir, program, path, agent, authorities, isolation, reach };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;

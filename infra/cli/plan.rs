@@ -1,10 +1,12 @@
 //! From a tenant registry to a loopback cloud that holds exactly what production would grant. Pure.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use carrel_local::CloudConfig;
-use carrel_schemas::registry::{RegistryFile, Tenant};
+use carrel_local::config::Isolation;
+use carrel_schemas::registry::{Limits, RegistryFile, Tenant};
 use serde_json::{Value, json};
 
 /// The project of everything on this machine.
@@ -68,6 +70,10 @@ pub(crate) struct Site<'a> {
     /// The system's certificate authorities in one file. A task that is told of it need not read a directory of
     /// hundreds, several times, before its first call.
     pub(crate) authorities: Option<&'a Path>,
+    /// What divides the tasks from this machine.
+    pub(crate) isolation: Isolation,
+    /// Loopback addresses that tasks reach beside the cloud.
+    pub(crate) reach: &'a [SocketAddr],
 }
 
 /// The cloud of these tenants on this machine.
@@ -115,6 +121,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
         ]);
     }
+    let files: Vec<&String> = site.agent.iter().filter(|word| Path::new(word).is_absolute()).collect();
     let mut env = json!({ "PATH": path });
     if let Some(file) = authorities {
         env["SSL_CERT_FILE"] = json!(file);
@@ -129,7 +136,9 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "topics": TOPICS,
         "subscriptions": subscriptions,
         "jobs": jobs,
-        "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env } },
+        "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
+        "isolation": site.isolation,
+        "reach": site.reach,
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -153,6 +162,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
         ("CARREL_LIMITS", json_text(json!(tenant.limits))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
+        ("CARREL_ISOLATION", inner(site.isolation).to_owned()),
         ("CARREL_JOB", tenant.job.to_string()),
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
@@ -163,7 +173,27 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         "image": "carrel/worker",
         "env": env,
         "timeout_seconds": tenant.limits.timeout_seconds,
+        "memory_bytes": memory(&tenant.limits),
     })
+}
+
+/// The room of the agent inside the task's. Where nothing divides tasks, nothing pretends to divide agents.
+fn inner(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Namespaces => "namespaces",
+        Isolation::None => "process",
+    }
+}
+
+/// What a task needs: its agent's memory, as much again for the agent's scratch, the files of the pack and of the
+/// review, which all lie in memory, and the worker itself. At most what Cloud Run gives.
+fn memory(limits: &Limits) -> u64 {
+    const WORKER: u64 = 512 << 20;
+    const CLOUD_RUN: u64 = 32 << 30;
+    let files = u64::from(limits.max_files).saturating_mul(limits.max_file_bytes);
+    let agent = limits.agent_memory_bytes.saturating_mul(2);
+    let review = limits.max_output_bytes.saturating_mul(2);
+    WORKER.saturating_add(agent).saturating_add(files).saturating_add(review).min(CLOUD_RUN)
 }
 
 #[cfg(test)]
@@ -181,6 +211,8 @@ mod tests {
             path: "/bin",
             agent: &agent,
             authorities: None,
+            isolation: Isolation::Namespaces,
+            reach: &[],
         };
         cloud(&registry, site).expect("a configuration")
     }

@@ -164,6 +164,8 @@ fn probe(name: &str, account: &str) -> config::Job {
         args: Vec::new(),
         env: BTreeMap::new(),
         timeout_seconds: 60,
+        memory_bytes: 1 << 30,
+        volume: None,
     }
 }
 
@@ -172,7 +174,7 @@ async fn a_task_has_the_identity_of_its_own_job_for_as_long_as_it_runs() {
     let world = World::with(|config| {
         let program = std::env::current_exe().expect("it has a path").display().to_string();
         let argv = [&program, "--exact", "run::a_task", "--ignored", "--nocapture"].map(str::to_owned).to_vec();
-        config.images.insert("probe".into(), config::Image { argv, env: BTreeMap::new() });
+        config.images.insert("probe".into(), config::Image { argv, env: BTreeMap::new(), files: Vec::new() });
         config.jobs.extend([probe("of-alice", ALICE), probe("of-bob", BOB)]);
         config.bindings.push(bind("projects/_/buckets/bucket-b", "roles/storage.objectAdmin", BOB));
     })

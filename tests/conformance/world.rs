@@ -172,11 +172,15 @@ pub(crate) fn config(dir: &std::path::Path) -> CloudConfig {
             args: vec!["exit 0".into()],
             env: BTreeMap::new(),
             timeout_seconds: 60,
+            memory_bytes: 1 << 30,
+            volume: None,
         }],
         images: BTreeMap::from([(
             "shell".into(),
-            config::Image { argv: vec!["/bin/sh".into(), "-c".into()], env: BTreeMap::new() },
+            config::Image { argv: vec!["/bin/sh".into(), "-c".into()], env: BTreeMap::new(), files: Vec::new() },
         )]),
+        // A harness with threads cannot start a launcher of rooms; tests/rooms holds tasks in theirs.
+        isolation: config::Isolation::None,
         bindings: vec![
             bind("projects/_/buckets/bucket-a", "roles/storage.objectAdmin", ALICE),
             bind("projects/demo/topics/events", "roles/pubsub.publisher", ALICE),

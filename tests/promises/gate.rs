@@ -87,10 +87,14 @@ fn command_line(pid: Pid) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()
 }
 
-/// The worker of a process in its room: the furthest ancestor that carries its command line, since what it forks does.
+/// The worker of a process in its room. What its launcher forks carries the same command line, under another name.
 pub(crate) fn worker_above(process: Pid) -> Option<Pid> {
-    let ancestors = std::iter::successors(parent(process), |pid| parent(*pid));
-    ancestors.filter(|pid| command_line(*pid).is_some_and(|words| words.contains("\0internal\0worker\0"))).last()
+    let works = |pid: &Pid| {
+        let own_name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+        own_name.is_ok_and(|name| name.trim() == "carrel")
+            && command_line(*pid).is_some_and(|words| words.contains("\0internal\0worker\0"))
+    };
+    std::iter::successors(parent(process), |pid| parent(*pid)).find(works)
 }
 
 /// The shells that run as agents with this mark in their script.

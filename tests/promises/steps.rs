@@ -56,6 +56,8 @@ fn reroute(prepared: &Prepared, tenant: &str, address: &str) {
     for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT"] {
         job["env"][service] = json!(address);
     }
+    // From its room a task reaches the cloud and what it is let reach.
+    config["reach"].as_array_mut().expect("a list").push(json!(address.trim_start_matches("http://")));
     std::fs::write(&path, config.to_string()).expect("rewritten");
 }
 

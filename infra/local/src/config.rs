@@ -41,6 +41,16 @@ pub struct CloudConfig {
     /// What an image is on this machine.
     #[serde(default)]
     pub images: BTreeMap<String, Image>,
+    /// What divides a task from this machine and from other tasks.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// The command that serves a bucket as files, such as gcsfuse: `{bucket}` and `{endpoint}` stand for the bucket and
+    /// this cloud, and `/dev/fd/3` is the channel of a filesystem that is mounted already.
+    #[serde(default)]
+    pub volume_server: Vec<String>,
+    /// Loopback addresses of this machine that tasks reach beside this cloud, such as a collector's.
+    #[serde(default)]
+    pub reach: Vec<SocketAddr>,
     /// Custom roles: name and permissions.
     #[serde(default)]
     pub roles: BTreeMap<String, Vec<String>>,
@@ -140,6 +150,33 @@ pub struct Job {
     /// Seconds an attempt may take.
     #[serde(default = "ten_minutes")]
     pub timeout_seconds: u64,
+    /// Bytes of memory of a task, its files in /tmp included.
+    #[serde(default = "two_gibibytes")]
+    pub memory_bytes: u64,
+    /// A bucket that a task sees as files.
+    #[serde(default)]
+    pub volume: Option<Volume>,
+}
+
+/// A bucket as a read-only directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// The bucket, read with the identity of the job.
+    pub bucket: String,
+    /// Where a task finds it.
+    pub mount_path: PathBuf,
+}
+
+/// What divides a task from this machine and from other tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// A room of Linux namespaces. Where they cannot be had, a task fails to start and says why.
+    #[default]
+    Namespaces,
+    /// Nothing: for programs that are trusted as this cloud is.
+    None,
 }
 
 /// What runs for an image.
@@ -148,6 +185,9 @@ pub struct Job {
 pub struct Image {
     /// Program and first arguments.
     pub argv: Vec<String>,
+    /// Files and directories of this machine that it holds beside the program and the system's own.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
     /// Environment that the image brings.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -195,6 +235,9 @@ impl CloudConfig {
             subscriptions: Vec::new(),
             jobs: Vec::new(),
             images: BTreeMap::new(),
+            isolation: Isolation::default(),
+            volume_server: Vec::new(),
+            reach: Vec::new(),
             roles: BTreeMap::new(),
             bindings: Vec::new(),
             metadata_servers: Vec::new(),
@@ -223,12 +266,22 @@ impl CloudConfig {
                 unless(legal, format!("{who}: max_delivery_attempts {attempts} is not 5 to 100"));
             }
         }
-        for Job { name, service_account, image, timeout_seconds, .. } in &self.jobs {
+        for Job { name, service_account, image, timeout_seconds, volume, .. } in &self.jobs {
             let known = self.service_accounts.contains(service_account);
             unless(known, format!("job {name}: no service account {service_account}; add it to `service_accounts`"));
             unless(self.images.contains_key(image), format!("job {name}: no image {image}; add it to `images`"));
             let legal = (1..=604_800).contains(timeout_seconds);
             unless(legal, format!("job {name}: timeout_seconds {timeout_seconds} is not 1 to 604800"));
+            if let Some(Volume { bucket, .. }) = volume {
+                let divided = self.isolation == Isolation::Namespaces;
+                unless(divided, format!("job {name}: a volume needs `isolation` namespaces; leave it out or divide"));
+                unless(
+                    !self.volume_server.is_empty(),
+                    format!("job {name}: nobody serves its volume; set `volume_server`"),
+                );
+                let known = self.buckets.iter().any(|known| known.name == *bucket);
+                unless(known, format!("job {name}: no bucket {bucket}; add it to `buckets`"));
+            }
         }
         for (name, image) in &self.images {
             unless(!image.argv.is_empty(), format!("image {name}: `argv` is empty; name a program"));
@@ -246,6 +299,9 @@ impl CloudConfig {
                 format!("metadata server: no service account {service_account}; add it to `service_accounts`"),
             );
         }
+        for address in self.reach.iter().filter(|address| !address.ip().is_loopback()) {
+            unless(false, format!("reach: {address} is no loopback address; tasks reach others through a proxy"));
+        }
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
     }
 
@@ -262,6 +318,10 @@ impl CloudConfig {
 
 const fn ten() -> u32 {
     10
+}
+
+const fn two_gibibytes() -> u64 {
+    2 << 30
 }
 
 const fn ten_minutes() -> u64 {

@@ -94,7 +94,8 @@ impl Cloud {
         let store = Store::open(&data.join("cloud.redb"))?;
         let iam = Iam::open(data, &config.roles, &config.bindings)?;
         let faults = Faults::new(config.faults);
-        let (listener, endpoint) = listen(config.listen).await?;
+        let (listener, address) = listen(config.listen).await?;
+        let endpoint = format!("http://{address}");
         let metadata = Metadata::new(iam.clone(), &config.project);
         let pubsub = PubSub::open(
             store.clone(),
@@ -128,6 +129,10 @@ impl Cloud {
             location: config.location.clone(),
             images: config.images.clone(),
             jobs: config.jobs.clone(),
+            isolation: config.isolation,
+            address: reachable(address),
+            reach: config.reach.clone(),
+            volume_server: config.volume_server.clone(),
         })
         .await?;
         let identities = serve_identities(&metadata, &config.metadata_servers).await?;
@@ -136,6 +141,7 @@ impl Cloud {
             .add_service(storage.grpc())
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
+        run.serve_rooms(app.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
         let owner_token = iam.mint(&Principal::owner(), OWNER_TOKEN_LIFETIME);
@@ -188,10 +194,18 @@ impl Cloud {
     }
 }
 
-async fn listen(at: SocketAddr) -> Result<(TcpListener, String), CloudError> {
+async fn listen(at: SocketAddr) -> Result<(TcpListener, SocketAddr), CloudError> {
     let listener = TcpListener::bind(at).await.map_err(io(format!("listen on {at}")))?;
     let address = listener.local_addr().map_err(io("listen"))?;
-    Ok((listener, format!("http://{address}")))
+    Ok((listener, address))
+}
+
+/// Where a program on this machine finds what listens at this address.
+fn reachable(mut at: SocketAddr) -> SocketAddr {
+    if !at.ip().is_loopback() {
+        at.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    at
 }
 
 async fn answer(listener: TcpListener, app: Router, stop: CancellationToken) {

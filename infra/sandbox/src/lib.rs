@@ -30,5 +30,5 @@ pub use launcher::enter;
 pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
 pub use running::{Ending, Handed, Running, StartError, start};
 pub use supervise::{Finished, Hearing, run};
-pub use sys::inherited;
+pub use sys::{inherited, pass};
 pub use tier::{Runtime, Tier, TierError};

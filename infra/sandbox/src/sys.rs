@@ -5,7 +5,8 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -96,6 +97,13 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: it is open, and by this function's contract ours alone.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Leaves a descriptor open for a program to be started, under this number.
+pub fn pass(command: &mut std::process::Command, descriptor: OwnedFd, number: RawFd) {
+    // SAFETY: the closure runs between fork and exec and makes two system calls that are async-signal-safe; it owns
+    // the descriptor, which therefore is open.
+    unsafe { command.pre_exec(move || put(descriptor.as_fd(), number)) };
 }
 
 /// Has the runtime say when something can be read here.

@@ -58,8 +58,16 @@ impl Metadata {
 
     /// Serves the metadata of one service account at an address.
     pub async fn start_at(&self, service_account: &str, listen: SocketAddr) -> io::Result<MetadataServer> {
+        self.answer(service_account, TcpListener::bind(listen).await?)
+    }
+
+    /// Serves the metadata of one service account at a socket that listens, such as one in a room.
+    pub fn serve(&self, service_account: &str, listener: std::net::TcpListener) -> io::Result<MetadataServer> {
+        self.answer(service_account, TcpListener::from_std(listener)?)
+    }
+
+    fn answer(&self, service_account: &str, listener: TcpListener) -> io::Result<MetadataServer> {
         let identity = Identity { iam: self.iam.clone(), project: self.project.clone(), email: service_account.into() };
-        let listener = TcpListener::bind(listen).await?;
         let host = listener.local_addr()?.to_string();
         let app = router(identity);
         let serving = tokio::spawn(async move {

@@ -12,12 +12,16 @@
 //! | `request` | paths, overrides, pages: what may be asked |
 //! | `resource` | the JSON that Google's clients read |
 //! | `launch` | from a call to committed executions |
-//! | `task` | one process group from start to end |
+//! | `task` | a task from start to end |
+//! | `body` | what it runs as |
+//! | `room`, `doors` | its room, and who answers at its sockets |
 //! | `orphans` | process groups that outlived a cloud |
 //! | `rest`, `refusal` | the protocol |
 //!
 //! Refused: changes of jobs over the wire, retries of a task, more than one container.
 
+mod body;
+mod doors;
 mod launch;
 mod orphans;
 mod record;
@@ -25,12 +29,14 @@ mod refusal;
 mod request;
 mod resource;
 mod rest;
+mod room;
 mod shelf;
 mod task;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -39,7 +45,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Image, Job};
+use crate::config::{Image, Isolation, Job};
 use crate::faults::Faults;
 use crate::iam::Iam;
 use crate::metadata::Metadata;
@@ -65,6 +71,14 @@ pub struct Parts {
     pub images: BTreeMap<String, Image>,
     /// The jobs to have.
     pub jobs: Vec<Job>,
+    /// What divides its tasks.
+    pub isolation: Isolation,
+    /// The address of this cloud, where its tasks find it.
+    pub address: SocketAddr,
+    /// What else they reach.
+    pub reach: Vec<SocketAddr>,
+    /// The command that serves a bucket as files.
+    pub volume_server: Vec<String>,
 }
 
 /// Why Cloud Run did not open.
@@ -114,6 +128,12 @@ struct Inner {
     jobs: BTreeMap<String, Job>,
     /// When each job came into being, microseconds since 1970.
     created: BTreeMap<String, i64>,
+    isolation: Isolation,
+    address: SocketAddr,
+    reach: Vec<SocketAddr>,
+    volume_server: Vec<String>,
+    /// All services, for the sockets of rooms; gone once this cloud shuts down.
+    app: Mutex<Option<Router>>,
     /// Execution name to its stop button, for those whose tasks this cloud owns.
     running: Mutex<HashMap<String, CancellationToken>>,
     closing: CancellationToken,
@@ -123,6 +143,17 @@ struct Inner {
 impl Inner {
     fn running(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.running.lock().expect("no code panics while it holds the running executions")
+    }
+
+    fn app(&self) -> Option<Router> {
+        self.app.lock().expect("no code panics while it holds the services").clone()
+    }
+
+    /// The command line that serves this bucket.
+    fn volume_server(&self, bucket: &str) -> Vec<String> {
+        let endpoint = format!("http://{}", self.address);
+        let fill = |word: &String| word.replace("{bucket}", bucket).replace("{endpoint}", &endpoint);
+        self.volume_server.iter().map(fill).collect()
     }
 }
 
@@ -148,7 +179,8 @@ fn is_job_name(name: &str) -> bool {
 impl Run {
     /// Opens the tables; ends what a cloud that was killed left running, and marks it failed.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
-        let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs } = parts;
+        let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs, .. } = parts;
+        let Parts { isolation, address, reach, volume_server, .. } = parts;
         for job in &jobs {
             if !is_job_name(&job.name) {
                 return Err(OpenError::Name(job.name.clone()));
@@ -198,10 +230,20 @@ impl Run {
             images,
             jobs: jobs.into_iter().map(|job| (job.name.clone(), job)).collect(),
             created,
+            isolation,
+            address,
+            reach,
+            volume_server,
+            app: Mutex::default(),
             running: Mutex::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })))
+    }
+
+    /// Has all services answer at the sockets of rooms from now on.
+    pub fn serve_rooms(&self, app: Router) {
+        *self.0.app.lock().expect("no code panics while it holds the services") = Some(app);
     }
 
     /// The Admin API, under `/v2`.
@@ -214,5 +256,7 @@ impl Run {
         self.0.closing.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        // The services hold this one.
+        drop(self.0.app.lock().expect("no code panics while it holds the services").take());
     }
 }

@@ -8,8 +8,8 @@ use std::fs;
 
 use rustix::process::Signal;
 
+use super::body::signal;
 use super::record::{ExecutionRecord, Process};
-use super::task::signal;
 
 const VARIABLE: &[u8] = b"CLOUD_RUN_EXECUTION=";
 

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, chdir, set_parent_process_death_signal, setrlimit, setsid};
+use rustix::process::{
+    Gid, Resource, Rlimit, Signal, Uid, chdir, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -50,7 +52,9 @@ pub(super) fn renounce(user: Become) -> io::Result<()> {
 /// Sets the limits that the kernel holds for each process, or for a user of a namespace.
 fn limit(limits: &Limits, tier: Tier, memory_guarantee: bool) -> io::Result<()> {
     let set = |resource, soft: u64, hard: u64| {
-        let some = |amount: u64| (amount != Limits::UNLIMITED).then_some(amount);
+        // One that is lower already stays: only the machine's owner may raise it.
+        let present = getrlimit(resource).maximum.unwrap_or(Limits::UNLIMITED);
+        let some = |amount: u64| Some(amount.min(present)).filter(|amount| *amount != Limits::UNLIMITED);
         Ok::<_, io::Error>(setrlimit(resource, Rlimit { current: some(soft), maximum: some(hard) })?)
     };
     let both = |resource, amount| set(resource, amount, amount);
