@@ -10,6 +10,7 @@
 
 mod command;
 mod ended;
+mod inherit;
 mod lines;
 mod strays;
 mod supervise;
@@ -17,4 +18,5 @@ mod sys;
 
 pub use command::{Command, Limits};
 pub use ended::{Ended, Exit, LimitHit, Used};
+pub use inherit::inherited;
 pub use supervise::{StartError, run};

@@ -1,6 +1,6 @@
 //! The system calls that no safe crate offers: what happens between fork and exec, and reaping with usage.
 //!
-//! Everything `unsafe` of the project stands here, behind two functions that are safe to call.
+//! What `unsafe` a child process takes stands here, behind two functions that are safe to call; `inherit` has the rest.
 #![expect(unsafe_code, reason = "pre_exec and wait4; every block says why it is sound")]
 
 use std::io;
