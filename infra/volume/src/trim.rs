@@ -38,10 +38,9 @@ fn run(shared: &Shared, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
         let Some(kernel) = shared.notifier.get() else { continue };
         // One round over all inodes at most: those in use stay, however many they are.
-        for _ in 0..=shared.nodes().len() / AT_ONCE {
-            if shared.nodes().len() <= shared.limits.inodes {
-                break;
-            }
+        let mut rounds = shared.nodes().len() / AT_ONCE + 1;
+        while rounds > 0 && shared.nodes().len() > shared.limits.inodes {
+            rounds -= 1;
             let files = shared.nodes().files_from(from, AT_ONCE);
             from = files.last().map_or(0, |(ino, ..)| ino + 1);
             for (_, parent, leaf) in files {
