@@ -29,7 +29,7 @@ const NEVER: [(&str, &[&str], &str); 8] = [
 ];
 
 /// Which rooms a room may name in its manifest; the root package names them all.
-const DRAWN: [(&str, &[&str]); 10] = [
+const DRAWN: [(&str, &[&str]); 11] = [
     ("carrel-schemas", &[]),
     ("carrel-cloud", &[]),
     ("carrel-telemetry", &[]),
@@ -37,6 +37,7 @@ const DRAWN: [(&str, &[&str]); 10] = [
     ("carrel-samples", &[]),
     ("carrel-ingest", &[]),
     ("carrel-local", &["carrel-sandbox"]),
+    ("carrel-volume", &["carrel-cloud", "carrel-sandbox"]),
     ("carrel-analyst", &["carrel-schemas", "carrel-ingest"]),
     ("carrel-worker", &["carrel-schemas", "carrel-cloud", "carrel-sandbox", "carrel-telemetry"]),
     ("carrel-dispatcher", &["carrel-schemas", "carrel-cloud", "carrel-telemetry"]),

@@ -6,15 +6,19 @@
 mod call;
 mod connect;
 mod error;
+mod folder;
 mod jobs;
 mod objects;
 mod publish;
+mod range;
 mod subscribe;
 
 pub use call::Call;
 pub use connect::{ConnectError, Connector, Endpoints, install_crypto};
 pub use error::CallError;
+pub use folder::Folder;
 pub use jobs::{Execution, Jobs, Launch, LaunchError};
 pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, Page, ReadError, Swapped};
 pub use publish::Topic;
+pub use range::{Arriving, RangeError};
 pub use subscribe::{Delivery, Messages, Receipt, Subscription};

@@ -23,9 +23,9 @@ use crate::error::{CallError, in_time, is};
 /// Cloud Storage with one identity.
 #[derive(Debug, Clone)]
 pub struct Objects {
-    data: Storage,
-    control: StorageControl,
-    answer_within: Duration,
+    pub(crate) data: Storage,
+    pub(crate) control: StorageControl,
+    pub(crate) answer_within: Duration,
 }
 
 /// What became of a create-if-absent.
@@ -145,11 +145,11 @@ pub enum DownloadError {
     Call(#[from] CallError),
 }
 
-fn resource(bucket: &str) -> String {
+pub(crate) fn resource(bucket: &str) -> String {
     format!("projects/_/buckets/{bucket}")
 }
 
-fn url(bucket: &str, name: &str) -> String {
+pub(crate) fn url(bucket: &str, name: &str) -> String {
     format!("gs://{bucket}/{name}")
 }
 
@@ -158,7 +158,7 @@ impl Objects {
         Self { data, control, answer_within }
     }
 
-    async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(crate) async fn in_time<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         in_time(self.answer_within, call).await
     }
 
@@ -412,7 +412,7 @@ impl Objects {
     }
 }
 
-fn meta(object: Object) -> ObjectMeta {
+pub(crate) fn meta(object: Object) -> ObjectMeta {
     let instant = |t: google_cloud_wkt::Timestamp| {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(t.seconds()) * 1_000_000_000 + i128::from(t.nanos())).ok()
     };

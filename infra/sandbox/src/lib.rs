@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod ended;
+mod inherit;
 mod jail;
 mod launcher;
 mod lines;
@@ -26,9 +27,9 @@ mod tier;
 mod wire;
 
 pub use ended::{Ended, Exit, LimitHit, Used};
+pub use inherit::{inherited, pass};
 pub use launcher::enter;
 pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
 pub use running::{Ending, Handed, Running, StartError, start};
 pub use supervise::{Finished, Hearing, run};
-pub use sys::{inherited, pass};
 pub use tier::{Runtime, Tier, TierError};

@@ -1,12 +1,11 @@
 //! The system calls that no safe crate offers, each behind a function that is safe to call.
 //!
-//! Everything `unsafe` of the project stands here.
+//! What `unsafe` a room takes stands here; `inherit` has the rest of the project's.
 #![expect(unsafe_code, reason = "fork, exec, wait4, ioctl, mount_setattr; every block says why it is sound")]
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -87,23 +86,6 @@ pub(crate) fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// Takes over a descriptor that whoever started this program left open for it.
-///
-/// Fails if nothing is open there. The caller says that nobody else in this process owns it.
-pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl with F_SETFD takes plain numbers.
-    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and by this function's contract ours alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Leaves a descriptor open for a program to be started, under this number.
-pub fn pass(command: &mut std::process::Command, descriptor: OwnedFd, number: RawFd) {
-    // SAFETY: the closure runs between fork and exec and makes two system calls that are async-signal-safe; it owns
-    // the descriptor, which therefore is open.
-    unsafe { command.pre_exec(move || put(descriptor.as_fd(), number)) };
 }
 
 /// Has the runtime say when something can be read here.
