@@ -21,6 +21,10 @@ pub enum Command {
         /// Where everything is kept; a new temporary directory if not given.
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Run without any isolation where this machine can give none. Nothing then divides tenants and their agents
+        /// from this machine: for trusted files only.
+        #[arg(long)]
+        insecure: bool,
         /// Print one JSON document instead of text.
         #[arg(long)]
         json: bool,
@@ -33,6 +37,10 @@ pub enum Command {
         /// A tenant registry; two sample tenants if not given.
         #[arg(long)]
         tenants: Option<PathBuf>,
+        /// Run without any isolation where this machine can give none. Nothing then divides tenants and their agents
+        /// from this machine: for trusted files only.
+        #[arg(long)]
+        insecure: bool,
         /// Print where it answers as one JSON document.
         #[arg(long)]
         json: bool,
@@ -173,6 +181,15 @@ pub enum Internal {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// A bucket as files.
+    #[command(disable_help_flag = true)]
+    Volume {
+        /// The volume's own arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Opens a room from within a room.
+    Room,
     /// The built-in agent.
     Analyst {
         /// The request file.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use carrel_cloud::Objects;
+use carrel_local::config::Isolation;
 use carrel_samples::SamplePack;
 use carrel_schemas::completion::Completion;
 use carrel_schemas::outcome::Verdict;
@@ -16,8 +17,9 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::client::Api;
-use crate::fleet::{Fleet, NO_ROOM, Setup};
+use crate::fleet::{Fleet, Setup};
 use crate::interrupt::Interrupt;
+use crate::rooms;
 use crate::shown::shown;
 use crate::upload;
 
@@ -31,15 +33,21 @@ struct Arrived {
     files: Vec<PathBuf>,
 }
 
-pub(crate) async fn run(dir: Option<PathBuf>, as_json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
-    eprintln!("{NO_ROOM}");
+pub(crate) async fn run(
+    dir: Option<PathBuf>,
+    isolation: Isolation,
+    as_json: bool,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<()> {
     let dir = match dir {
         Some(dir) => dir,
         None => std::env::temp_dir().join(format!("carrel-demo-{}", hex::encode(rand::random::<[u8; 4]>()))),
     };
     let packs = carrel_samples::packs();
     let samples = packs.iter().map(|pack| pack.tenant.to_owned()).collect();
-    let mut fleet = Fleet::prepare(Setup { samples, ..Setup::here(dir)? })?;
+    let setup = Setup { samples, isolation, ..Setup::here(dir)? };
+    eprintln!("{}", rooms::check(isolation, &setup.program).await?);
+    let mut fleet = Fleet::prepare(setup)?;
     let done = tokio::select! {
         done = review(&mut fleet, packs) => done,
         signal = interrupt.received() => Err(anyhow!("stopped by {signal}")),

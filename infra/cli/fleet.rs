@@ -10,7 +10,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,9 +27,6 @@ pub use crate::directory::{Address, Tokens};
 use crate::directory::{listen_address, registry, replace};
 use crate::plan::{self, Site};
 
-/// Said wherever agents run without a room.
-pub(crate) const NO_ROOM: &str =
-    "note: child processes run without a sandbox here; review only files that you trust on this machine";
 const START_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// Where Debian, Fedora and Alpine keep all certificate authorities in one file.
@@ -54,8 +50,8 @@ pub struct Setup {
     pub agent: Vec<String>,
     /// What divides the tasks from this machine and from each other.
     pub isolation: Isolation,
-    /// Loopback addresses that tasks reach beside the cloud, such as a collector's.
-    pub reach: Vec<SocketAddr>,
+    /// Where traces go, OTLP over gRPC, as in `http://127.0.0.1:4317`.
+    pub otlp: Option<String>,
     /// What the loopback cloud does wrong.
     pub faults: FaultPlan,
     /// More settings of the dispatcher; see its configuration.
@@ -73,7 +69,7 @@ impl Setup {
             samples: Vec::new(),
             agent: Vec::new(),
             isolation: Isolation::Namespaces,
-            reach: Vec::new(),
+            otlp: std::env::var("CARREL_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty()),
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
@@ -139,9 +135,8 @@ impl Fleet {
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
         let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
-        let (isolation, reach) = (setup.isolation, &setup.reach);
-        let path = &setup.path;
-        let site = Site { listen: &listen, dir: &dir, program, path, agent, authorities, isolation, reach };
+        let (isolation, path, otlp) = (setup.isolation, &setup.path, setup.otlp.as_deref());
+        let site = Site { listen: &listen, dir: &dir, program, path, agent, authorities, isolation, otlp };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;
@@ -189,7 +184,8 @@ impl Fleet {
             ("CARREL_RUN_ENDPOINT", self.address.cloud.clone()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let env: Vec<_> = env.chain(self.setup.dispatcher.iter().cloned()).collect();
+        let otlp = self.setup.otlp.iter().map(|endpoint| ("CARREL_OTLP_ENDPOINT".to_owned(), endpoint.clone()));
+        let env: Vec<_> = env.chain(otlp).chain(self.setup.dispatcher.iter().cloned()).collect();
         self.spawn(Part::Dispatcher, &["internal", "dispatcher"], &env)?;
         self.address.api = self.ready(Part::Dispatcher).await?.trim().to_owned();
         replace(&self.dir.join("fleet.json"), &serde_json::to_vec_pretty(&self.address)?)

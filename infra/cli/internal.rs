@@ -9,6 +9,7 @@ use carrel_local::CloudConfig;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Internal;
+use crate::rooms;
 
 pub(crate) fn run(part: Internal) -> ExitCode {
     match part {
@@ -17,7 +18,20 @@ pub(crate) fn run(part: Internal) -> ExitCode {
         }
         Internal::Dispatcher => end_with_parent().map_or_else(failed, |()| carrel_dispatcher::main()),
         Internal::Worker { args } => carrel_worker::main(args),
+        Internal::Volume { args } => volume(args),
+        Internal::Room => rooms::inner().map_or_else(failed, |()| ExitCode::SUCCESS),
         Internal::Analyst { args } => carrel_analyst::main(&args, || SystemTime::now().into()),
+    }
+}
+
+fn volume(args: Vec<String>) -> ExitCode {
+    match carrel_telemetry::init(carrel_telemetry::TelemetryConfig::new("volume")) {
+        Ok(telemetry) => {
+            let code = carrel_volume::main(args);
+            telemetry.shutdown();
+            code
+        }
+        Err(error) => failed(error.into()),
     }
 }
 

@@ -72,8 +72,8 @@ pub(crate) struct Site<'a> {
     pub(crate) authorities: Option<&'a Path>,
     /// What divides the tasks from this machine.
     pub(crate) isolation: Isolation,
-    /// Loopback addresses that tasks reach beside the cloud.
-    pub(crate) reach: &'a [SocketAddr],
+    /// Where traces go.
+    pub(crate) otlp: Option<&'a str>,
 }
 
 /// The cloud of these tenants on this machine.
@@ -138,7 +138,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "jobs": jobs,
         "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
         "isolation": site.isolation,
-        "reach": site.reach,
+        "reach": collector(site.otlp).into_iter().collect::<Vec<_>>(),
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -155,7 +155,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
 fn job(tenant: &Tenant, site: Site<'_>) -> Value {
     let endpoint = format!("http://{}", site.listen);
     let json_text = |value: Value| value.to_string();
-    let env = BTreeMap::from([
+    let mut env = BTreeMap::from([
         ("CARREL_TENANT", tenant.id.to_string()),
         ("CARREL_UPLOADS_BUCKET", tenant.uploads_bucket.to_string()),
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
@@ -167,6 +167,9 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
     ]);
+    if let Some(endpoint) = site.otlp {
+        env.insert("CARREL_OTLP_ENDPOINT", endpoint.to_owned());
+    }
     json!({
         "name": tenant.job.as_str().rsplit('/').next(),
         "service_account": tenant.service_account,
@@ -175,6 +178,13 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         "timeout_seconds": tenant.limits.timeout_seconds,
         "memory_bytes": memory(&tenant.limits),
     })
+}
+
+/// A collector on this machine, which a task reaches from its room; one elsewhere it does not.
+fn collector(endpoint: Option<&str>) -> Option<SocketAddr> {
+    let (_, authority) = endpoint?.split_once("://")?;
+    let address: SocketAddr = authority.trim_end_matches('/').replace("localhost", "127.0.0.1").parse().ok()?;
+    address.ip().is_loopback().then_some(address)
 }
 
 /// The room of the agent inside the task's. Where nothing divides tasks, nothing pretends to divide agents.
@@ -212,7 +222,7 @@ mod tests {
             agent: &agent,
             authorities: None,
             isolation: Isolation::Namespaces,
-            reach: &[],
+            otlp: None,
         };
         cloud(&registry, site).expect("a configuration")
     }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use carrel_local::config::Isolation;
 use clap::Parser as _;
 
 use crate::args::{Carrel, Command, Tenants};
@@ -31,11 +32,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn isolation(insecure: bool) -> Isolation {
+    if insecure { Isolation::None } else { Isolation::Namespaces }
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo { dir, json } => demo::run(dir, json, &mut Interrupt::listen()?).await,
-        Command::Up { dir, tenants, json } => up::run(dir, tenants, json, &mut Interrupt::listen()?).await,
+        Command::Demo { dir, insecure, json } => {
+            demo::run(dir, isolation(insecure), json, &mut Interrupt::listen()?).await
+        }
+        Command::Up { dir, tenants, insecure, json } => {
+            up::run(dir, tenants, isolation(insecure), json, &mut Interrupt::listen()?).await
+        }
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,
         Command::DeadLetters(command) => client::dead_letters(command).await,

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::fleet::{Fleet, NO_ROOM, Setup};
+use carrel_local::config::Isolation;
+
+use crate::fleet::{Fleet, Setup};
 use crate::interrupt::Interrupt;
+use crate::rooms;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -12,12 +15,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) async fn run(
     dir: PathBuf,
     registry: Option<PathBuf>,
+    isolation: Isolation,
     json: bool,
     interrupt: &mut Interrupt,
 ) -> anyhow::Result<()> {
-    eprintln!("{NO_ROOM}");
     let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
-    let mut fleet = Fleet::prepare(Setup { registry, samples, ..Setup::here(dir)? })?;
+    let setup = Setup { registry, samples, isolation, ..Setup::here(dir)? };
+    eprintln!("{}", rooms::check(isolation, &setup.program).await?);
+    let mut fleet = Fleet::prepare(setup)?;
     let ended = tokio::select! {
         ended = keep(&mut fleet, json) => ended,
         signal = interrupt.received() => {

@@ -41,7 +41,7 @@ fn the_demo_ends_with_a_deck_of_each_tenant_on_disk() {
     let text = stdout(&again);
     assert!(text.contains("deck.html") && text.contains("completion event ev_"), "{text}");
     let said = String::from_utf8_lossy(&again.stderr).into_owned();
-    assert!(said.contains("without a sandbox") && !said.contains('\u{1b}'), "plain lines, no terminal: {said}");
+    assert!(said.contains("in a room of its own") && !said.contains('\u{1b}'), "plain lines, no terminal: {said}");
 }
 
 /// `carrel up`, ended with the test.

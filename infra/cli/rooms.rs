@@ -1,0 +1,69 @@
+//! Whether this machine can divide tenants: tried before a fleet starts, with the very rooms it will use.
+//!
+//! The outer room is a task's; in it this same program opens an inner one, as a worker does for its agent. Refuses to
+//! start a fleet that could not keep its tenants apart, unless it is told out loud not to.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use carrel_local::config::Isolation;
+use carrel_sandbox::{Command, Entry, Exit, Hearing, Limits, Network, Profile, Room, Tier};
+
+/// Said wherever nothing divides the tasks.
+const INSECURE: &str = "warning: --insecure: nothing divides tenants, agents and this machine from each other; \
+     review only files that you trust";
+/// Said where rooms stand.
+const DIVIDED: &str = "each task and each agent runs in a room of its own (Linux namespaces)";
+
+/// Says what divides tenants here, or why nothing can and what to do.
+pub(crate) async fn check(isolation: Isolation, program: &Path) -> anyhow::Result<&'static str> {
+    if isolation == Isolation::None {
+        return Ok(INSECURE);
+    }
+    open(program, &["internal", "room"], Profile::Task).await.context(
+        "this machine cannot divide tenants; allow ordinary users to create user namespaces (sysctl \
+         kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, a seccomp \
+         profile that permits them and an unmasked /proc), or pass --insecure to run without any isolation",
+    )?;
+    Ok(DIVIDED)
+}
+
+/// In the outer room: opens an inner one.
+pub(crate) fn inner() -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(open(&program, &["--version"], Profile::Command))
+}
+
+async fn open(program: &Path, args: &[&str], profile: Profile) -> anyhow::Result<()> {
+    let mut view = Entry::system();
+    Entry::add(&mut view, program);
+    view.push(Entry::Fresh { at: "/tmp".into(), bytes: 1 << 20, inodes: 100, exec: false });
+    let room = Room {
+        command: Command {
+            program: program.to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: Vec::new(),
+            cwd: "/tmp".into(),
+        },
+        view,
+        network: Network::None,
+        profile,
+        limits: Limits {
+            wall: Duration::from_secs(10),
+            cpu_seconds: 10,
+            memory_bytes: 1 << 30,
+            processes: 64,
+            file_bytes: 1 << 20,
+            open_files: 256,
+        },
+    };
+    let hearing = Hearing { output_bytes: 1 << 20, line_bytes: 4096, stderr_tail_bytes: 4096 };
+    let (finished, ()) = carrel_sandbox::run(Tier::Namespaces, &room, hearing, drop, |_| {}).await?;
+    let ended = finished.ended;
+    if ended.exit != Exit::Code(0) {
+        bail!("{}", String::from_utf8_lossy(&ended.stderr_tail).trim());
+    }
+    Ok(())
+}
