@@ -90,6 +90,7 @@ mod tests {
             format: FileFormat::Csv,
             size: 1,
             sha256: "ab".into(),
+            flags: Vec::new(),
         }];
         let top = check(&findings("f001", "AB"), &shown).expect("valid");
         assert_eq!(top[0].title.len(), MAX_TITLE);
