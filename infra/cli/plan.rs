@@ -152,6 +152,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
         ("CARREL_LIMITS", json_text(json!(tenant.limits))),
+        ("CARREL_SCAN", json_text(json!(tenant.scan))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_JOB", tenant.job.to_string()),
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),

@@ -1,19 +1,27 @@
 //! What the bytes are, against what their name says. The gate before anything parses them.
 //!
-//! Owns the structural refusals: wrong type, nothing in it, encryption, macros, bombs. Each scanner is a plain
-//! function over a reader with limits, so that it can be fuzzed. Refuses to interpret: what passes here is only worth
-//! showing to a parser, in a process of its own.
+//! Owns the structural refusals: wrong type, nothing in it, encryption, macros, bombs; and the flags: what runs, reaches
+//! out or carries another file. What is done about a flag is the tenant's policy. Each scanner is a plain function over
+//! a reader with limits, so that it can be fuzzed. Refuses to interpret: what passes here is only worth showing to a
+//! parser, in a process of its own.
 
+mod clamd;
+mod formula;
+mod found;
 mod pdf;
 mod stage;
 mod text;
+mod tokens;
 mod workbook;
+mod xml;
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use carrel_schemas::agent::FileFormat;
 use carrel_schemas::outcome::RefusalCode;
+use carrel_schemas::scan::ScanFlag;
 
+pub use self::clamd::Clamd;
 pub use crate::case::Refusal;
 pub(crate) use stage::{Accepted, Scanned, scan};
 
@@ -31,8 +39,11 @@ impl ScanLimits {
     pub const ENTRIES: usize = 10_000;
 }
 
-/// The inner error is the refusal; the outer one is a file that could not be read.
-pub type Inspection = io::Result<Result<(), Refusal>>;
+/// What a file holds besides data, or why it is refused whatever the policy.
+pub type Judged = Result<Vec<ScanFlag>, Refusal>;
+
+/// The outer error is a file that could not be read.
+pub type Inspection = io::Result<Judged>;
 
 /// What the first bytes look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +113,7 @@ pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanL
     match (format, look(&head)) {
         (FileFormat::Xlsx, Look::Zip) => workbook::inspect(file, limits),
         (FileFormat::Xlsx, Look::Compound) => workbook::inspect_compound(file),
-        (FileFormat::Pdf, Look::Pdf) => pdf::inspect(file),
+        (FileFormat::Pdf, Look::Pdf) => pdf::inspect(file, limits),
         (FileFormat::Csv, Look::Other) => text::inspect(file),
         (format, look) => {
             let said = format.extension().to_ascii_uppercase();
@@ -113,7 +124,7 @@ pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanL
 }
 
 /// The message has no subject; the stage puts the file's name before it.
-fn refuse(code: RefusalCode, message: impl Into<String>) -> Result<(), Refusal> {
+fn refuse(code: RefusalCode, message: impl Into<String>) -> Judged {
     Err(Refusal::new(code, message))
 }
 
