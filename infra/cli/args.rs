@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use carrel_worker::scan::Clamd;
 use clap::{Args, Parser, Subcommand};
 
 /// Reviews packs of uploaded files, each tenant's in a room of its own.
@@ -33,6 +34,9 @@ pub enum Command {
         /// A tenant registry; two sample tenants if not given.
         #[arg(long)]
         tenants: Option<PathBuf>,
+        /// The virus scanner that every file passes: clamd's socket, or host:port.
+        #[arg(long)]
+        clamd: Option<Clamd>,
         /// Print where it answers as one JSON document.
         #[arg(long)]
         json: bool,

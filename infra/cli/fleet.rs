@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carrel_local::faults::FaultPlan;
+use carrel_worker::scan::Clamd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
@@ -50,6 +51,8 @@ pub struct Setup {
     pub samples: Vec<String>,
     /// The agent's command line; the built-in analyst if empty.
     pub agent: Vec<String>,
+    /// The virus scanner that every file passes, if any.
+    pub clamd: Option<Clamd>,
     /// What the loopback cloud does wrong.
     pub faults: FaultPlan,
     /// More settings of the dispatcher; see its configuration.
@@ -66,6 +69,7 @@ impl Setup {
             registry: None,
             samples: Vec::new(),
             agent: Vec::new(),
+            clamd: None,
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
@@ -131,7 +135,9 @@ impl Fleet {
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
         let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
-        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent, authorities };
+        let clamd = setup.clamd.as_ref();
+        plan::check_scanner(&registry, clamd)?;
+        let site = Site { listen: &listen, dir: &dir, program, path: &setup.path, agent, clamd, authorities };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use carrel_local::CloudConfig;
 use carrel_schemas::registry::{RegistryFile, Tenant};
+use carrel_schemas::scan::Antivirus;
+use carrel_worker::scan::Clamd;
 use serde_json::{Value, json};
 
 /// The project of everything on this machine.
@@ -40,6 +42,16 @@ pub(crate) fn check(registry: &RegistryFile) -> anyhow::Result<()> {
     anyhow::bail!("on this machine every job's name begins with {here}; correct the registry:\n{}", named.join("\n"))
 }
 
+/// Refuses a tenant whose files must pass a virus scanner where there is none.
+pub(crate) fn check_scanner(registry: &RegistryFile, clamd: Option<&Clamd>) -> anyhow::Result<()> {
+    let required = registry.tenants.iter().filter(|tenant| tenant.scan.antivirus == Antivirus::Required);
+    let named: Vec<_> = required.map(|tenant| tenant.id.as_str()).collect();
+    if clamd.is_some() || named.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!("the files of {} must pass a virus scanner, and there is none; name it by --clamd", named.join(", "))
+}
+
 fn member(email: &str) -> String {
     format!("serviceAccount:{email}")
 }
@@ -65,6 +77,8 @@ pub(crate) struct Site<'a> {
     pub(crate) path: &'a str,
     /// The agent's command line.
     pub(crate) agent: &'a [String],
+    /// Where its virus scanner listens, if it has one.
+    pub(crate) clamd: Option<&'a Clamd>,
     /// The system's certificate authorities in one file. A task that is told of it need not read a directory of
     /// hundreds, several times, before its first call.
     pub(crate) authorities: Option<&'a Path>,
@@ -146,7 +160,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
 fn job(tenant: &Tenant, site: Site<'_>) -> Value {
     let endpoint = format!("http://{}", site.listen);
     let json_text = |value: Value| value.to_string();
-    let env = BTreeMap::from([
+    let mut env = BTreeMap::from([
         ("CARREL_TENANT", tenant.id.to_string()),
         ("CARREL_UPLOADS_BUCKET", tenant.uploads_bucket.to_string()),
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
@@ -158,6 +172,9 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
     ]);
+    if let Some(clamd) = site.clamd {
+        env.insert("CARREL_CLAMD", clamd.to_string());
+    }
     json!({
         "name": tenant.job.as_str().rsplit('/').next(),
         "service_account": tenant.service_account,
@@ -181,6 +198,7 @@ mod tests {
             program: "/bin/carrel",
             path: "/bin",
             agent: &agent,
+            clamd: None,
             authorities: None,
         };
         cloud(&registry, site).expect("a configuration")
@@ -226,5 +244,15 @@ mod tests {
         let registry = serde_json::from_value(json!({ "schema": 1, "tenants": [elsewhere] })).expect("a registry");
         let error = check(&registry).expect_err("not here").to_string();
         assert!(error.contains("tenant acme") && error.contains("projects/other"), "{error}");
+    }
+    #[test]
+    fn a_tenant_that_requires_a_virus_scanner_is_not_run_without_one() {
+        let mut strict = tenant("acme");
+        strict["scan"] = json!({ "antivirus": "required" });
+        let registry = serde_json::from_value(json!({ "schema": 1, "tenants": [strict] })).expect("a registry");
+        let error = check_scanner(&registry, None).expect_err("none").to_string();
+        assert!(error.contains("acme") && error.contains("--clamd"), "{error}");
+        let clamd = "clamd:3310".parse().expect("an address");
+        check_scanner(&registry, Some(&clamd)).expect("there is one");
     }
 }

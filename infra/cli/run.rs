@@ -30,7 +30,9 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { dir, json } => demo::run(dir, json, &mut Interrupt::listen()?).await,
-        Command::Up { dir, tenants, json } => up::run(dir, tenants, json, &mut Interrupt::listen()?).await,
+        Command::Up { dir, tenants, clamd, json } => {
+            up::run(dir, tenants, clamd, json, &mut Interrupt::listen()?).await
+        }
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,
         Command::DeadLetters(command) => client::dead_letters(command).await,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carrel_worker::scan::Clamd;
+
 use crate::fleet::{Fleet, NO_ROOM, Setup};
 use crate::interrupt::Interrupt;
 
@@ -12,12 +14,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) async fn run(
     dir: PathBuf,
     registry: Option<PathBuf>,
+    clamd: Option<Clamd>,
     json: bool,
     interrupt: &mut Interrupt,
 ) -> anyhow::Result<()> {
     eprintln!("{NO_ROOM}");
     let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
-    let mut fleet = Fleet::prepare(Setup { registry, samples, ..Setup::here(dir)? })?;
+    let mut fleet = Fleet::prepare(Setup { registry, samples, clamd, ..Setup::here(dir)? })?;
     let ended = tokio::select! {
         ended = keep(&mut fleet, json) => ended,
         signal = interrupt.received() => {

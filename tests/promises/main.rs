@@ -6,6 +6,8 @@
 mod bad_input;
 mod commands;
 mod files;
+mod fuzz;
+mod hostile_files;
 mod journey;
 mod line;
 mod lost_machines;

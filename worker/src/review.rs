@@ -61,7 +61,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let output = place.dir("output");
     // Opened before the agent runs: what it later puts in the directory's place is not what is delivered.
     let outbox = Outbox::open(&output).with_context(|| format!("open {}", output.display()))?;
-    let mut listener = Listener { progress: case.progress.clone(), logged: Vec::new() };
+    let mut listener = Listener::new(case.progress.clone());
     let ended = carrel_sandbox::run(command(&case, &place)?, caps(&case, wall), |line| listener.hear(line)).await?;
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
 
@@ -227,14 +227,18 @@ fn caps(case: &Case, wall: Duration) -> Caps {
 }
 
 /// Turns lines of the agent into progress and log lines.
-struct Listener {
+pub(crate) struct Listener {
     progress: Progress,
     /// The last lines that it wrote for the log.
     logged: Vec<String>,
 }
 
 impl Listener {
-    fn hear(&mut self, line: &[u8]) {
+    pub(crate) fn new(progress: Progress) -> Self {
+        Self { progress, logged: Vec::new() }
+    }
+
+    pub(crate) fn hear(&mut self, line: &[u8]) {
         let Ok(event) = serde_json::from_slice::<AgentEvent>(line) else {
             tracing::debug!(bytes = line.len(), "the agent printed a line that is no event");
             return;
@@ -258,7 +262,7 @@ impl Listener {
     }
 
     /// Why it can use nothing, as far as it said.
-    fn reasons(&self) -> String {
+    pub(crate) fn reasons(&self) -> String {
         if self.logged.is_empty() {
             return "the agent found no file it can use and did not say why".to_owned();
         }

@@ -67,7 +67,9 @@ mod tests {
         found.note(FlagCode::FormulaCells, || "row 2, cell 1".to_owned());
         found.note(FlagCode::FormulaCells, || unreachable!("only the first place is kept"));
         let flags = found.flags();
-        assert!(flags.iter().all(|flag| flag.message.len() <= 200 && !flag.message.contains('\x1b')));
+        assert!(
+            flags.iter().all(|flag| flag.message.len() <= crate::scan::MAX_MESSAGE && !flag.message.contains('\x1b'))
+        );
         assert!(flags[1].message.contains("2 cells") && flags[1].message.contains("row 2, cell 1"));
     }
 }

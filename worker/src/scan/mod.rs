@@ -37,7 +37,15 @@ pub struct ScanLimits {
 impl ScanLimits {
     /// Entries of the largest workbooks seen in the wild are in the hundreds.
     pub const ENTRIES: usize = 10_000;
+    /// Times its size that a file may inflate to: sheets shrink to a tenth, blank ones to a hundredth, bombs to a
+    /// thousandth, which is the most that deflate can do.
+    pub const RATIO: u64 = 200;
+    /// What any file may inflate to, however small.
+    pub const ANY: u64 = 16 << 20;
 }
+
+/// Bytes of a flag's message.
+pub(crate) const MAX_MESSAGE: usize = 200;
 
 /// What a file holds besides data, or why it is refused whatever the policy.
 pub type Judged = Result<Vec<ScanFlag>, Refusal>;
@@ -106,10 +114,13 @@ impl Look {
 pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanLimits) -> Inspection {
     let mut head = Vec::with_capacity(2048);
     file.by_ref().take(2048).read_to_end(&mut head)?;
-    file.seek(SeekFrom::Start(0))?;
     if head.is_empty() {
         return Ok(refuse(RefusalCode::Empty, "has no bytes; upload it again"));
     }
+    let size = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    let most = size.saturating_mul(ScanLimits::RATIO).max(ScanLimits::ANY);
+    let limits = &ScanLimits { inflated_bytes: limits.inflated_bytes.min(most), ..*limits };
     match (format, look(&head)) {
         (FileFormat::Xlsx, Look::Zip) => workbook::inspect(file, limits),
         (FileFormat::Xlsx, Look::Compound) => workbook::inspect_compound(file),

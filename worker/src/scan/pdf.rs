@@ -70,7 +70,9 @@ pub(super) fn inspect(file: &mut impl Read, limits: &ScanLimits) -> Inspection {
     }
     if scan.budget == 0 {
         let most = limits.inflated_bytes;
-        let message = format!("inflates to more than {most} bytes; split the document, or ask for a higher limit");
+        let message = format!(
+            "inflates beyond {most} bytes, its limit by size or by policy; split the document, or ask for a higher limit"
+        );
         return Ok(refuse(RefusalCode::ArchiveBomb, message));
     }
     if !scan.referenced {

@@ -78,7 +78,8 @@ pub(super) fn inspect(file: &mut (impl Read + Seek), limits: &ScanLimits) -> Ins
         }
         let inflated = budget.saturating_add(1) - part.limit();
         if inflated > budget {
-            return Ok(bomb(format!("inflates to more than {} bytes", limits.inflated_bytes)));
+            let most = limits.inflated_bytes;
+            return Ok(bomb(format!("inflates beyond {most} bytes, its limit by size or by policy")));
         }
         budget -= inflated;
     }
