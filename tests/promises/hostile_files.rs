@@ -1,10 +1,13 @@
 //! Files that would do something to whoever opens them: refused or flagged by the tenant's policy, and never obeyed.
 
+use std::io::Cursor;
 use std::net::TcpListener;
 
+use carrel_schemas::agent::FileFormat;
 use carrel_schemas::dead_letter::DeadLetterClass;
 use carrel_schemas::outcome::{InputVerdict, Outcome, RefusalCode, Verdict};
 use carrel_schemas::scan::FlagCode;
+use carrel_worker::scan::{ScanLimits, inspect};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -96,4 +99,19 @@ async fn a_virus_scanner_that_is_set_and_does_not_answer_lets_nothing_through() 
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "failed", "{:?}", got.completion.verdict);
     world.dead_letter(Some("acme"), "its letter", |letter| letter.class == DeadLetterClass::Crashed).await;
+}
+
+#[test]
+fn the_sample_packs_hold_nothing_but_data() {
+    let limits = ScanLimits { inflated_bytes: 1 << 30, entries: ScanLimits::ENTRIES };
+    for file in carrel_samples::packs().into_iter().flat_map(|pack| pack.files) {
+        let format = match file.name.rsplit_once('.') {
+            Some((_, "csv")) => FileFormat::Csv,
+            Some((_, "xlsx")) => FileFormat::Xlsx,
+            Some((_, "pdf")) => FileFormat::Pdf,
+            _ => panic!("{} is reviewed by nobody", file.name),
+        };
+        let seen = inspect(format, &mut Cursor::new(&file.bytes), &limits).expect("memory can be read");
+        assert_eq!(seen, Ok(Vec::new()), "{}", file.name);
+    }
 }

@@ -178,3 +178,35 @@ fn sha256(path: &Path) -> std::io::Result<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrel_schemas::scan::{Antivirus, FlagCode};
+
+    fn flags(codes: &[FlagCode]) -> Vec<ScanFlag> {
+        codes.iter().map(|code| ScanFlag { code: *code, message: format!("holds {code:?}") }).collect()
+    }
+
+    #[test]
+    fn the_policy_decides_and_a_refusal_names_everything_that_it_is_for() {
+        let all = flags(&[FlagCode::Javascript, FlagCode::Launch, FlagCode::EmbeddedFile]);
+        let refusal = hold(all.clone(), &ScanPolicy::default()).expect_err("it runs");
+        assert_eq!(refusal.code, RefusalCode::ActiveContent);
+        let message = &refusal.message;
+        assert!(message.contains("Javascript, holds Launch; ") && !message.contains("EmbeddedFile"), "{message}");
+        let trusting = ScanPolicy { active: Treatment::Flag, outside: Treatment::Flag, antivirus: Antivirus::IfSet };
+        assert_eq!(hold(all.clone(), &trusting), Ok(all.clone()));
+        let closed = ScanPolicy { outside: Treatment::Refuse, ..trusting };
+        assert_eq!(hold(all, &closed).expect_err("it carries a file").code, RefusalCode::OutsideContent);
+    }
+
+    #[test]
+    fn a_virus_is_refused_by_its_name_and_a_file_too_large_to_look_at_is_not_taken_for_clean() {
+        assert_eq!(infected(Answer::Clean), None);
+        let found = infected(Answer::Found("Eicar-Test-Signature".to_owned())).expect("refused");
+        assert_eq!(found.code, RefusalCode::Malware);
+        assert!(found.message.contains("Eicar-Test-Signature"));
+        assert_eq!(infected(Answer::TooLarge).expect("refused").code, RefusalCode::TooLarge);
+    }
+}
