@@ -99,6 +99,7 @@ fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcom
         verdict,
         inputs: Vec::new(),
         inputs_omitted: 0,
+        scanners: Vec::new(),
         room: None,
         usage: None,
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use carrel_worker::scan::Clamd;
 use clap::{Args, Parser, Subcommand};
 
 /// Reviews packs of uploaded files, each tenant's in a room of its own.
@@ -41,6 +42,9 @@ pub enum Command {
         /// from this machine: for trusted files only.
         #[arg(long)]
         insecure: bool,
+        /// The virus scanner that every file passes: clamd's socket, or host:port.
+        #[arg(long)]
+        clamd: Option<Clamd>,
         /// Print where it answers as one JSON document.
         #[arg(long)]
         json: bool,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use carrel_local::config::Isolation;
 use carrel_local::faults::FaultPlan;
+use carrel_worker::scan::Clamd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
@@ -52,6 +53,8 @@ pub struct Setup {
     pub isolation: Isolation,
     /// Where traces go, OTLP over gRPC, as in `http://127.0.0.1:4317`.
     pub otlp: Option<String>,
+    /// The virus scanner that every file passes, if any.
+    pub clamd: Option<Clamd>,
     /// What the loopback cloud does wrong.
     pub faults: FaultPlan,
     /// More settings of the dispatcher; see its configuration.
@@ -70,6 +73,7 @@ impl Setup {
             agent: Vec::new(),
             isolation: Isolation::Namespaces,
             otlp: std::env::var("CARREL_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty()),
+            clamd: None,
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
@@ -135,8 +139,10 @@ impl Fleet {
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
         let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
-        let (isolation, path, otlp) = (setup.isolation, &setup.path, setup.otlp.as_deref());
-        let site = Site { listen: &listen, dir: &dir, program, path, agent, authorities, isolation, otlp };
+        let (isolation, path, otlp, clamd) =
+            (setup.isolation, &setup.path, setup.otlp.as_deref(), setup.clamd.as_ref());
+        plan::check_scanner(&registry, clamd)?;
+        let site = Site { listen: &listen, dir: &dir, program, path, agent, clamd, authorities, isolation, otlp };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;

@@ -7,6 +7,8 @@ use std::path::Path;
 use carrel_local::CloudConfig;
 use carrel_local::config::Isolation;
 use carrel_schemas::registry::{Limits, RegistryFile, Tenant};
+use carrel_schemas::scan::Antivirus;
+use carrel_worker::scan::Clamd;
 use serde_json::{Value, json};
 
 /// The project of everything on this machine.
@@ -42,6 +44,16 @@ pub(crate) fn check(registry: &RegistryFile) -> anyhow::Result<()> {
     anyhow::bail!("on this machine every job's name begins with {here}; correct the registry:\n{}", named.join("\n"))
 }
 
+/// Refuses a tenant whose files must pass a virus scanner where there is none.
+pub(crate) fn check_scanner(registry: &RegistryFile, clamd: Option<&Clamd>) -> anyhow::Result<()> {
+    let required = registry.tenants.iter().filter(|tenant| tenant.scan.antivirus == Antivirus::Required);
+    let named: Vec<_> = required.map(|tenant| tenant.id.as_str()).collect();
+    if clamd.is_some() || named.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!("the files of {} must pass a virus scanner, and there is none; name it by --clamd", named.join(", "))
+}
+
 fn member(email: &str) -> String {
     format!("serviceAccount:{email}")
 }
@@ -67,6 +79,8 @@ pub(crate) struct Site<'a> {
     pub(crate) path: &'a str,
     /// The agent's command line.
     pub(crate) agent: &'a [String],
+    /// Where its virus scanner listens, if it has one.
+    pub(crate) clamd: Option<&'a Clamd>,
     /// The system's certificate authorities in one file. A task that is told of it need not read a directory of
     /// hundreds, several times, before its first call.
     pub(crate) authorities: Option<&'a Path>,
@@ -121,7 +135,15 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
         ]);
     }
-    let files: Vec<&String> = site.agent.iter().filter(|word| Path::new(word).is_absolute()).collect();
+    // What its tasks must find beside the system's own: what the agent's command line names, and the scanner's socket.
+    let agent = site.agent.iter().map(Path::new).filter(|word| word.is_absolute());
+    let mut reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
+    let mut files: Vec<&Path> = agent.collect();
+    match site.clamd {
+        Some(Clamd::Unix(socket)) => files.push(socket),
+        Some(Clamd::Tcp(address)) => reach.extend(loopback(address)),
+        None => {}
+    }
     let mut env = json!({ "PATH": path });
     if let Some(file) = authorities {
         env["SSL_CERT_FILE"] = json!(file);
@@ -138,7 +160,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "jobs": jobs,
         "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
         "isolation": site.isolation,
-        "reach": collector(site.otlp).into_iter().collect::<Vec<_>>(),
+        "reach": reach,
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -161,6 +183,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
         ("CARREL_LIMITS", json_text(json!(tenant.limits))),
+        ("CARREL_SCAN", json_text(json!(tenant.scan))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_ISOLATION", inner(site.isolation).to_owned()),
         ("CARREL_JOB", tenant.job.to_string()),
@@ -169,6 +192,9 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
     ]);
     if let Some(endpoint) = site.otlp {
         env.insert("CARREL_OTLP_ENDPOINT", endpoint.to_owned());
+    }
+    if let Some(clamd) = site.clamd {
+        env.insert("CARREL_CLAMD", clamd.to_string());
     }
     json!({
         "name": tenant.job.as_str().rsplit('/').next(),
@@ -183,7 +209,11 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
 /// A collector on this machine, which a task reaches from its room; one elsewhere it does not.
 fn collector(endpoint: Option<&str>) -> Option<SocketAddr> {
     let (_, authority) = endpoint?.split_once("://")?;
-    let address: SocketAddr = authority.trim_end_matches('/').replace("localhost", "127.0.0.1").parse().ok()?;
+    loopback(authority.trim_end_matches('/'))
+}
+
+fn loopback(authority: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = authority.replace("localhost", "127.0.0.1").parse().ok()?;
     address.ip().is_loopback().then_some(address)
 }
 
@@ -220,6 +250,7 @@ mod tests {
             program: "/bin/carrel",
             path: "/bin",
             agent: &agent,
+            clamd: None,
             authorities: None,
             isolation: Isolation::Namespaces,
             otlp: None,
@@ -267,5 +298,15 @@ mod tests {
         let registry = serde_json::from_value(json!({ "schema": 1, "tenants": [elsewhere] })).expect("a registry");
         let error = check(&registry).expect_err("not here").to_string();
         assert!(error.contains("tenant acme") && error.contains("projects/other"), "{error}");
+    }
+    #[test]
+    fn a_tenant_that_requires_a_virus_scanner_is_not_run_without_one() {
+        let mut strict = tenant("acme");
+        strict["scan"] = json!({ "antivirus": "required" });
+        let registry = serde_json::from_value(json!({ "schema": 1, "tenants": [strict] })).expect("a registry");
+        let error = check_scanner(&registry, None).expect_err("none").to_string();
+        assert!(error.contains("acme") && error.contains("--clamd"), "{error}");
+        let clamd = "clamd:3310".parse().expect("an address");
+        check_scanner(&registry, Some(&clamd)).expect("there is one");
     }
 }

@@ -6,6 +6,7 @@ use carrel_local::config::Isolation;
 use clap::Parser as _;
 
 use crate::args::{Carrel, Command, Tenants};
+use crate::fleet::Setup;
 use crate::interrupt::Interrupt;
 use crate::{client, demo, internal, up, upload};
 
@@ -42,8 +43,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo { dir, insecure, json } => {
             demo::run(dir, isolation(insecure), json, &mut Interrupt::listen()?).await
         }
-        Command::Up { dir, tenants, insecure, json } => {
-            up::run(dir, tenants, isolation(insecure), json, &mut Interrupt::listen()?).await
+        Command::Up { dir, tenants, insecure, clamd, json } => {
+            let setup = Setup { registry: tenants, isolation: isolation(insecure), clamd, ..Setup::here(dir)? };
+            up::run(setup, json, &mut Interrupt::listen()?).await
         }
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,

@@ -1,9 +1,6 @@
 //! `carrel up`: a fleet that stays until it is told to stop, and says how to reach it.
 
-use std::path::PathBuf;
 use std::time::Duration;
-
-use carrel_local::config::Isolation;
 
 use crate::fleet::{Fleet, Setup};
 use crate::interrupt::Interrupt;
@@ -11,18 +8,11 @@ use crate::rooms;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Keeps the fleet of `dir` running until a signal, or until a part of it has died.
-pub(crate) async fn run(
-    dir: PathBuf,
-    registry: Option<PathBuf>,
-    isolation: Isolation,
-    json: bool,
-    interrupt: &mut Interrupt,
-) -> anyhow::Result<()> {
+/// Keeps a fleet running until a signal, or until a part of it has died.
+pub(crate) async fn run(setup: Setup, json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
-    let setup = Setup { registry, samples, isolation, ..Setup::here(dir)? };
-    eprintln!("{}", rooms::check(isolation, &setup.program).await?);
-    let mut fleet = Fleet::prepare(setup)?;
+    eprintln!("{}", rooms::check(setup.isolation, &setup.program).await?);
+    let mut fleet = Fleet::prepare(Setup { samples, ..setup })?;
     let ended = tokio::select! {
         ended = keep(&mut fleet, json) => ended,
         signal = interrupt.received() => {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{FileId, PackId, ReviewId};
 use crate::outcome::RefusalCode;
+use crate::scan::ScanFlag;
 use crate::timestamp::Timestamp;
 
 /// What the agent is asked to do. It names neither tenant nor bucket: the agent needs neither.
@@ -54,6 +55,9 @@ pub struct AgentInput {
     pub size: u64,
     /// SHA-256 of the bytes, in hex.
     pub sha256: String,
+    /// What it holds besides data: to be told, never to be followed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<ScanFlag>,
 }
 
 /// The formats a review reads.

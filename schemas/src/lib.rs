@@ -17,6 +17,7 @@ pub mod layout;
 pub mod outcome;
 pub mod registry;
 pub mod review_request;
+pub mod scan;
 pub mod seal;
 pub mod timestamp;
 pub mod upload_event;

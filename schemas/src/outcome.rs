@@ -7,6 +7,7 @@ use crate::findings::{FindingKind, Level};
 use crate::ids::{
     Attempt, Epoch, ExecutionName, FileId, Generation, Nonce, ObjectName, PackId, ReviewId, Revision, TenantId,
 };
+use crate::scan::ScanFlag;
 use crate::timestamp::Timestamp;
 
 /// The decided end of one epoch of a review. At most [`Outcome::MAX_BYTES`] as JSON.
@@ -38,6 +39,9 @@ pub struct Outcome {
     /// Members whose report is left out, the last of the seal, to keep the outcome within its size.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub inputs_omitted: u32,
+    /// What looked at the files before the agent: `structure`, and the virus scanner as it names itself and its signatures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scanners: Vec<String>,
     /// How the code that touched hostile bytes was confined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomReport>,
@@ -187,6 +191,9 @@ pub struct InputReport {
     pub name: ObjectName,
     /// Whether the agent saw it.
     pub verdict: InputVerdict,
+    /// What it holds besides data, where the tenant's policy has such a file reviewed nevertheless.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<ScanFlag>,
 }
 
 /// Whether a member was shown to the agent.
@@ -198,7 +205,7 @@ pub enum InputVerdict {
     /// It was not.
     Refused {
         /// A stable code: `too_large`, `empty`, `encrypted`, `macros`, `archive_bomb`, `type_mismatch`,
-        /// `unsupported_type`, `broken`.
+        /// `unsupported_type`, `broken`, `active_content`, `outside_content`, `malware`.
         code: RefusalCode,
         /// What was wrong and what the uploader can do, in words.
         message: String,
@@ -229,6 +236,12 @@ pub enum RefusalCode {
     Broken,
     /// Not what the pack's manifest says.
     ManifestMismatch,
+    /// Holds what would run once a person opens it, and the tenant's policy refuses that.
+    ActiveContent,
+    /// Reaches out of itself or carries another file, and the tenant's policy refuses that.
+    OutsideContent,
+    /// The virus scanner knows it.
+    Malware,
 }
 
 /// How the children that touch hostile bytes were confined.

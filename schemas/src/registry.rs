@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BucketName, JobName, TenantId};
+use crate::scan::ScanPolicy;
 
 /// The registry as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +50,9 @@ pub struct Tenant {
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+    /// What is done about files that hold more than data.
+    #[serde(default)]
+    pub scan: ScanPolicy,
     /// SHA-256 (hex) of bearer tokens that may act for this tenant alone.
     #[serde(default)]
     pub token_sha256: Vec<String>,
@@ -356,6 +360,7 @@ mod tests {
             job: JobName::parse(format!("projects/fleet/locations/eu/jobs/review-{id}")).expect("job"),
             policy: PackPolicy::default(),
             limits: Limits::default(),
+            scan: ScanPolicy::default(),
             token_sha256: vec![],
         }
     }

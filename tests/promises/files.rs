@@ -89,3 +89,59 @@ pub(crate) fn wide_utf16(columns: usize) -> Vec<u8> {
     let text = [line(&|n| format!("c{n}")), line(&|n| n.to_string()), line(&|n| (n * 2).to_string())].concat();
     std::iter::once(0xFEFF).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
 }
+
+/// A workbook that names another one, and whose formula fetches, both from `place`.
+pub(crate) fn linked(place: &str) -> Vec<u8> {
+    let sheet = format!(
+        r#"<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>
+<row r="1"><c r="A1" t="inlineStr"><is><t>sku</t></is></c><c r="B1" t="inlineStr"><is><t>units</t></is></c></row>
+<row r="2"><c r="A2"><v>7</v></c><c r="B2"><f>_xlfn.WEBSERVICE("{place}fetched")</f><v>3</v></c></row>
+<row r="3"><c r="A3"><v>8</v></c><c r="B3"><f>[1]Sheet1!A1</f><v>4</v></c></row></sheetData></worksheet>"#
+    );
+    let link = format!(
+        r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/externalLinkPath" Target="{place}other.xlsx" TargetMode="External"/></Relationships>"#
+    );
+    archive(&[
+        ("[Content_Types].xml", CONTENT_TYPES.as_bytes()),
+        ("_rels/.rels", RELS.as_bytes()),
+        ("xl/workbook.xml", WORKBOOK.as_bytes()),
+        ("xl/_rels/workbook.xml.rels", WORKBOOK_RELS.as_bytes()),
+        ("xl/worksheets/sheet1.xml", sheet.as_bytes()),
+        ("xl/externalLinks/_rels/externalLink1.xml.rels", link.as_bytes()),
+    ])
+}
+
+/// A workbook whose formula starts a program by Dynamic Data Exchange.
+pub(crate) fn dde() -> Vec<u8> {
+    workbook(br#"<worksheet><sheetData><row r="1"><c r="A1"><f>cmd|'/c calc'!A0</f></c></row></sheetData></worksheet>"#)
+}
+
+/// A page of text in a document that runs JavaScript when it opens and makes the file `marker` when its page does.
+pub(crate) fn active_pdf(marker: &str) -> Vec<u8> {
+    let page = "BT /F1 12 Tf 72 720 Td (Total sales 120.00) Tj ET";
+    pdf(&[
+        "<< /Type /Catalog /Pages 2 0 R /OpenAction 6 0 R >>".to_owned(),
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
+        format!(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /F1 5 0 R >> >> \
+             /AA << /O << /S /Launch /Win << /F (cmd.exe) /P (/c echo) >> /F (/bin/touch {marker}) >> >> >>"
+        ),
+        format!("<< /Length {} >>\nstream\n{page}\nendstream", page.len()),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
+        "<< /S /JavaScript /J#53 (app.launchURL\\(\"http://127.0.0.1:9/\"\\)) >>".to_owned(),
+    ])
+}
+
+/// A document of these objects, from number 1.
+fn pdf(objects: &[String]) -> Vec<u8> {
+    let mut text = "%PDF-1.7\n".to_owned();
+    let mut table = String::new();
+    for (at, object) in objects.iter().enumerate() {
+        table.push_str(&format!("{:010} 00000 n \n", text.len()));
+        text.push_str(&format!("{} 0 obj\n{object}\nendobj\n", at + 1));
+    }
+    let (from, count) = (text.len(), objects.len() + 1);
+    text.push_str(&format!("xref\n0 {count}\n0000000000 65535 f \n{table}"));
+    text.push_str(&format!("trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{from}\n%%EOF\n"));
+    text.into_bytes()
+}

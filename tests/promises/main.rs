@@ -6,7 +6,9 @@
 mod bad_input;
 mod commands;
 mod files;
+mod fuzz;
 mod gate;
+mod hostile_files;
 mod journey;
 mod line;
 mod lost_machines;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use carrel_cloud::Objects;
 use carrel_schemas::ids::{FileId, Nonce, ObjectName};
 use carrel_schemas::outcome::{InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
+use carrel_schemas::scan::ScanFlag;
 use carrel_schemas::seal::Seal;
 
 use crate::config::Config;
@@ -22,6 +23,8 @@ pub(crate) struct Case {
     pub(crate) seal: Arc<Seal>,
     pub(crate) nonce: Nonce,
     pub(crate) began: Instant,
+    /// What has looked at the files so far.
+    pub(crate) scanners: Vec<String>,
 }
 
 /// Why the journey ends before its last stage.
@@ -73,6 +76,7 @@ pub(crate) struct Looked {
     pub(crate) file_id: FileId,
     pub(crate) name: ObjectName,
     pub(crate) refusal: Option<Refusal>,
+    pub(crate) flags: Vec<ScanFlag>,
 }
 
 impl Looked {
@@ -81,7 +85,7 @@ impl Looked {
             None => InputVerdict::Accepted,
             Some(refusal) => InputVerdict::Refused { code: refusal.code, message: refusal.message.clone() },
         };
-        InputReport { file_id: self.file_id.clone(), name: self.name.clone(), verdict }
+        InputReport { file_id: self.file_id.clone(), name: self.name.clone(), verdict, flags: self.flags.clone() }
     }
 }
 

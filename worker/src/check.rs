@@ -90,7 +90,12 @@ pub(crate) async fn hydrate(Claimed(case): Claimed) -> Result<Hydrated, Stop> {
         .members
         .iter()
         .enumerate()
-        .map(|(index, member)| Looked { file_id: FileId::nth(index), name: member.name.clone(), refusal: None })
+        .map(|(index, member)| Looked {
+            file_id: FileId::nth(index),
+            name: member.name.clone(),
+            refusal: None,
+            flags: Vec::new(),
+        })
         .collect();
     let manifest = match read_manifest(&case).await? {
         Found::None => None,

@@ -11,7 +11,10 @@ use carrel_cloud::Endpoints;
 use carrel_sandbox::Tier;
 use carrel_schemas::ids::{Attempt, BucketName, Epoch, ExecutionName, ReviewId, TenantId};
 use carrel_schemas::registry::Limits;
+use carrel_schemas::scan::{Antivirus, ScanPolicy};
 use carrel_telemetry::{Format, TelemetryConfig};
+
+use crate::scan::Clamd;
 
 /// Everything one attempt is told.
 #[derive(Debug, Clone)]
@@ -32,6 +35,10 @@ pub struct Config {
     pub outcomes_topic: String,
     /// `CARREL_LIMITS`: JSON of what the tenant may use; absent is the registry's default.
     pub limits: Limits,
+    /// `CARREL_SCAN`: JSON of what is done about files that hold more than data; absent is the registry's default.
+    pub scan: ScanPolicy,
+    /// `CARREL_CLAMD`: clamd's socket, `/run/clamav/clamd.ctl` or `host:port`; absent, no virus scanner sees the files.
+    pub clamd: Option<Clamd>,
     /// `CARREL_AGENT`: JSON array, the agent's command line without the request file.
     pub agent: Vec<String>,
     /// `CARREL_ISOLATION`: the tier of the room that the agent runs in; absent is `namespaces`. A machine that cannot
@@ -152,6 +159,11 @@ impl Config {
         let outcomes_topic = read.required("CARREL_OUTCOMES_TOPIC", topic);
         let agent = read.required("CARREL_AGENT", command_line);
         let limits = read.optional("CARREL_LIMITS", json).unwrap_or_default();
+        let scan: ScanPolicy = read.optional("CARREL_SCAN", json).unwrap_or_default();
+        let clamd = read.optional("CARREL_CLAMD", from_str);
+        if scan.antivirus == Antivirus::Required && read.text("CARREL_CLAMD").is_none() {
+            read.mistakes.push("CARREL_SCAN requires a virus scanner and CARREL_CLAMD is missing; set it".to_owned());
+        }
         let format = read.optional("CARREL_LOG_FORMAT", format).unwrap_or_default();
         let isolation = read.optional("CARREL_ISOLATION", from_str).unwrap_or(Tier::Namespaces);
         let scratch = read.optional("CARREL_SCRATCH", from_str).unwrap_or(scratch);
@@ -193,6 +205,8 @@ impl Config {
                 outputs,
                 outcomes_topic,
                 limits,
+                scan,
+                clamd,
                 agent,
                 isolation,
                 scratch,
@@ -287,10 +301,17 @@ mod tests {
         wrong.insert("CARREL_OUTCOMES_TOPIC".into(), "outcomes".into());
         wrong.insert("CARREL_INPUT".into(), "hybrid".into());
         wrong.insert("CARREL_LIMITS".into(), r#"{"max_fils":1}"#.into());
+        wrong.insert("CARREL_SCAN".into(), r#"{"antivirus":"required"}"#.into());
         let error = Config::parse(["--epoch".into(), "0".into(), "--fast".into()], &wrong, "/tmp".into());
         let text = error.expect_err("wrong").to_string();
         let named = ["--review is missing", "--epoch", "--attempt is missing", "--fast", "CARREL_TENANT is missing"];
-        for name in named.into_iter().chain(["CARREL_AGENT:", "CARREL_OUTCOMES_TOPIC:", "CARREL_INPUT:", "max_fils"]) {
+        for name in named.into_iter().chain([
+            "CARREL_AGENT:",
+            "CARREL_OUTCOMES_TOPIC:",
+            "CARREL_INPUT:",
+            "max_fils",
+            "CARREL_CLAMD",
+        ]) {
             assert!(text.contains(name), "{name} is not in {text}");
         }
     }

@@ -101,6 +101,7 @@ pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
         verdict,
         inputs,
         inputs_omitted: 0,
+        scanners: case.scanners.clone(),
         room,
         usage: Some(usage),
     };
@@ -165,6 +166,7 @@ mod tests {
             verdict,
             inputs,
             inputs_omitted: 0,
+            scanners: Vec::new(),
             room: None,
             usage: None,
         }
@@ -206,6 +208,7 @@ mod tests {
             file_id: FileId::nth(at),
             name: ObjectName::parse(format!("{at:0>1000}")).expect("name"),
             verdict: InputVerdict::Refused { code: RefusalCode::Empty, message: "m".repeat(1000) },
+            flags: Vec::new(),
         };
         let body =
             fit(outcome(Verdict::Refused { reason: "r".into() }, (0..1000).map(report).collect())).expect("it fits");

@@ -13,7 +13,7 @@ use crate::scan::Accepted;
 /// A larger document is refused unread.
 const MAX_FINDINGS: u64 = 8 << 20;
 /// Findings that an outcome names, and how much of their titles.
-const TOP: usize = 10;
+pub(crate) const TOP: usize = 10;
 const MAX_TITLE: usize = 200;
 
 /// The most important findings, or what is wrong with the review.
@@ -30,7 +30,7 @@ pub(crate) fn judge(parcels: &[Parcel], accepted: &[Accepted]) -> Result<Vec<Fin
     check(&bytes, accepted)
 }
 
-fn check(bytes: &[u8], accepted: &[Accepted]) -> Result<Vec<FindingSummary>, String> {
+pub(crate) fn check(bytes: &[u8], accepted: &[Accepted]) -> Result<Vec<FindingSummary>, String> {
     let findings: Findings =
         serde_json::from_slice(bytes).map_err(|error| format!("findings.json is not what it should be: {error}"))?;
     findings.validate().map_err(|error| format!("findings.json: {error}"))?;
@@ -90,6 +90,7 @@ mod tests {
             format: FileFormat::Csv,
             size: 1,
             sha256: "ab".into(),
+            flags: Vec::new(),
         }];
         let top = check(&findings("f001", "AB"), &shown).expect("valid");
         assert_eq!(top[0].title.len(), MAX_TITLE);

@@ -11,6 +11,7 @@ mod claim;
 mod config;
 mod deliver;
 mod entry;
+pub mod fuzz;
 mod judge;
 mod manifest;
 mod outbox;

@@ -38,11 +38,15 @@ pub(crate) struct Progress(Arc<watch::Sender<Record>>);
 
 impl Progress {
     pub(crate) fn new(config: &Config) -> Self {
+        Self::of(config.review.clone(), config.epoch, config.attempt)
+    }
+
+    pub(crate) fn of(review: ReviewId, epoch: Epoch, attempt: Attempt) -> Self {
         let record = Record {
             schema: 1,
-            review: config.review.clone(),
-            epoch: config.epoch,
-            attempt: config.attempt,
+            review,
+            epoch,
+            attempt,
             stage: "start".to_owned(),
             pct: None,
             message: None,

@@ -62,7 +62,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let inside = Inside::of(tier, &place);
     write_request(&case, &looked, &accepted, &place, &inside, wall)?;
     let plan = room::plan(&case, &place, &accepted, wall)?;
-    let mut listener = Listener { progress: case.progress.clone(), logged: Vec::new() };
+    let mut listener = Listener::new(case.progress.clone());
     let (finished, _) = carrel_sandbox::run(tier, &plan, HEARING, drop, |line| listener.hear(line)).await?;
     let Finished { ended, fresh } = finished;
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
@@ -206,14 +206,18 @@ fn write_request(
 }
 
 /// Turns lines of the agent into progress and log lines.
-struct Listener {
+pub(crate) struct Listener {
     progress: Progress,
     /// The last lines that it wrote for the log.
     logged: Vec<String>,
 }
 
 impl Listener {
-    fn hear(&mut self, line: &[u8]) {
+    pub(crate) fn new(progress: Progress) -> Self {
+        Self { progress, logged: Vec::new() }
+    }
+
+    pub(crate) fn hear(&mut self, line: &[u8]) {
         let Ok(event) = serde_json::from_slice::<AgentEvent>(line) else {
             tracing::debug!(bytes = line.len(), "the agent printed a line that is no event");
             return;
@@ -237,7 +241,7 @@ impl Listener {
     }
 
     /// Why it can use nothing, as far as it said.
-    fn reasons(&self) -> String {
+    pub(crate) fn reasons(&self) -> String {
         if self.logged.is_empty() {
             return "the agent found no file it can use and did not say why".to_owned();
         }

@@ -40,6 +40,9 @@ fn file(pack: &mut Pack, dir: &Path, input: &AgentInput) {
         Ok(document) => document,
         Err(error) => return pack.refused.push((input.name.clone(), error.to_string())),
     };
+    if !input.flags.is_empty() {
+        pack.flagged.push((source.clone(), input.flags.iter().map(|flag| flag.message.clone()).collect()));
+    }
     let parts = [(document.tables.len(), "table"), (document.texts.len(), "page")];
     let read: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, of)| many(*count, of)).collect();
     pack.files.push((input.name.clone(), if read.is_empty() { "nothing".to_owned() } else { read.join(", ") }));

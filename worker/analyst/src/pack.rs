@@ -29,6 +29,8 @@ pub struct Pack {
     pub(crate) files: Vec<(String, String)>,
     /// What a reader must know about the files.
     pub(crate) notes: Vec<String>,
+    /// Files that hold more than data, and what.
+    pub(crate) flagged: Vec<(FrameSource, Vec<String>)>,
     /// Files that could not be read or were refused.
     pub(crate) refused: Vec<(String, String)>,
 }

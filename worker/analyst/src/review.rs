@@ -2,7 +2,7 @@
 
 use carrel_schemas::findings::{Findings, Level};
 
-use crate::checks::{joins, pareto, periods, quality, shelf, totals};
+use crate::checks::{flags, joins, pareto, periods, quality, shelf, totals};
 use crate::deck;
 use crate::pack::Pack;
 use crate::state::{State, many};
@@ -27,6 +27,7 @@ pub fn review(pack: &Pack) -> Review {
     periods::check(&pack.frames, &mut state);
     pareto::check(&pack.frames, &mut state);
     shelf::check(&pack.frames, &mut state);
+    flags::check(&pack.flagged, &mut state);
     for (name, why) in &pack.refused {
         state.refuse(&format!("anything from {name}"), why.clone());
     }

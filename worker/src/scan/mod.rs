@@ -1,19 +1,27 @@
 //! What the bytes are, against what their name says. The gate before anything parses them.
 //!
-//! Owns the structural refusals: wrong type, nothing in it, encryption, macros, bombs. Each scanner is a plain
-//! function over a reader with limits, so that it can be fuzzed. Refuses to interpret: what passes here is only worth
-//! showing to a parser, in a process of its own.
+//! Owns the structural refusals: wrong type, nothing in it, encryption, macros, bombs; and the flags: what runs, reaches
+//! out or carries another file. What is done about a flag is the tenant's policy. Each scanner is a plain function over
+//! a reader with limits, so that it can be fuzzed. Refuses to interpret: what passes here is only worth showing to a
+//! parser, in a process of its own.
 
+mod clamd;
+mod formula;
+mod found;
 mod pdf;
 mod stage;
 mod text;
+mod tokens;
 mod workbook;
+mod xml;
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use carrel_schemas::agent::FileFormat;
 use carrel_schemas::outcome::RefusalCode;
+use carrel_schemas::scan::ScanFlag;
 
+pub use self::clamd::Clamd;
 pub use crate::case::Refusal;
 pub(crate) use stage::{Accepted, Scanned, scan};
 
@@ -29,10 +37,21 @@ pub struct ScanLimits {
 impl ScanLimits {
     /// Entries of the largest workbooks seen in the wild are in the hundreds.
     pub const ENTRIES: usize = 10_000;
+    /// Times its size that a file may inflate to: sheets shrink to a tenth, blank ones to a hundredth, bombs to a
+    /// thousandth, which is the most that deflate can do.
+    pub const RATIO: u64 = 200;
+    /// What any file may inflate to, however small.
+    pub const ANY: u64 = 16 << 20;
 }
 
-/// The inner error is the refusal; the outer one is a file that could not be read.
-pub type Inspection = io::Result<Result<(), Refusal>>;
+/// Bytes of a flag's message.
+pub(crate) const MAX_MESSAGE: usize = 200;
+
+/// What a file holds besides data, or why it is refused whatever the policy.
+pub type Judged = Result<Vec<ScanFlag>, Refusal>;
+
+/// The outer error is a file that could not be read.
+pub type Inspection = io::Result<Judged>;
 
 /// What the first bytes look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,14 +114,17 @@ impl Look {
 pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanLimits) -> Inspection {
     let mut head = Vec::with_capacity(2048);
     file.by_ref().take(2048).read_to_end(&mut head)?;
-    file.seek(SeekFrom::Start(0))?;
     if head.is_empty() {
         return Ok(refuse(RefusalCode::Empty, "has no bytes; upload it again"));
     }
+    let size = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(0))?;
+    let most = size.saturating_mul(ScanLimits::RATIO).max(ScanLimits::ANY);
+    let limits = &ScanLimits { inflated_bytes: limits.inflated_bytes.min(most), ..*limits };
     match (format, look(&head)) {
         (FileFormat::Xlsx, Look::Zip) => workbook::inspect(file, limits),
         (FileFormat::Xlsx, Look::Compound) => workbook::inspect_compound(file),
-        (FileFormat::Pdf, Look::Pdf) => pdf::inspect(file),
+        (FileFormat::Pdf, Look::Pdf) => pdf::inspect(file, limits),
         (FileFormat::Csv, Look::Other) => text::inspect(file),
         (format, look) => {
             let said = format.extension().to_ascii_uppercase();
@@ -113,7 +135,7 @@ pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanL
 }
 
 /// The message has no subject; the stage puts the file's name before it.
-fn refuse(code: RefusalCode, message: impl Into<String>) -> Result<(), Refusal> {
+fn refuse(code: RefusalCode, message: impl Into<String>) -> Judged {
     Err(Refusal::new(code, message))
 }
 

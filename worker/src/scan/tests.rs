@@ -6,6 +6,8 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
 
+mod flags;
+
 const LIMITS: ScanLimits = ScanLimits { inflated_bytes: 1 << 20, entries: 50 };
 
 fn container(parts: &[(&str, &[u8])]) -> Vec<u8> {

@@ -56,6 +56,7 @@ fn completion(record: &ReviewRecord) -> Completion {
         verdict: Verdict::Cancelled { reason: "test".into() },
         inputs: vec![],
         inputs_omitted: 0,
+        scanners: vec![],
         room: None,
         usage: None,
     };

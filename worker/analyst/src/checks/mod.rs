@@ -2,6 +2,7 @@
 //!
 //! Bounded: a check looks at columns that play a role, never at all pairs of columns.
 
+pub(crate) mod flags;
 pub(crate) mod joins;
 pub(crate) mod pareto;
 pub(crate) mod periods;

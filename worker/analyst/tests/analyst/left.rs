@@ -44,7 +44,7 @@ fn start(pack: &str, files: &[(&str, &[u8])]) -> (i32, Vec<AgentEvent>, TempDir)
         let path = format!("{file_id}.{}", format.extension());
         std::fs::write(at("input").join(&path), bytes).expect("written");
         let (name, size, sha256) = ((*name).to_owned(), bytes.len() as u64, hex(bytes));
-        inputs.push(AgentInput { file_id, path, name, format, size, sha256 });
+        inputs.push(AgentInput { file_id, path, name, format, size, sha256, flags: Vec::new() });
     }
     let request = AgentRequest {
         schema: AgentRequest::SCHEMA,
