@@ -51,6 +51,8 @@ pub struct Setup {
     pub agent: Vec<String>,
     /// What divides the tasks from this machine and from each other.
     pub isolation: Isolation,
+    /// Tasks see their uploads bucket as files, which needs FUSE; otherwise they fetch what they read.
+    pub volume: bool,
     /// Where traces go, OTLP over gRPC, as in `http://127.0.0.1:4317`.
     pub otlp: Option<String>,
     /// The virus scanner that every file passes, if any.
@@ -72,11 +74,18 @@ impl Setup {
             samples: Vec::new(),
             agent: Vec::new(),
             isolation: Isolation::Namespaces,
+            volume: crate::rooms::can_mount(),
             otlp: std::env::var("CARREL_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty()),
             clamd: None,
             faults: FaultPlan::default(),
             dispatcher: Vec::new(),
         })
+    }
+}
+
+impl Setup {
+    fn shows_files(&self) -> bool {
+        self.volume && self.isolation == Isolation::Namespaces
     }
 }
 
@@ -142,7 +151,9 @@ impl Fleet {
         let (isolation, path, otlp, clamd) =
             (setup.isolation, &setup.path, setup.otlp.as_deref(), setup.clamd.as_ref());
         plan::check_scanner(&registry, clamd)?;
-        let site = Site { listen: &listen, dir: &dir, program, path, agent, clamd, authorities, isolation, otlp };
+        let volume = setup.shows_files();
+        let site =
+            Site { listen: &listen, dir: &dir, program, path, agent, clamd, authorities, isolation, volume, otlp };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;
@@ -195,6 +206,11 @@ impl Fleet {
         self.spawn(Part::Dispatcher, &["internal", "dispatcher"], &env)?;
         self.address.api = self.ready(Part::Dispatcher).await?.trim().to_owned();
         replace(&self.dir.join("fleet.json"), &serde_json::to_vec_pretty(&self.address)?)
+    }
+
+    /// Whether its tasks see their uploads bucket as files.
+    pub fn shows_files(&self) -> bool {
+        self.setup.shows_files()
     }
 
     /// Where everything is kept.

@@ -17,6 +17,8 @@ pub const PROJECT: &str = "carrel-local";
 pub const LOCATION: &str = "us-central1";
 /// The dispatcher's own bucket.
 pub const CONTROL_BUCKET: &str = "carrel-control";
+/// Where a task finds its uploads bucket.
+const VOLUME: &str = "/mnt/uploads";
 pub(crate) const DISPATCHER: &str = "dispatcher@carrel-local.iam.gserviceaccount.com";
 
 const TOPICS: [&str; 6] =
@@ -86,6 +88,8 @@ pub(crate) struct Site<'a> {
     pub(crate) authorities: Option<&'a Path>,
     /// What divides the tasks from this machine.
     pub(crate) isolation: Isolation,
+    /// Tasks see their uploads bucket as files; otherwise they fetch what they read.
+    pub(crate) volume: bool,
     /// Where traces go.
     pub(crate) otlp: Option<&'a str>,
 }
@@ -161,6 +165,9 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
         "isolation": site.isolation,
         "reach": reach,
+        "volume_server": [
+            program, "internal", "volume", "--bucket", "{bucket}", "--storage-endpoint", "{endpoint}", "/dev/fd/3",
+        ],
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -186,6 +193,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_SCAN", json_text(json!(tenant.scan))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_ISOLATION", inner(site.isolation).to_owned()),
+        ("CARREL_INPUT", if site.volume { VOLUME } else { "hydrate" }.to_owned()),
         ("CARREL_JOB", tenant.job.to_string()),
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
@@ -203,6 +211,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         "env": env,
         "timeout_seconds": tenant.limits.timeout_seconds,
         "memory_bytes": memory(&tenant.limits),
+        "volume": site.volume.then(|| json!({ "bucket": tenant.uploads_bucket, "mount_path": VOLUME })),
     })
 }
 
@@ -253,6 +262,7 @@ mod tests {
             clamd: None,
             authorities: None,
             isolation: Isolation::Namespaces,
+            volume: true,
             otlp: None,
         };
         cloud(&registry, site).expect("a configuration")

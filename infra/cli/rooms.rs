@@ -10,23 +10,36 @@ use anyhow::{Context as _, bail};
 use carrel_local::config::Isolation;
 use carrel_sandbox::{Command, Entry, Exit, Hearing, Limits, Network, Profile, Room, Tier};
 
+use crate::fleet::Setup;
+
 /// Said wherever nothing divides the tasks.
 const INSECURE: &str = "warning: --insecure: nothing divides tenants, agents and this machine from each other; \
      review only files that you trust";
 /// Said where rooms stand.
 const DIVIDED: &str = "each task and each agent runs in a room of its own (Linux namespaces)";
 
-/// Says what divides tenants here, or why nothing can and what to do.
-pub(crate) async fn check(isolation: Isolation, program: &Path) -> anyhow::Result<&'static str> {
-    if isolation == Isolation::None {
-        return Ok(INSECURE);
+/// Says what divides tenants here and how files come in, or why nothing can divide them and what to do.
+pub(crate) async fn check(setup: &Setup) -> anyhow::Result<String> {
+    if setup.isolation == Isolation::None {
+        return Ok(INSECURE.to_owned());
     }
-    open(program, &["internal", "room"], Profile::Task).await.context(
+    open(&setup.program, &["internal", "room"], Profile::Task).await.context(
         "this machine cannot divide tenants; allow ordinary users to create user namespaces (sysctl \
          kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, a seccomp \
          profile that permits them and an unmasked /proc), or pass --insecure to run without any isolation",
     )?;
-    Ok(DIVIDED)
+    let input = if setup.volume { SHOWN } else { FETCHED };
+    Ok(format!("{DIVIDED}; {input}"))
+}
+
+/// Said of the files of a pack.
+const SHOWN: &str = "files are read from the tenant's bucket, mounted read-only";
+const FETCHED: &str =
+    "files are fetched first, since /dev/fuse cannot be opened (to mount instead: chmod 666 /dev/fuse)";
+
+/// Whether a room may mount a volume: whoever opens the device may, in a namespace of its own.
+pub(crate) fn can_mount() -> bool {
+    std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
 }
 
 /// In the outer room: opens an inner one.

@@ -11,7 +11,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Keeps a fleet running until a signal, or until a part of it has died.
 pub(crate) async fn run(setup: Setup, json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
-    eprintln!("{}", rooms::check(setup.isolation, &setup.program).await?);
+    eprintln!("{}", rooms::check(&setup).await?);
     let mut fleet = Fleet::prepare(Setup { samples, ..setup })?;
     let ended = tokio::select! {
         ended = keep(&mut fleet, json) => ended,

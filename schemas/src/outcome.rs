@@ -251,6 +251,20 @@ pub struct RoomReport {
     pub tier: String,
     /// True only if a kernel mechanism held the memory limit.
     pub memory_guarantee: bool,
+    /// How the inputs came into the room.
+    #[serde(default)]
+    pub input: InputMode,
+}
+
+/// How inputs come into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InputMode {
+    /// Fetched first.
+    #[default]
+    Hydrate,
+    /// Read from the mounted bucket.
+    Hybrid,
 }
 
 /// What one attempt used.

@@ -3,7 +3,7 @@
 use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT};
 use carrel_schemas::findings::Findings;
 use carrel_schemas::ids::EventId;
-use carrel_schemas::outcome::{DecidedBy, Verdict};
+use carrel_schemas::outcome::{DecidedBy, InputMode, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
 use serde_json::{Value, json};
 
@@ -35,7 +35,10 @@ async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
 
     let outcome = world.outcome(&got.completion).await;
     assert!(matches!(outcome.decided_by, DecidedBy::Worker { .. }), "{:?}", outcome.decided_by);
-    assert_eq!(outcome.room.expect("recorded").tier, "namespaces");
+    let room = outcome.room.expect("recorded");
+    assert_eq!(room.tier, "namespaces");
+    let expected = if world.fleet.shows_files() { InputMode::Hybrid } else { InputMode::Hydrate };
+    assert_eq!(room.input, expected);
     let review = got.completion.review.to_string();
     let shown = world.api("acme").get(&format!("/v1/tenants/acme/reviews/{review}")).await.expect("answered");
     assert_eq!(shown["status"], "delivered");

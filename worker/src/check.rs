@@ -25,13 +25,14 @@ const PARALLEL: usize = 4;
 /// Changed members that an outcome names.
 const MAX_NAMED: usize = 50;
 
-/// One fetched member.
+/// One member that can be read.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
     /// Which entry of [`Hydrated::looked`].
     pub(crate) index: usize,
     pub(crate) format: FileFormat,
     pub(crate) size: u64,
+    /// Below the attempt's own directory, or in the volume.
     pub(crate) path: PathBuf,
 }
 
@@ -72,7 +73,7 @@ impl Place {
     }
 }
 
-/// Every sealed member is either refused, with a reason, or lies on disk as it was sealed.
+/// Every sealed member is either refused, with a reason, or can be read as it was sealed: on disk, or in the volume.
 #[derive(Debug)]
 pub(crate) struct Hydrated {
     pub(crate) case: Case,
@@ -108,7 +109,14 @@ pub(crate) async fn hydrate(Claimed(case): Claimed) -> Result<Hydrated, Stop> {
     }
     let wanted = looked.iter().zip(&case.seal.members).enumerate().filter(|(_, (look, _))| look.refusal.is_none());
     let wanted: Vec<_> = wanted.map(|(index, (look, member))| (index, look.file_id.clone(), member.clone())).collect();
-    let downloads = wanted.into_iter().map(|(index, id, member)| fetch(&case, &place, index, id, member));
+    if case.config.volume.is_some() {
+        // A mount shows what is there now.
+        let changed = changed(&case).await?;
+        if !changed.is_empty() {
+            return Err(case.decide(Verdict::InputsChanged { changed }, &looked));
+        }
+    }
+    let downloads = wanted.into_iter().map(|(index, id, member)| find_or_fetch(&case, &place, index, id, member));
     let fetched: Vec<_> = futures::stream::iter(downloads).buffered(PARALLEL).try_collect().await?;
     let gone: Vec<_> = fetched.iter().filter_map(|got| got.as_ref().err().cloned()).take(MAX_NAMED).collect();
     if !gone.is_empty() {
@@ -184,6 +192,26 @@ async fn read_manifest(case: &Case) -> Result<Found, Stop> {
     )))
 }
 
+/// A member where the volume shows it; one that it cannot show is fetched.
+async fn find_or_fetch(
+    case: &Case,
+    place: &Place,
+    index: usize,
+    id: FileId,
+    member: Member,
+) -> Result<Result<Fetched, ObjectName>, Stop> {
+    if let Some(volume) = case.config.volume.clone() {
+        let format = format_of(member.name.as_str()).context("a member without a format was refused before")?;
+        let (size, wanted) = (member.size, member.clone());
+        let found = tokio::task::spawn_blocking(move || volume.find(&wanted)).await.context("looking was cut off")?;
+        if let Some(path) = found {
+            return Ok(Ok(Fetched { index, format, size, path }));
+        }
+        tracing::warn!(object.name = %member.name, "the volume does not show this file; it is fetched");
+    }
+    fetch(case, place, index, id, member).await
+}
+
 /// Downloads one generation; the inner error is a member that is gone.
 async fn fetch(
     case: &Case,
@@ -218,8 +246,16 @@ async fn fetch(
 pub(crate) struct Confirmed(pub(crate) Reviewed);
 
 pub(crate) async fn confirm(reviewed: Reviewed) -> Result<Confirmed, Stop> {
-    let case = &reviewed.case;
-    case.progress.stage("confirm");
+    reviewed.case.progress.stage("confirm");
+    let changed = changed(&reviewed.case).await?;
+    if changed.is_empty() {
+        return Ok(Confirmed(reviewed));
+    }
+    Err(reviewed.decide(Verdict::InputsChanged { changed }))
+}
+
+/// Members whose sealed generation is not the live one.
+async fn changed(case: &Case) -> anyhow::Result<Vec<ObjectName>> {
     let bucket = case.config.uploads.as_str();
     let members = &case.seal.members;
     let folder = format!("{}/", case.seal.pack);
@@ -233,11 +269,7 @@ pub(crate) async fn confirm(reviewed: Reviewed) -> Result<Confirmed, Stop> {
     };
     let live: std::collections::HashMap<_, _> = listed.iter().map(|o| (o.name.as_str(), o.generation)).collect();
     let is_live = |member: &&Member| live.get(member.name.as_str()) == Some(&member.generation.get());
-    let changed: Vec<_> = members.iter().filter(|m| !is_live(m)).map(|m| m.name.clone()).take(MAX_NAMED).collect();
-    if changed.is_empty() {
-        return Ok(Confirmed(reviewed));
-    }
-    Err(reviewed.decide(Verdict::InputsChanged { changed }))
+    Ok(members.iter().filter(|m| !is_live(m)).map(|m| m.name.clone()).take(MAX_NAMED).collect())
 }
 
 #[cfg(test)]

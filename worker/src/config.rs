@@ -15,6 +15,7 @@ use carrel_schemas::scan::{Antivirus, ScanPolicy};
 use carrel_telemetry::{Format, TelemetryConfig};
 
 use crate::scan::Clamd;
+use crate::volume::Volume;
 
 /// Everything one attempt is told.
 #[derive(Debug, Clone)]
@@ -44,6 +45,9 @@ pub struct Config {
     /// `CARREL_ISOLATION`: the tier of the room that the agent runs in; absent is `namespaces`. A machine that cannot
     /// give it makes no attempt.
     pub isolation: Tier,
+    /// `CARREL_INPUT`: the absolute path at which the uploads bucket is mounted, or `hydrate`, as if absent: then the
+    /// sealed files are fetched first.
+    pub volume: Option<Volume>,
     /// `CARREL_SCRATCH`: where private directories are made; absent is the system's temporary directory.
     pub scratch: PathBuf,
     /// `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`: absent is Google's own.
@@ -124,6 +128,13 @@ fn command_line(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+fn input(text: &str) -> Result<Option<Volume>, String> {
+    match text {
+        "hydrate" => Ok(None),
+        path => Volume::at(path).map(Some).map_err(|why| format!("{why}, nor is it hydrate")),
+    }
+}
+
 fn format(text: &str) -> Result<Format, String> {
     match text {
         "human" => Ok(Format::Human),
@@ -167,8 +178,10 @@ impl Config {
         let format = read.optional("CARREL_LOG_FORMAT", format).unwrap_or_default();
         let isolation = read.optional("CARREL_ISOLATION", from_str).unwrap_or(Tier::Namespaces);
         let scratch = read.optional("CARREL_SCRATCH", from_str).unwrap_or(scratch);
-        if let Some(input) = read.text("CARREL_INPUT").filter(|input| input != "hydrate") {
-            read.mistakes.push(format!("CARREL_INPUT: {input:?} cannot be had here; set hydrate"));
+        let volume = read.optional("CARREL_INPUT", input).flatten();
+        if isolation == Tier::Process && volume.is_some() {
+            let why = "CARREL_INPUT: a room of tier process cannot show a volume under generated names; set hydrate";
+            read.mistakes.push(why.to_owned());
         }
         let execution = execution(&mut read, outcomes_topic.as_deref());
         let telemetry = TelemetryConfig {
@@ -209,6 +222,7 @@ impl Config {
                 clamd,
                 agent,
                 isolation,
+                volume,
                 scratch,
                 endpoints,
                 execution,

@@ -4,13 +4,13 @@
 
 use std::io::Cursor;
 
-use carrel_schemas::agent::FileFormat;
+use carrel_schemas::agent::{AgentInput, FileFormat};
 use carrel_schemas::ids::{Attempt, Epoch, FileId, ReviewId};
 
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::review::Listener;
-use crate::scan::{Accepted, ScanLimits, inspect};
+use crate::scan::{ScanLimits, inspect};
 use crate::{judge, scan};
 
 /// What a target is called, and the target.
@@ -49,7 +49,7 @@ fn agent_event(line: &[u8]) {
 }
 
 fn findings(bytes: &[u8]) {
-    let shown = Accepted {
+    let shown = AgentInput {
         file_id: FileId::nth(0),
         path: "f001.csv".to_owned(),
         name: "a.csv".to_owned(),

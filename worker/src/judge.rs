@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use carrel_schemas::agent::AgentInput;
 use carrel_schemas::findings::Findings;
 use carrel_schemas::outcome::FindingSummary;
 
 use crate::outbox::Parcel;
-use crate::scan::Accepted;
 
 /// A larger document is refused unread.
 const MAX_FINDINGS: u64 = 8 << 20;
@@ -17,7 +17,7 @@ pub(crate) const TOP: usize = 10;
 const MAX_TITLE: usize = 200;
 
 /// The most important findings, or what is wrong with the review.
-pub(crate) fn judge(parcels: &[Parcel], accepted: &[Accepted]) -> Result<Vec<FindingSummary>, String> {
+pub(crate) fn judge(parcels: &[Parcel], accepted: &[AgentInput]) -> Result<Vec<FindingSummary>, String> {
     let find = |name: &str| parcels.iter().find(|parcel| parcel.name == name);
     let document = find("findings.json").ok_or("the agent left no findings.json")?;
     if document.size > MAX_FINDINGS {
@@ -30,7 +30,7 @@ pub(crate) fn judge(parcels: &[Parcel], accepted: &[Accepted]) -> Result<Vec<Fin
     check(&bytes, accepted)
 }
 
-pub(crate) fn check(bytes: &[u8], accepted: &[Accepted]) -> Result<Vec<FindingSummary>, String> {
+pub(crate) fn check(bytes: &[u8], accepted: &[AgentInput]) -> Result<Vec<FindingSummary>, String> {
     let findings: Findings =
         serde_json::from_slice(bytes).map_err(|error| format!("findings.json is not what it should be: {error}"))?;
     findings.validate().map_err(|error| format!("findings.json: {error}"))?;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn evidence_must_name_a_file_the_agent_was_shown() {
-        let shown = vec![Accepted {
+        let shown = vec![AgentInput {
             file_id: FileId::nth(0),
             path: "f001.csv".into(),
             name: "pos.csv".into(),

@@ -20,6 +20,7 @@ mod review;
 mod room;
 mod run;
 pub mod scan;
+mod volume;
 
 pub use carrel_sandbox::enter;
 pub use config::{Config, ConfigError};

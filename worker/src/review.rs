@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use carrel_sandbox::{Ended, Exit, Finished, Hearing, LimitHit};
-use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentRequest, RefusedInput, exit_code};
-use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
+use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentInput, AgentRequest, RefusedInput, exit_code};
+use carrel_schemas::outcome::{FailureClass, FindingSummary, InputMode, RoomReport, Usage, Verdict};
 use tempfile::TempDir;
 
 use crate::case::{Case, Decision, Looked, Stop};
@@ -18,7 +18,7 @@ use crate::judge;
 use crate::outbox::{CollectError, Outbox, Parcel};
 use crate::progress::Progress;
 use crate::room::{self, Inside};
-use crate::scan::{Accepted, Scanned};
+use crate::scan::Scanned;
 
 /// A longer line of the agent's stdout is dropped.
 const MAX_LINE: usize = 16 << 10;
@@ -59,9 +59,11 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     case.progress.stage("review");
     let wall = time_left(&case);
     let tier = case.config.isolation;
+    let input = if case.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate };
     let inside = Inside::of(tier, &place);
-    write_request(&case, &looked, &accepted, &place, &inside, wall)?;
     let plan = room::plan(&case, &place, &accepted, wall)?;
+    let accepted: Vec<AgentInput> = accepted.into_iter().map(|file| file.input).collect();
+    write_request(&case, &looked, &accepted, &place, &inside, wall)?;
     let mut listener = Listener::new(case.progress.clone());
     let (finished, _) = carrel_sandbox::run(tier, &plan, HEARING, drop, |line| listener.hear(line)).await?;
     let Finished { ended, fresh } = finished;
@@ -71,7 +73,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
     let outbox = outbox.context("the room handed out no output directory")?;
 
-    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee };
+    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee, input };
     tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
     let usage = Usage {
         wall_ms: 0,
@@ -179,7 +181,7 @@ fn time_left(case: &Case) -> Duration {
 fn write_request(
     case: &Case,
     looked: &[Looked],
-    accepted: &[Accepted],
+    accepted: &[AgentInput],
     place: &Place,
     inside: &Inside,
     wall: Duration,

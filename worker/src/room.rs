@@ -65,9 +65,7 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
             }
         }
         let show = |from: PathBuf, at: PathBuf| Entry::Show { from, at };
-        let files = accepted
-            .iter()
-            .map(|input| show(place.dir("input").join(&input.path), inside.at("input").join(&input.path)));
+        let files = accepted.iter().map(|file| show(file.path.clone(), inside.at("input").join(&file.input.path)));
         view.extend(files);
         view.push(show(place.dir("request.json"), inside.at("request.json")));
     }

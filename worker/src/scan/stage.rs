@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_schemas::agent::{AgentInput, FileFormat};
@@ -19,8 +19,12 @@ use super::{Refusal, ScanLimits, inspect};
 use crate::case::{Case, Looked, Stop};
 use crate::check::{Fetched, Hydrated, Place};
 
-/// One file the agent will see.
-pub(crate) type Accepted = AgentInput;
+/// One file the agent will see, and where it lies.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) input: AgentInput,
+    pub(crate) path: PathBuf,
+}
 
 /// At least one file may be shown to the agent, and every other has its refusal.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
         match judged {
             Ok(Seen { sha256, flags }) => {
                 look.flags.clone_from(&flags);
-                accepted.push(AgentInput {
+                let input = AgentInput {
                     file_id: look.file_id.clone(),
                     path: format!("{}.{}", look.file_id, file.format.extension()),
                     name,
@@ -57,10 +61,13 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
                     size: file.size,
                     sha256,
                     flags,
-                });
+                };
+                accepted.push(Accepted { input, path: file.path });
             }
             Err(refusal) => {
-                std::fs::remove_file(&file.path).with_context(|| format!("remove {}", file.path.display()))?;
+                if file.path.starts_with(place.root()) {
+                    std::fs::remove_file(&file.path).with_context(|| format!("remove {}", file.path.display()))?;
+                }
                 look.refusal = Some(refusal);
             }
         }
