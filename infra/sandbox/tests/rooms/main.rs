@@ -19,7 +19,7 @@ fn main() {
     carrel_sandbox::enter().expect("the launcher starts");
     let trial =
         |tier: Tier| Trial::test(format!("{tier}::what_was_inherited_is_nothing"), move || inherits_nothing(tier));
-    let trials = [Tier::Namespaces, Tier::Process].map(trial).to_vec();
+    let trials = [Tier::Namespaces, Tier::Process].map(trial).into_iter().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
