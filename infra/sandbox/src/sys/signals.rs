@@ -51,12 +51,14 @@ impl Signals {
 
 /// Lets all signals through and has them do what they do by default, as a new program expects.
 pub(crate) fn as_new() -> io::Result<()> {
-    // SAFETY: as in `hold`.
+    // SAFETY: a set of signals is a plain C struct for which all zeroes is a value.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // The numbers that the kernel gives to signals; KILL and STOP refuse, as do the two that the C library keeps.
+    // The kernel's own structure, all zeroes: SIG_DFL, no flags, no mask. Not by the C library, which keeps two signals to
+    // itself and would leave those ignored; KILL and STOP refuse, and need it not.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a disposition that runs no code.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads a structure of at most that size, which is live, and is told its own size of a mask.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u8>(), 8) };
     }
     // SAFETY: `none` is live and ours; the calls set the mask of a process of one thread.
     check(unsafe {
