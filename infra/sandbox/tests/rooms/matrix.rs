@@ -38,7 +38,7 @@ fn file() -> PathBuf {
 
 /// The table as it is kept.
 pub(crate) fn kept() -> Cells {
-    let text = include_str!("matrix.txt");
+    let text = std::fs::read_to_string(file()).unwrap_or_default();
     let mut cells = Cells::new();
     for line in text.lines() {
         let mut words = line.split(" | ").map(str::trim);
