@@ -12,7 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_send_signal, setrlimit, waitid,
+};
 use seccompiler::BpfProgram;
 
 use crate::cgroup::Cgroup;
@@ -22,7 +24,7 @@ use crate::messages::{Fault, Gone, Launch, Note};
 use crate::room::{Profile, Room};
 use crate::sys::{self, Fork};
 use crate::tier::Tier;
-use crate::{seccomp, wire};
+use crate::{seccomp, strays, wire};
 
 /// The line to this program's launcher.
 static LAUNCHER: OnceLock<OwnedFd> = OnceLock::new();
@@ -54,10 +56,16 @@ pub(crate) fn line() -> Option<&'static OwnedFd> {
 
 /// A room that lives.
 struct Living {
+    tier: Tier,
+    pid: Pid,
     /// Our own copy; the program has another.
     pidfd: OwnedFd,
     line: OwnedFd,
+    /// Its first process watches the other end, to see whether this one is gone.
+    _go: OwnedFd,
     cgroup: Option<Cgroup>,
+    /// Nobody wants it any more, and it was told.
+    deserted: bool,
 }
 
 /// Filters, compiled once each.
@@ -65,17 +73,37 @@ struct Living {
 struct Filters(HashMap<(Profile, bool), BpfProgram>);
 
 fn serve(requests: OwnedFd) -> io::Result<()> {
+    // Whoever started the program may have ignored what this process waits for.
+    sys::as_new()?;
     // They are meant for the program, which shares the terminal; its end is ours.
     sys::ignore(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT]);
     rustix::thread::set_name(c"carrel-launcher")?;
-    // A pipe of the program that this process kept open would never end for whoever reads it.
-    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    // A pipe of the program that this process kept open would never end for whoever reads it; so would a volume's channel.
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for number in [0, 1] {
         sys::put(nothing.as_fd(), number)?;
     }
+    drop(nothing);
+    sys::close_but(&[requests.as_fd()])?;
+    strays::adopt()?;
+    raise_open_files();
     let mut launcher = Launcher { requests, living: Vec::new(), filters: Filters::default() };
     while launcher.attend()? {}
+    // The kernel would end the rooms, but not take their cgroups away.
+    while let Some(room) = launcher.living.pop() {
+        end(&room.pidfd)?;
+        launcher.bury(room);
+    }
     Ok(())
+}
+
+/// A living room takes a few descriptors here.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        // A launcher that may open no more serves fewer rooms, and says so when it comes to that.
+        Ok(()) | Err(_) => {}
+    }
 }
 
 struct Launcher {
@@ -87,19 +115,33 @@ struct Launcher {
 impl Launcher {
     /// Waits for something to happen and sees to it; false once the program is gone.
     fn attend(&mut self) -> io::Result<bool> {
-        let ready: Vec<bool> = {
-            let all = std::iter::once(&self.requests).chain(self.living.iter().map(|room| &room.pidfd));
-            let mut all: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let watched = |room: &Living| !room.deserted;
+        let (asked, gone, left) = {
+            let of = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
+            let requests = std::iter::once(of(self.requests.as_fd(), PollFlags::IN));
+            let ends = self.living.iter().map(|room| of(room.pidfd.as_fd(), PollFlags::IN));
+            // Whoever planned a room holds the other end of its line as long as it is wanted.
+            let lines =
+                self.living.iter().filter(|room| watched(room)).map(|room| of(room.line.as_fd(), PollFlags::empty()));
+            let mut all: Vec<_> = requests.chain(ends).chain(lines).collect();
             match poll(&mut all, None) {
-                Ok(_) | Err(Errno::INTR) => {}
+                Ok(_) => {}
+                Err(Errno::INTR) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }
-            all.iter().map(|fd| !fd.revents().is_empty()).collect()
+            let ready: Vec<bool> = all.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let (ends, lines) = ready[1..].split_at(self.living.len());
+            (ready[0], ends.to_vec(), lines.to_vec())
         };
-        for at in (1..ready.len()).rev().filter(|at| ready[*at]) {
-            bury(self.living.swap_remove(at - 1));
+        for (room, _) in self.living.iter_mut().filter(|room| watched(room)).zip(left).filter(|(_, left)| *left) {
+            end(&room.pidfd)?;
+            room.deserted = true;
         }
-        if !ready[0] {
+        for at in (0..gone.len()).rev().filter(|at| gone[*at]) {
+            let room = self.living.swap_remove(at);
+            self.bury(room);
+        }
+        if !asked {
             return Ok(true);
         }
         let Some((Launch { tier }, descriptors)) = wire::receive(&self.requests, RecvFlags::empty())? else {
@@ -117,22 +159,28 @@ impl Launcher {
 
     fn give_birth(&mut self, tier: Tier, plan: OwnedFd, stdio: &[OwnedFd; 2], line: &OwnedFd) -> Result<(), Fault> {
         let room: Room = read_plan(plan).map_err(Fault::at("read the plan of a room"))?;
-        // An own network namespace makes sockets of the internet's families harmless; without one there are none.
         let filter = match tier {
             Tier::Process => Some(self.filters.get(room.profile, false)?),
             Tier::Namespaces => Some(self.filters.get(room.profile, true)?),
             // The runtime applies the bundle's.
             Tier::Oci(_) => None,
         };
-        let cgroup = Cgroup::make(&room.limits);
-        let memory_guarantee = cgroup.is_some();
+        let keep = "keep the line to a room";
+        let kept = line.try_clone().map_err(Fault::at(keep))?;
         let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let (go, say_go) = pipe.map_err(Fault::kernel("make a pipe"))?;
-        let made = sys::fork_into(jail::namespaces(tier));
-        let (side, pidfd) = made.map_err(Fault::at(format!("create the namespaces of tier {tier}")))?;
-        let child = match side {
-            Fork::Parent(child) => child,
-            Fork::Child => {
+        let cgroup = Cgroup::make(&room.limits);
+        let memory_guarantee = cgroup.is_some();
+        let made = match sys::fork_into(jail::namespaces(tier)) {
+            Ok(made) => made,
+            Err(error) => {
+                drop(cgroup.map(Cgroup::finish));
+                return Err(Fault::at(format!("create the namespaces of tier {tier}"))(error));
+            }
+        };
+        let (pid, pidfd) = match made {
+            (Fork::Parent(pid), Some(pidfd)) => (pid, pidfd),
+            _ => {
                 // What belongs to other rooms is no business of this one.
                 self.living.clear();
                 drop(say_go);
@@ -142,44 +190,84 @@ impl Launcher {
             }
         };
         drop(go);
-        let pidfd = pidfd.expect("a parent has one");
-        let line = line.try_clone().map_err(Fault::at("keep the line to a room"))?;
-        let prepared = prepare(tier, child, &pidfd, cgroup.as_ref(), &line)
-            .and_then(|()| rustix::io::write(&say_go, &[1]).map(|_| ()).map_err(Fault::kernel("start a room")));
-        let room = Living { pidfd, line, cgroup };
+        let room = Living { tier, pid, pidfd, line: kept, _go: say_go, cgroup, deserted: false };
+        let prepared = prepare(&room)
+            .and_then(|()| rustix::io::write(&room._go, &[1]).map(|_| ()).map_err(Fault::kernel("start a room")));
         match prepared {
             Ok(()) => self.living.push(room),
             Err(fault) => {
-                // Nobody says "go" any more, so it ends.
-                drop(say_go);
                 drop(wire::send(&room.line, &Note::Failed(fault), &[]));
-                bury(room);
+                end(&room.pidfd).map_err(Fault::at("end a room"))?;
+                self.bury(room);
             }
         }
         Ok(())
     }
+
+    /// Reaps a room's first process, ends what was left to this one, and says the last word about the room.
+    fn bury(&self, room: Living) {
+        let Living { tier, pidfd, line, cgroup, .. } = room;
+        let status = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED));
+        let exit = match status {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Exit::Code(code),
+                (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+            },
+            _ => Exit::Signal(libc::SIGKILL),
+        };
+        if tier == Tier::Process {
+            let others: Vec<Pid> = self.living.iter().map(|room| room.pid).collect();
+            if let Err(error) = strays::kill(&others) {
+                drop(wire::send(&line, &Note::Failed(Fault::at("end what a room left behind")(error)), &[]));
+            }
+        }
+        let counted = cgroup.map(Cgroup::finish);
+        let gone = Gone {
+            exit,
+            peak_bytes: counted.as_ref().and_then(|counted| counted.peak_bytes),
+            out_of_memory: counted.is_some_and(|counted| counted.out_of_memory),
+        };
+        // Whoever dropped the room hears nothing of it any more.
+        drop(wire::send(line, &Note::Gone(gone), &[]));
+    }
+}
+
+fn end(pidfd: &OwnedFd) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What only its parent can do for a newborn.
-fn prepare(tier: Tier, child: Pid, pidfd: &OwnedFd, cgroup: Option<&Cgroup>, line: &OwnedFd) -> Result<(), Fault> {
-    if tier != Tier::Process {
-        jail::write_maps(tier, child).map_err(Fault::at("map the user of a room"))?;
+fn prepare(room: &Living) -> Result<(), Fault> {
+    let Living { tier, pid, pidfd, line, cgroup, .. } = room;
+    if *tier != Tier::Process {
+        jail::write_maps(*tier, *pid).map_err(Fault::at("map the user of a room"))?;
     }
-    if let Some(cgroup) = cgroup {
-        cgroup.add(child).map_err(Fault::at("put a room into its cgroup"))?;
+    match cgroup {
+        Some(cgroup) => cgroup.add(*pid).map_err(Fault::at("put a room into its cgroup"))?,
+        None => offer_to_the_killer(*pid),
     }
-    let started = Note::Started { pid: child.as_raw_nonzero().get(), memory_guarantee: cgroup.is_some() };
+    let started = Note::Started { pid: pid.as_raw_nonzero().get(), memory_guarantee: cgroup.is_some() };
     wire::send(line, &started, &[pidfd.as_fd()]).map_err(Fault::at("tell of a room"))
 }
 
+/// Where nothing counts a room's memory, the machine may run out of it; then the room goes first, not its program.
+fn offer_to_the_killer(pid: Pid) {
+    let file = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    // Best effort, like everything without a cgroup; the report says that there is no guarantee.
+    drop(std::fs::write(file, "1000"));
+}
+
 impl Filters {
-    fn get(&mut self, profile: Profile, internet: bool) -> Result<&BpfProgram, Fault> {
+    fn get(&mut self, profile: Profile, own: bool) -> Result<&BpfProgram, Fault> {
         use std::collections::hash_map::Entry;
-        Ok(match self.0.entry((profile, internet)) {
+        Ok(match self.0.entry((profile, own)) {
             Entry::Occupied(there) => there.into_mut(),
             Entry::Vacant(gap) => {
                 let wrong = |words| Fault::at("compile the system call filter")(io::Error::other(words));
-                gap.insert(seccomp::program(profile, internet).map_err(wrong)?)
+                gap.insert(seccomp::program(profile, own).map_err(wrong)?)
             }
         })
     }
@@ -192,30 +280,4 @@ fn read_plan(plan: OwnedFd) -> io::Result<Room> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
-}
-
-/// Reaps a room's first process and says the last word about it.
-fn bury(room: Living) {
-    let Living { pidfd, line, cgroup } = room;
-    let status = loop {
-        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Err(Errno::INTR) => {}
-            other => break other,
-        }
-    };
-    let exit = match status {
-        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Exit::Code(code),
-            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
-        },
-        _ => Exit::Signal(libc::SIGKILL),
-    };
-    let counted = cgroup.map(Cgroup::finish);
-    let gone = Gone {
-        exit,
-        peak_bytes: counted.as_ref().and_then(|counted| counted.peak_bytes),
-        out_of_memory: counted.is_some_and(|counted| counted.out_of_memory),
-    };
-    // Whoever dropped the room hears nothing of it any more.
-    drop(wire::send(line, &Note::Gone(gone), &[]));
 }

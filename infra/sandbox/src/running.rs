@@ -58,6 +58,14 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The room's time was up before it stood.
+    #[error("build a room of tier {tier}: not done within its {wall:?}")]
+    Late {
+        /// The tier.
+        tier: Tier,
+        /// The limit.
+        wall: Duration,
+    },
     /// The room ended before it said why.
     #[error("build a room of tier {tier}: it ended with {exit:?} on the way")]
     Lost {
@@ -82,6 +90,7 @@ pub struct Handed {
 /// A room whose command runs.
 #[derive(Debug)]
 pub struct Running {
+    tier: Tier,
     line: AsyncFd<OwnedFd>,
     pidfd: OwnedFd,
     pid: Pid,
@@ -115,20 +124,21 @@ pub async fn start(tier: Tier, room: &Room, stdout: OwnedFd, stderr: OwnedFd) ->
     // Our copies would keep the pipes open after the command.
     drop((theirs, stdout, stderr));
 
-    let mut running = None;
+    // Dropped on the way, the line ends, and the launcher ends the room.
+    let mut guarded = None;
     loop {
-        match (hear(&line).await.map_err(StartError::Launcher)?, running.take()) {
+        match (hear(&line).await.map_err(StartError::Launcher)?, guarded.take()) {
             (Some((Note::Started { pid, memory_guarantee }, mut descriptors)), None) => {
                 let pidfd = descriptors.pop().ok_or_else(cut_short)?;
                 let pid = Pid::from_raw(pid).ok_or_else(cut_short)?;
-                running = Some(Guarded { pidfd, pid, memory_guarantee });
+                guarded = Some(Guarded { pidfd, pid, memory_guarantee });
             }
             (
                 Some((Note::Ready { listeners, volume, fresh }, descriptors)),
                 Some(Guarded { pidfd, pid, memory_guarantee }),
             ) => {
                 let handed = unpack(listeners, volume, fresh, descriptors).ok_or_else(cut_short)?;
-                return Ok((Running { line, pidfd, pid, memory_guarantee, ended: None }, handed));
+                return Ok((Running { tier, line, pidfd, pid, memory_guarantee, ended: None }, handed));
             }
             (Some((Note::Failed(fault), _)), _) => return Err(failed(tier, &fault)),
             (Some((Note::Gone(Gone { exit, .. }), _)), _) => return Err(StartError::Lost { tier, exit }),
@@ -217,7 +227,7 @@ impl Running {
                     let cpu = Duration::from_micros(cpu_us);
                     self.ended = Some(Ending { exit, cpu, peak_bytes, out_of_memory: false });
                 }
-                Some((Note::Failed(fault), _)) => return Err(failed(Tier::Process, &fault)),
+                Some((Note::Failed(fault), _)) => return Err(failed(self.tier, &fault)),
                 Some((Note::Gone(gone), _)) => {
                     let cpu = Duration::ZERO;
                     let lost = Ending { exit: gone.exit, cpu, peak_bytes: 0, out_of_memory: false };

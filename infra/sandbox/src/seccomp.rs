@@ -21,6 +21,7 @@ const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 const UNIX: u64 = 1;
 const INTERNET: [u64; 2] = [2, 10];
+const SYSTEM_V: [&str; 8] = ["semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget"];
 
 /// The list as it is written.
 #[derive(Debug, Deserialize)]
@@ -40,19 +41,26 @@ fn list() -> List {
 /// Conditions of one call: each row allows it, all of a row must hold; an empty row is no condition.
 type Rows = Vec<Vec<Value>>;
 
-/// Every allowed call with its conditions, for a profile with or without sockets of the internet's families.
-fn allowed(profile: Profile, internet: bool) -> BTreeMap<String, Rows> {
+/// Every allowed call with its conditions. Namespaces of its `own` make sockets of the internet's families, and System V's
+/// memory, harmless; without them there are none.
+fn allowed(profile: Profile, own: bool) -> BTreeMap<String, Rows> {
     let List { everywhere, x86_64, task } = list();
     let arch = if cfg!(target_arch = "x86_64") { x86_64 } else { Vec::new() };
-    let own = if profile == Profile::Task { task } else { Vec::new() };
-    let names = everywhere.into_iter().chain(arch).chain(own);
+    let more = if profile == Profile::Task { task } else { Vec::new() };
+    let names = everywhere.into_iter().chain(arch).chain(more);
     let mut calls: BTreeMap<String, Rows> = names.map(|name| (name, vec![vec![]])).collect();
     let equal = |index: u8, value: u64| json!({ "index": index, "type": "dword", "op": "eq", "val": value });
-    let families = std::iter::once(UNIX).chain(INTERNET.into_iter().filter(|_| internet));
+    let families = std::iter::once(UNIX).chain(INTERNET.into_iter().filter(|_| own));
     calls.insert("socket".to_owned(), families.map(|family| vec![equal(0, family)]).collect());
     calls.insert("socketpair".to_owned(), vec![vec![equal(0, UNIX)]]);
     let other = |value: u64| json!({ "index": 1, "type": "dword", "op": "ne", "val": value });
     calls.insert("ioctl".to_owned(), vec![TERMINAL_INPUT.into_iter().map(other).collect()]);
+    // Of itself: the limits of a neighbour, or of the room's first process, are not its to set.
+    calls.insert("prlimit64".to_owned(), vec![vec![equal(0, 0)]]);
+    if !own {
+        // Where IPC is the machine's, what they make outlives the room.
+        calls.retain(|name, _| !SYSTEM_V.contains(&name.as_str()));
+    }
     if profile == Profile::Command {
         let plain = json!({ "index": 0, "type": "qword", "op": { "masked_eq": NEW_NAMESPACES }, "val": 0 });
         calls.insert("clone".to_owned(), vec![vec![plain]]);
@@ -61,8 +69,8 @@ fn allowed(profile: Profile, internet: bool) -> BTreeMap<String, Rows> {
 }
 
 /// The filter as the kernel runs it. The error says which word of the list is wrong.
-pub(crate) fn program(profile: Profile, internet: bool) -> Result<BpfProgram, String> {
-    let rules: Vec<Value> = allowed(profile, internet)
+pub(crate) fn program(profile: Profile, own: bool) -> Result<BpfProgram, String> {
+    let rules: Vec<Value> = allowed(profile, own)
         .into_iter()
         .flat_map(|(name, rows)| {
             rows.into_iter().map(move |args| match args.is_empty() {

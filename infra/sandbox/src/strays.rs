@@ -1,5 +1,5 @@
 //! Descendants that left the process group, where no namespace ends them: whoever orphans them leaves them to this
-//! process, which kills them.
+//! process, which kills them. Those of a first process that was killed itself are left to the launcher.
 //!
 //! Nothing that a process does to itself takes it out of reach, neither a session of its own nor an erased environment.
 
@@ -9,7 +9,7 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
-use crate::sys;
+use crate::sys::{self, Which};
 
 /// Rounds of looking; what is forked or orphaned in the middle of one is seen by the next.
 const ROUNDS: usize = 1_000;
@@ -19,19 +19,22 @@ pub(crate) fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// Kills and reaps every child of this process. An error means that some may live on.
-pub(crate) fn kill() -> io::Result<()> {
+/// Kills and reaps every child of this process but those that are spared. An error means that some may live on.
+pub(crate) fn kill(spared: &[Pid]) -> io::Result<()> {
     for _ in 0..ROUNDS {
-        let children = children(getpid())?;
+        let mut children = children(getpid())?;
+        children.retain(|child| !spared.contains(child));
         if children.is_empty() {
             return Ok(());
         }
-        for child in children {
-            match kill_process(child, Signal::KILL) {
+        for child in &children {
+            match kill_process(*child, Signal::KILL) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(error) => return Err(error.into()),
             }
-            sys::reap(true)?;
+        }
+        for child in children {
+            sys::reap(Which::This(child))?;
         }
     }
     Err(io::Error::other("processes of an ended command fork faster than they are killed"))

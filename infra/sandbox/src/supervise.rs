@@ -61,7 +61,9 @@ pub async fn run<S>(
     let began = Instant::now();
     let (mut stdout, out) = listen().map_err(StartError::Launcher)?;
     let (mut stderr, err) = listen().map_err(StartError::Launcher)?;
-    let (mut running, mut handed) = start(tier, room, out, err).await?;
+    let opened = tokio::time::timeout_at(began + room.limits.wall, start(tier, room, out, err)).await;
+    // What is shown may lie on a filesystem that hangs.
+    let (mut running, mut handed) = opened.map_err(|_| StartError::Late { tier, wall: room.limits.wall })??;
     let fresh = std::mem::take(&mut handed.fresh);
     let served = serve(handed);
 

@@ -6,7 +6,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::process::{
-    Gid, Resource, Rlimit, Signal, Uid, chdir, getrlimit, set_parent_process_death_signal, setrlimit, setsid,
+    Gid, Pid, Resource, Rlimit, Signal, Uid, chdir, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    setsid,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
@@ -14,8 +15,8 @@ use rustix::thread::{
 };
 
 use super::Plan;
-use crate::room::{Command, Limits};
-use crate::sys::{self, Signals};
+use crate::room::{Command, Limits, Profile};
+use crate::sys;
 use crate::tier::Tier;
 
 /// Who a process becomes.
@@ -70,12 +71,15 @@ fn limit(limits: &Limits, tier: Tier, memory_guarantee: bool) -> io::Result<()> 
     if tier == Tier::Namespaces {
         both(Resource::Nproc, limits.processes)?;
     }
+    // What a user of the machine may do beyond others is not for those in a room.
+    both(Resource::Rtprio, 0)?;
+    both(Resource::Nice, 0)?;
     // A core dump would write the customer's bytes to a place nobody looks after.
     both(Resource::Core, 0)
 }
 
-/// Becomes the command; returns only to say why it could not.
-pub(super) fn start(plan: &Plan<'_>, user: Become, signals: Signals) -> io::Error {
+/// Becomes the command of the room that `first` guards; returns only to say why it could not.
+pub(super) fn start(plan: &Plan<'_>, user: Become, first: Pid) -> io::Error {
     let Plan { tier, room, filter, memory_guarantee, stdio } = plan;
     let Command { program, args, env, cwd } = &room.command;
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::other("a word of the command holds a NUL"));
@@ -97,7 +101,14 @@ pub(super) fn start(plan: &Plan<'_>, user: Become, signals: Signals) -> io::Erro
         renounce(user)?;
         // After the last change of user, which would clear it.
         set_parent_process_death_signal(Some(Signal::KILL))?;
-        signals.restore()?;
+        if getppid() != Some(first) {
+            return Err(io::Error::other("the room's first process is gone"));
+        }
+        sys::as_new()?;
+        if *tier == Tier::Process {
+            // In the other tiers namespaces say the same.
+            sys::stay_in_domain(room.profile == Profile::Task)?;
+        }
         if let Some(filter) = filter {
             seccompiler::apply_filter(filter).map_err(io::Error::other)?;
         }

@@ -6,7 +6,8 @@
 //! ```
 //! It is process 1 of the room and not dumpable: what runs inside can neither end it nor look into it, and when it
 //! ends, the kernel ends the room. It has no descriptors but its line to whoever planned the room. In tier `process` it
-//! has no namespaces of its own, adopts what the command orphans, and kills that by hand.
+//! has no namespaces of its own, adopts what the command orphans, and kills that by hand; whatever outlives it there is
+//! left to the launcher.
 
 mod confine;
 mod ids;
@@ -17,15 +18,17 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    DumpableBehavior, Gid, Pid, Signal, Uid, kill_process_group, set_dumpable_behavior, set_parent_process_death_signal,
+    DumpableBehavior, Gid, Pid, Signal, Uid, kill_process_group, set_dumpable_behavior,
+    set_parent_process_death_signal, umask,
 };
 use seccompiler::BpfProgram;
 
 use crate::messages::{Fault, Note};
-use crate::room::{Entry, Room};
-use crate::sys::{self, Fork, Signals};
+use crate::room::{Entry, Network, Room};
+use crate::sys::{self, Fork, Signals, Which};
 use crate::tier::Tier;
 use crate::{strays, wire};
 use confine::Become;
@@ -95,20 +98,29 @@ pub(crate) fn live(birth: Birth<'_>) -> ! {
 fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     let Birth { plan, line, go } = birth;
     let Plan { tier, room, .. } = plan;
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(Fault::kernel("end with the launcher"))?;
+    let signals =
+        Signals::hold(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]).map_err(Fault::at("hold signals back"))?;
+    end_with_launcher(tier)?;
     // The launcher may have died before the line above took effect; then nobody says "go".
     let mut byte = [0];
-    match rustix::io::read(&go, &mut byte) {
-        Ok(1) => drop(go),
-        _ => return Err(Fault::at("hear from the launcher")(io::ErrorKind::UnexpectedEof.into())),
+    let heard = rustix::io::retry_on_intr(|| rustix::io::read(&go, &mut byte));
+    if !matches!(heard, Ok(1)) {
+        return Err(launcher_gone());
     }
-    let signals = Signals::hold(&[libc::SIGCHLD, libc::SIGTERM]).map_err(Fault::at("hold signals back"))?;
+    // The maps are written, which needs a process that can be looked into; from here on this one cannot.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::kernel("close itself to others"))?;
+    umask(Mode::from_raw_mode(0o022));
     let mut handed = Handed::default();
     let user = ids::become_whom(tier);
     match tier {
         Tier::Namespaces => {
             network::set_up(&room.network, &mut handed.listeners)?;
-            mounts::raise(&room.view, &mut handed)?;
+            let old = mounts::move_out()?;
+            let mut site = mounts::Site::at("/".as_ref())?;
+            site.devices(&old)?;
+            site.proc()?;
+            site.lay_out(&old, &room.view, &mut handed)?;
+            mounts::settle(old)?;
         }
         Tier::Process | Tier::Oci(_) => place(room, user, &mut handed)?,
     }
@@ -117,19 +129,26 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
 
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (failure, told) = pipe.map_err(Fault::kernel("make a pipe"))?;
+    let itself = rustix::process::getpid();
     let command = match sys::fork().map_err(Fault::at("fork"))? {
         Fork::Parent(command) => command,
         Fork::Child => {
-            let error = confine::start(&plan, user, signals);
+            let error = confine::start(&plan, user, itself);
             let errno = error.raw_os_error().unwrap_or(libc::EIO).to_le_bytes();
             sys::exit(if rustix::io::write(&told, &errno).is_ok() { 127 } else { 126 })
         }
     };
     drop(told);
-    // From here on this process is as poor as what it guards, and closed to it.
-    grow_poor(user).map_err(Fault::at("give up privileges"))?;
+    // From here on this process is as poor as what it guards.
+    let kept = [line, go.as_fd(), failure.as_fd()];
+    grow_poor(user, &kept).map_err(Fault::at("give up privileges"))?;
+    // A change of user has cleared it, and the launcher may have died in between.
+    end_with_launcher(tier)?;
+    if has_ended(&go)? {
+        return Err(launcher_gone());
+    }
     let mut errno = [0; 4];
-    if let Ok(4) = rustix::io::read(&failure, &mut errno) {
+    if let Ok(4) = rustix::io::retry_on_intr(|| rustix::io::read(&failure, &mut errno)) {
         let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
         let fault = Fault::at(format!("start {}", room.command.program.display()))(error);
         return Err(Fault { command: true, ..fault });
@@ -137,20 +156,43 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     guard(tier, command, &signals)
 }
 
-fn grow_poor(user: Become) -> io::Result<()> {
+/// Where the kernel ends a room with its first process, that is killed with the launcher. Elsewhere it is told, and ends
+/// the rest itself.
+fn end_with_launcher(tier: Tier) -> Result<(), Fault> {
+    let signal = if tier == Tier::Process { Signal::HUP } else { Signal::KILL };
+    set_parent_process_death_signal(Some(signal)).map_err(Fault::kernel("end with the launcher"))
+}
+
+fn launcher_gone() -> Fault {
+    Fault::at("hear from the launcher")(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Whether the launcher, which keeps the other end open, is gone.
+fn has_ended(go: &OwnedFd) -> Result<bool, Fault> {
+    let mut polled = [PollFd::new(go, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| poll(&mut polled, Some(&now))).map_err(Fault::kernel("look for the launcher"))?;
+    Ok(!polled[0].revents().is_empty())
+}
+
+fn grow_poor(user: Become, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     confine::renounce(user)?;
+    // A change of user makes it so as well, or not, by a setting of the machine.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    // Its copies of the command's pipes would keep them open after the command. Nothing is written by this process,
-    // so the line to whoever planned the room is all that it needs.
-    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    // Its copies of the command's pipes would keep them open after the command.
+    let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     for number in 0..3 {
         sys::put(nothing.as_fd(), number)?;
     }
-    Ok(())
+    drop(nothing);
+    sys::close_but(kept)
 }
 
 /// Tier `process`: the view is that of the machine, so what is asked for must lie where it is asked for.
 fn place(room: &Room, user: Become, handed: &mut Handed) -> Result<(), Fault> {
+    if room.network != Network::None {
+        return Err(Fault::at("listen in a room")(io::Error::other("this tier has no network of its own")));
+    }
     for entry in &room.view {
         match entry {
             Entry::Show { from, at } if from == at => {}
@@ -190,13 +232,19 @@ fn guard(tier: Tier, command: Pid, signals: &Signals) -> Result<Note, Fault> {
     while ended.is_none() {
         let got = signals.next().map_err(Fault::at("wait for signals"))?;
         // What runs inside may ask this process to end, too; only those outside are heard.
-        if got.signal == libc::SIGTERM && (got.sender == 0 || tier == Tier::Process) {
-            match kill_process_group(command, Signal::TERM) {
+        let ask = match got.signal {
+            libc::SIGTERM if got.sender == 0 || tier == Tier::Process => Some(Signal::TERM),
+            // The launcher is gone.
+            libc::SIGHUP if tier == Tier::Process => Some(Signal::KILL),
+            _ => None,
+        };
+        if let Some(signal) = ask {
+            match kill_process_group(command, signal) {
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => return Err(Fault::kernel("ask the command to end")(error)),
             }
         }
-        while let Some(child) = sys::reap(false).map_err(Fault::at("reap"))? {
+        while let Some(child) = sys::reap(Which::Ended).map_err(Fault::at("reap"))? {
             cpu += child.cpu;
             peak_bytes = peak_bytes.max(child.peak_bytes);
             if child.pid == command.as_raw_nonzero().get() {
@@ -204,8 +252,8 @@ fn guard(tier: Tier, command: Pid, signals: &Signals) -> Result<Note, Fault> {
             }
         }
     }
-    if tier != Tier::Namespaces {
-        strays::kill().map_err(Fault::at("end what the command left behind"))?;
+    if tier == Tier::Process {
+        strays::kill(&[]).map_err(Fault::at("end what the command left behind"))?;
     }
     let exit = ended.expect("the loop ends only then");
     Ok(Note::Ended { exit, cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX), peak_bytes })

@@ -1,17 +1,21 @@
 //! The files of a room: a new root in memory on which the view is laid, and nothing of the old one left.
 //!
 //! ```text
-//! clone what is shown (old paths still mean the host's) ─► tmpfs over an old directory ─► lay out ─► pivot ─► seal
+//! a root in memory ─► move into it ─► lay out, the old root reached by descriptor alone ─► let go of it ─► seal
 //! ```
-//! Runs in the room's own mount namespace, before anything of a stranger does.
+//! Runs in the room's own mount namespace, before anything of a stranger does. No path is walked that a symbolic link
+//! could lead out: those inside resolve within the room's root, those outside within the old one.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat, openat2, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 
@@ -20,7 +24,7 @@ use crate::messages::Fault;
 use crate::room::{Entry, USER};
 use crate::sys;
 
-/// Old directories over which the new root may be laid while it is built.
+/// Old directories over one of which the new root is laid for a moment.
 const BASES: [&str; 4] = ["/tmp", "/run", "/mnt", "/usr"];
 /// What a program finds in /dev.
 const DEVICES: [&str; 5] = ["full", "null", "random", "urandom", "zero"];
@@ -32,138 +36,225 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-const MEMORY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+const MEMORY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+const HARDENED: MountAttrFlags = MEMORY.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const SHOWN: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Something of the old root, detached, and whether it is a directory.
-struct Cloned {
-    tree: OwnedFd,
-    directory: bool,
-}
+/// What of the old root can still be reached.
+pub(super) struct Old(OwnedFd);
 
-/// Lays out the view and moves into it; hands out what the plan says.
-pub(super) fn raise(view: &[Entry], handed: &mut Handed) -> Result<(), Fault> {
+/// Moves into an empty root in memory. The old one lies over it, to be let go of.
+pub(super) fn move_out() -> Result<Old, Fault> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Fault::kernel("make the mounts of a room private"))?;
-    let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    let mut shown = Vec::new();
-    for entry in view {
-        shown.push(match entry {
-            Entry::Show { from, .. } => Some(clone(from, read_only)?),
-            _ => None,
-        });
-    }
-    let devices = DEVICES.map(|name| clone(&Path::new("/dev").join(name), libc::MOUNT_ATTR_NOSUID));
-
+    let old = open("/", DIRECTORY, Mode::empty()).map_err(Fault::kernel("keep hold of the old root"))?;
     let base = BASES.into_iter().map(Path::new).find(|path| path.is_dir());
     let base = base.ok_or_else(|| missing("find a directory to build a room on", "none of /tmp, /run, /mnt, /usr"))?;
-    mount("tmpfs", base, "tmpfs", MEMORY, Some(c"mode=0755,size=16m,nr_inodes=100000"))
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", base, "tmpfs", flags, Some(c"mode=0755,size=16m,nr_inodes=100000"))
         .map_err(Fault::kernel("mount the root of a room"))?;
-    let inside = |at: &Path| base.join(at.strip_prefix("/").unwrap_or(at));
-
-    let dev = inside(Path::new("/dev"));
-    make_directory(&dev)?;
-    let hardened = MEMORY | MountFlags::NOEXEC;
-    mount("tmpfs", &dev, "tmpfs", hardened, Some(c"mode=0755,size=64k,nr_inodes=32"))
-        .map_err(Fault::kernel("mount /dev of a room"))?;
-    for (name, device) in DEVICES.into_iter().zip(devices) {
-        attach(&device?, &dev.join(name))?;
-    }
-    for (name, to) in DEVICE_LINKS {
-        std::os::unix::fs::symlink(to, dev.join(name)).map_err(Fault::at(format!("link /dev/{name}")))?;
-    }
-    seal(&dev)?;
-    let proc = inside(Path::new("/proc"));
-    make_directory(&proc)?;
-    // Before the old root goes: a user namespace may mount it only while it sees one that nothing covers.
-    mount("proc", &proc, "proc", hardened, None).map_err(Fault::kernel("mount proc at /proc"))?;
-
-    for (entry, cloned) in view.iter().zip(&shown) {
-        let at = inside(entry.at());
-        if let Some(parent) = at.parent() {
-            make_directory(parent)?;
-        }
-        match entry {
-            Entry::Show { .. } => attach(cloned.as_ref().expect("cloned above"), &at)?,
-            Entry::Text { text, at: path } => {
-                std::fs::write(&at, text).map_err(Fault::at(format!("write {}", path.display())))?;
-            }
-            Entry::Link { to, at: path } => {
-                std::os::unix::fs::symlink(to, &at).map_err(Fault::at(format!("link {}", path.display())))?;
-            }
-            Entry::Fresh { at: path, bytes, inodes, exec } => {
-                handed.fresh.push((path.clone(), fresh(&at, *bytes, *inodes, *exec)?));
-            }
-            Entry::Volume { .. } => handed.volume = Some(volume(&at)?),
-        }
-    }
-
     chdir(base).map_err(Fault::kernel("enter the root of a room"))?;
     pivot_root(".", ".").map_err(Fault::kernel("make it the root"))?;
+    Ok(Old(old))
+}
+
+/// The old root goes, and nothing can be added to what was laid out, or taken away.
+pub(super) fn settle(old: Old) -> Result<(), Fault> {
+    drop(old);
     unmount(".", UnmountFlags::DETACH).map_err(Fault::kernel("let go of the old root"))?;
     chdir("/").map_err(Fault::kernel("enter the root of a room"))?;
-    seal(Path::new("/"))
+    let root = open("/", DIRECTORY, Mode::empty()).map_err(Fault::kernel("make / read-only"))?;
+    sys::restrict_mount(root.as_fd(), libc::MOUNT_ATTR_RDONLY, false).map_err(Fault::at("make / read-only"))
+}
+
+/// Where a room is laid out.
+pub(super) struct Site {
+    root: OwnedFd,
+    /// The directory that was opened last: files come by the thousand in one.
+    last: Option<(PathBuf, OwnedFd)>,
+}
+
+impl Site {
+    pub(super) fn at(root: &Path) -> Result<Self, Fault> {
+        let root = open(root, DIRECTORY, Mode::empty()).map_err(Fault::kernel("open the root of a room"))?;
+        Ok(Self { root, last: None })
+    }
+
+    /// What a program finds in /dev.
+    pub(super) fn devices(&mut self, old: &Old) -> Result<(), Fault> {
+        let options = [("mode", "0755"), ("size", "64k"), ("nr_inodes", "32")];
+        let dev = memory(&options, HARDENED).map_err(Fault::kernel("mount /dev of a room"))?;
+        self.attach(&dev, Path::new("/dev"), true)?;
+        for name in DEVICES {
+            let (device, _) = old.clone(&Path::new("/dev").join(name), libc::MOUNT_ATTR_NOSUID)?;
+            let on = create(dev.as_fd(), name.as_bytes(), false).map_err(Fault::kernel(format!("make /dev/{name}")))?;
+            move_onto(&device, &on).map_err(Fault::kernel(format!("show /dev/{name}")))?;
+        }
+        for (name, to) in DEVICE_LINKS {
+            symlinkat(to, &dev, name).map_err(Fault::kernel(format!("link /dev/{name}")))?;
+        }
+        sys::restrict_mount(dev.as_fd(), libc::MOUNT_ATTR_RDONLY, false).map_err(Fault::at("make /dev read-only"))
+    }
+
+    /// A user namespace may mount it only while it sees one that nothing covers: before the old root goes.
+    pub(super) fn proc(&mut self) -> Result<(), Fault> {
+        let mounted = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|kind| {
+            fsconfig_create(&kind)?;
+            fsmount(&kind, FsMountFlags::FSMOUNT_CLOEXEC, HARDENED)
+        });
+        self.attach(&mounted.map_err(Fault::kernel("mount proc at /proc"))?, Path::new("/proc"), true)
+    }
+
+    /// Lays out the view; hands out what the plan says.
+    pub(super) fn lay_out(&mut self, old: &Old, view: &[Entry], handed: &mut Handed) -> Result<(), Fault> {
+        for entry in view {
+            let at = entry.at();
+            match entry {
+                Entry::Show { from, .. } => {
+                    let (tree, directory) = old.clone(from, SHOWN)?;
+                    self.attach(&tree, at, directory)?;
+                }
+                Entry::Text { text, .. } => {
+                    let step = || format!("write {}", at.display());
+                    let file = self.file(at, true).map_err(Fault::kernel(step()))?;
+                    let mut file = std::fs::File::from(file);
+                    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Fault::at(step()))?;
+                }
+                Entry::Link { to, .. } => {
+                    let (parent, name) = self.parent(at).map_err(Fault::kernel(format!("link {}", at.display())))?;
+                    symlinkat(to, parent, name).map_err(Fault::kernel(format!("link {}", at.display())))?;
+                }
+                Entry::Fresh { bytes, inodes, exec, .. } => {
+                    let (user, bytes, inodes) = (USER.to_string(), bytes.to_string(), inodes.to_string());
+                    let options =
+                        [("mode", "0755"), ("uid", &user), ("gid", &user), ("size", &bytes), ("nr_inodes", &inodes)];
+                    let step = || format!("mount {} in memory", at.display());
+                    let tree =
+                        memory(&options, if *exec { MEMORY } else { HARDENED }).map_err(Fault::kernel(step()))?;
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let root = openat(&tree, ".", flags, Mode::empty()).map_err(Fault::kernel(step()))?;
+                    self.attach(&tree, at, true)?;
+                    handed.fresh.push((at.to_owned(), root));
+                }
+                Entry::Volume { .. } => {
+                    let (tree, channel) = volume(old, at)?;
+                    self.attach(&tree, at, true)?;
+                    handed.volume = Some(channel);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, tree: &OwnedFd, at: &Path, directory: bool) -> Result<(), Fault> {
+        let on = if directory { self.directory(at) } else { self.file(at, false) };
+        if directory {
+            self.last = None;
+        }
+        on.and_then(|on| move_onto(tree, &on)).map_err(Fault::kernel(format!("show something at {}", at.display())))
+    }
+
+    fn resolve(&self, at: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        openat2(&self.root, inside(at), flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// Opens a directory and makes what is missing of it.
+    fn directory(&mut self, at: &Path) -> Result<OwnedFd, Errno> {
+        match self.resolve(at, DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let (parent, name) = self.parent(at)?;
+        mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+        self.resolve(at, DIRECTORY)
+    }
+
+    /// A new empty file; one that is there already if it need not be new.
+    fn file(&mut self, at: &Path, new: bool) -> Result<OwnedFd, Errno> {
+        let (parent, name) = self.parent(at)?;
+        match create(parent, name, true) {
+            Err(Errno::EXIST) if !new => self.resolve(at, OFlags::PATH | OFlags::CLOEXEC),
+            other => other,
+        }
+    }
+
+    fn parent<'a>(&mut self, at: &'a Path) -> Result<(BorrowedFd<'_>, &'a [u8]), Errno> {
+        let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else { return Err(Errno::INVAL) };
+        if self.last.as_ref().is_none_or(|(path, _)| path != parent) {
+            let opened = self.directory(parent)?;
+            self.last = Some((parent.to_owned(), opened));
+        }
+        let (_, opened) = self.last.as_ref().expect("it was just opened");
+        Ok((opened.as_fd(), name.as_bytes()))
+    }
+}
+
+impl Old {
+    fn resolve(&self, from: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        openat2(&self.0, inside(from), flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+    }
+
+    /// Something of the old root with everything below it, detached and restricted; and whether it is a directory.
+    fn clone(&self, from: &Path, attributes: u64) -> Result<(OwnedFd, bool), Fault> {
+        let step = || format!("show {}", from.display());
+        let there = self.resolve(from, OFlags::PATH).map_err(Fault::kernel(step()))?;
+        let kind = FileType::from_raw_mode(fstat(&there).map_err(Fault::kernel(step()))?.st_mode);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(&there, "", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(Fault::kernel(step()))?;
+        sys::restrict_mount(tree.as_fd(), attributes, true).map_err(Fault::at(step()))?;
+        Ok((tree, kind == FileType::Directory))
+    }
 }
 
 fn missing(step: &str, what: &str) -> Fault {
     Fault::at(step)(std::io::Error::other(what.to_owned()))
 }
 
-fn clone(from: &Path, attributes: u64) -> Result<Cloned, Fault> {
-    let step = || format!("show {}", from.display());
-    let directory = std::fs::metadata(from).map_err(Fault::at(step()))?.is_dir();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, from, flags).map_err(Fault::kernel(step()))?;
-    sys::restrict_mount(tree.as_fd(), attributes, true).map_err(Fault::at(step()))?;
-    Ok(Cloned { tree, directory })
-}
-
-fn attach(cloned: &Cloned, at: &Path) -> Result<(), Fault> {
-    let step = || format!("show something at {}", at.display());
-    if cloned.directory {
-        make_directory(at)?;
-    } else if !at.exists() {
-        std::fs::File::create(at).map_err(Fault::at(step()))?;
+/// As a path below a descriptor.
+fn inside(at: &Path) -> &Path {
+    match at.strip_prefix("/") {
+        Ok(rest) if rest.as_os_str().is_empty() => Path::new("."),
+        Ok(rest) => rest,
+        Err(_) => at,
     }
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(&cloned.tree, "", CWD, at, flags).map_err(Fault::kernel(step()))
 }
 
-fn make_directory(at: &Path) -> Result<(), Fault> {
-    std::fs::create_dir_all(at).map_err(Fault::at(format!("make {}", at.display())))
+fn create(parent: BorrowedFd<'_>, name: &[u8], write: bool) -> Result<OwnedFd, Errno> {
+    let access = if write { OFlags::WRONLY } else { OFlags::RDONLY };
+    let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::from_raw_mode(0o644))
 }
 
-/// Nothing can be added to what was laid out, or taken away.
-fn seal(at: &Path) -> Result<(), Fault> {
-    let step = || format!("make {} read-only", at.display());
-    let root =
-        open(at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(Fault::kernel(step()))?;
-    sys::restrict_mount(root.as_fd(), libc::MOUNT_ATTR_RDONLY, false).map_err(Fault::at(step()))
+fn move_onto(tree: &OwnedFd, on: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", on, "", flags)
 }
 
-fn options(text: String) -> std::ffi::CString {
-    std::ffi::CString::new(text).expect("mount options are made of numbers and letters")
-}
-
-fn fresh(at: &Path, bytes: u64, inodes: u64, exec: bool) -> Result<OwnedFd, Fault> {
-    let step = || format!("mount {} in memory", at.display());
-    make_directory(at)?;
-    let flags = if exec { MEMORY } else { MEMORY | MountFlags::NOEXEC };
-    let caps = options(format!("mode=0755,uid={USER},gid={USER},size={bytes},nr_inodes={inodes}"));
-    mount("tmpfs", at, "tmpfs", flags, Some(caps.as_c_str())).map_err(Fault::kernel(step()))?;
-    open(at, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(Fault::kernel(step()))
+fn memory(options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let kind = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    options.iter().try_for_each(|(name, value)| fsconfig_set_string(&kind, *name, *value))?;
+    fsconfig_create(&kind)?;
+    fsmount(&kind, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Nothing below it can be looked at until somebody serves the channel; whoever does must be let go of first.
-fn volume(at: &Path) -> Result<OwnedFd, Fault> {
-    make_directory(at)?;
-    let channel =
-        open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(Fault::kernel("open /dev/fuse"))?;
-    let fd = channel.as_raw_fd();
-    let say = options(format!("fd={fd},rootmode=40000,user_id={USER},group_id={USER},allow_other"));
-    let flags = MEMORY | MountFlags::NOEXEC | MountFlags::RDONLY;
-    mount("volume", at, "fuse", flags, Some(say.as_c_str()))
-        .map_err(Fault::kernel(format!("mount a volume at {}", at.display())))?;
-    Ok(channel)
+fn volume(old: &Old, at: &Path) -> Result<(OwnedFd, OwnedFd), Fault> {
+    let channel = old.resolve(Path::new("/dev/fuse"), OFlags::RDWR).map_err(Fault::kernel("open /dev/fuse"))?;
+    let mounted = || {
+        let kind = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let (fd, user) = (channel.as_raw_fd().to_string(), USER.to_string());
+        for (name, value) in
+            [("source", "volume"), ("fd", &fd), ("rootmode", "40000"), ("user_id", &user), ("group_id", &user)]
+        {
+            fsconfig_set_string(&kind, name, value)?;
+        }
+        ["allow_other", "ro"].into_iter().try_for_each(|flag| fsconfig_set_flag(&kind, flag))?;
+        fsconfig_create(&kind)?;
+        fsmount(&kind, FsMountFlags::FSMOUNT_CLOEXEC, HARDENED | MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    let tree = mounted().map_err(Fault::kernel(format!("mount a volume at {}", at.display())))?;
+    Ok((tree, channel))
 }
 
 /// What is handed out, by where it lies inside.

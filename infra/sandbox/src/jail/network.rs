@@ -1,4 +1,4 @@
-//! The network of a room: nothing, or a loopback interface with the sockets that somebody outside accepts on.
+//! The network of a room: a host name that is nobody's, and nothing, or a loopback interface with the sockets that somebody outside accepts on.
 
 use std::net::TcpListener;
 use std::os::fd::AsFd as _;
@@ -11,6 +11,7 @@ use crate::sys;
 
 /// Makes the listening sockets inside, where no address of the machine can be in their way.
 pub(super) fn set_up(network: &Network, listeners: &mut Vec<TcpListener>) -> Result<(), Fault> {
+    rustix::system::sethostname(b"room").map_err(Fault::kernel("name the host of a room"))?;
     let Network::Listeners(addresses) = network else { return Ok(()) };
     let up = "bring up the loopback interface of a room";
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(Fault::kernel(up))?;

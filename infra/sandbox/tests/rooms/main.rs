@@ -1,31 +1,98 @@
 //! Every hostile case on every tier that this machine can build.
 //!
 //! A harness with a `main` of its own: the launcher must be started before there are threads, and the attacker that
-//! runs inside the rooms is this same program.
+//! runs inside the rooms is this same program. `--matrix` writes what came of it into `matrix.txt`.
 
 mod attack;
+mod cases;
+mod matrix;
+mod rooms;
+mod stories;
 mod world;
 
 use carrel_sandbox::Tier;
+use cases::{CASES, Case, Proof};
 use libtest_mimic::{Arguments, Failed, Trial};
 use world::World;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("attack", rest)) = args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        attack::main(rest);
-        return;
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["attack", ..] => return attack::main(&args[1..]),
+        ["host", tier, mark] => {
+            carrel_sandbox::enter().expect("the launcher starts");
+            stories::be_host(tier, mark)
+        }
+        _ => {}
     }
     carrel_sandbox::enter().expect("the launcher starts");
-    let trial =
-        |tier: Tier| Trial::test(format!("{tier}::what_was_inherited_is_nothing"), move || inherits_nothing(tier));
-    let trials = [Tier::Namespaces, Tier::Process].map(trial).into();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let writes = args.iter().any(|arg| arg == "--matrix");
+    let arguments = Arguments::from_iter(std::env::args().filter(|arg| arg != "--matrix"));
+    let mut trials = Vec::new();
+    for tier in [Tier::Process, Tier::Namespaces] {
+        trials.extend(CASES.iter().map(|case| trial(tier, case, writes)));
+        trials.extend(rooms::trials(tier));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if writes {
+        matrix::write().expect("the matrix is written");
+    }
+    conclusion.exit();
 }
 
-fn inherits_nothing(tier: Tier) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let world = World::new(tier);
-    let came = runtime.block_on(world.attack("descriptors", &[]));
-    if came.said == "0 1 2" { Ok(()) } else { Err(came.said.into()) }
+fn trial(tier: Tier, case: &'static Case, writes: bool) -> Trial {
+    let name = format!("{tier}::{:02}_{}", case.number, case.name);
+    match lacks(case) {
+        Some(what) => skipped(name, &what),
+        None => Trial::test(name, move || hold(tier, case, writes)),
+    }
+}
+
+/// A trial that cannot run here, said aloud with the remedy.
+pub(crate) fn skipped(name: String, why: &str) -> Trial {
+    Trial::test(name, || Ok(())).with_kind(format!("SKIPPED: {why}")).with_ignored_flag(true)
+}
+
+fn lacks(case: &Case) -> Option<String> {
+    let Proof::Attack(attack) = case.proof else { return None };
+    let there = |path: &str| std::path::Path::new(path).exists();
+    match attack[0] {
+        "python" if !there("/usr/bin/python3") => Some("no /usr/bin/python3; install python3".to_owned()),
+        "numpy" if !there("/usr/lib/python3/dist-packages/numpy") => {
+            Some("the system's Python has no numpy; install python3-numpy".to_owned())
+        }
+        "su" if !there("/usr/bin/su") => Some("no /usr/bin/su; install util-linux".to_owned()),
+        _ => None,
+    }
+}
+
+fn hold(tier: Tier, case: &'static Case, writes: bool) -> Result<(), Failed> {
+    let outcome = wait_for(async {
+        let world = World::new(tier);
+        match case.proof {
+            Proof::Attack(attack) => world.attack(attack).await.word(),
+            Proof::Story(story) => story(&world).await,
+        }
+    })?;
+    let of = &case.expected;
+    let expected = match tier {
+        Tier::Process if rustix::process::geteuid().is_root() => of.process_as_root,
+        Tier::Process => of.process_as_user,
+        Tier::Namespaces => of.namespaces,
+        Tier::Oci(carrel_sandbox::Runtime::Runsc) => of.runsc,
+        Tier::Oci(_) => of.oci,
+    };
+    if !expected.split('|').any(|word| word == outcome) {
+        return Err(format!("came to {outcome:?}, not to {expected:?}").into());
+    }
+    matrix::saw(tier, case, &outcome);
+    match matrix::kept().get(&(matrix::column(tier), matrix::row(case))) {
+        Some(kept) if writes || *kept == outcome => Ok(()),
+        None if writes => Ok(()),
+        kept => Err(format!("came to {outcome:?}, and matrix.txt keeps {kept:?}; run with --matrix").into()),
+    }
+}
+
+pub(crate) fn wait_for<T>(story: impl Future<Output = T>) -> std::io::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(story))
 }

@@ -1,7 +1,14 @@
 //! The system calls that no safe crate offers, each behind a function that is safe to call.
 //!
-//! What `unsafe` a room takes stands here; `inherit` has the rest of the project's.
-#![expect(unsafe_code, reason = "fork, exec, wait4, ioctl, mount_setattr; every block says why it is sound")]
+//! What `unsafe` a room takes stands in this directory: processes and descriptors here, signals and the kernel's walls
+//! beside it; `inherit` has the rest of the project's.
+#![expect(
+    unsafe_code,
+    reason = "fork, exec, wait4, signals, mount_setattr, Landlock; every block says why it is sound"
+)]
+
+mod signals;
+mod walls;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -13,6 +20,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::ended::Exit;
+
+pub(crate) use signals::{Signals, as_new, ignore};
+pub(crate) use walls::{loopback_up, restrict_mount, stay_in_domain};
 
 /// Which side of a fork this is.
 pub(crate) enum Fork {
@@ -88,77 +98,29 @@ pub(crate) fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     }
 }
 
+/// Closes every descriptor from 3 on but these. For a fresh fork that runs to [`exit`] or [`exec`]: it drops no value
+/// that owned one of them.
+pub(crate) fn close_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<libc::c_uint> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for end in kept.into_iter().chain([libc::c_uint::MAX]) {
+        if first < end {
+            // SAFETY: by the contract no value lives on that owns a descriptor of this range.
+            if unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = end.saturating_add(1).max(first);
+    }
+    Ok(())
+}
+
 /// Has the runtime say when something can be read here.
 pub(crate) fn watch(from: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is the same open descriptor until it is dropped, and the watch owns it until then.
     let watched = unsafe { AsyncFd::register_with_interest(from, Interest::READABLE) };
     watched.map_err(|error| error.into_parts().1)
-}
-
-/// Which signals a process receives by asking for them.
-pub(crate) struct Signals(libc::sigset_t);
-
-/// A signal that was received.
-pub(crate) struct Received {
-    pub(crate) signal: i32,
-    /// Zero if the sender lives outside this process's namespace.
-    pub(crate) sender: i32,
-}
-
-impl Signals {
-    /// Holds these back from now on, in this thread.
-    pub(crate) fn hold(signals: &[i32]) -> io::Result<Self> {
-        // SAFETY: a set of signals is a plain C struct for which all zeroes is a value; sigemptyset then defines it.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `set` is live and ours; the numbers are those of signals.
-        unsafe { libc::sigemptyset(&raw mut set) };
-        for signal in signals {
-            // SAFETY: as above.
-            check(unsafe { libc::sigaddset(&raw mut set, *signal) })?;
-        }
-        // SAFETY: `set` is live; no former mask is asked for.
-        check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) })?;
-        Ok(Self(set))
-    }
-
-    /// Waits for the next of them.
-    pub(crate) fn next(&self) -> io::Result<Received> {
-        loop {
-            // SAFETY: siginfo_t is a plain C struct for which all zeroes is a value.
-            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-            // SAFETY: both are live, and the kernel writes the second only.
-            let signal = unsafe { libc::sigwaitinfo(&raw const self.0, &raw mut info) };
-            if signal > 0 {
-                // SAFETY: every signal that is held here carries its sender.
-                return Ok(Received { signal, sender: unsafe { info.si_pid() } });
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Lets all signals through and has them do what they do by default, as a new program expects.
-    pub(crate) fn restore(self) -> io::Result<()> {
-        let mut none = self.0;
-        // SAFETY: `none` is live and ours; the calls set dispositions and mask of a process of one thread.
-        check(unsafe {
-            libc::sigemptyset(&raw mut none);
-            for signal in [libc::SIGPIPE, libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
-        })
-    }
-}
-
-/// Ignores signals that are meant for the program beside us.
-pub(crate) fn ignore(signals: &[i32]) {
-    for signal in signals {
-        // SAFETY: SIG_IGN is a disposition that runs no code.
-        unsafe { libc::signal(*signal, libc::SIG_IGN) };
-    }
 }
 
 /// What a reaped process was and used.
@@ -171,15 +133,27 @@ pub(crate) struct Reaped {
     pub(crate) peak_bytes: u64,
 }
 
-/// Reaps a child that has ended; `None` if there is none, or none has ended and `wait` is false.
-pub(crate) fn reap(wait: bool) -> io::Result<Option<Reaped>> {
+/// Which child is to be reaped.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    /// Any that has ended already.
+    Ended,
+    /// This one, once it ends.
+    This(Pid),
+}
+
+/// Reaps a child; `None` if there is none such.
+pub(crate) fn reap(which: Which) -> io::Result<Option<Reaped>> {
+    let (child, options) = match which {
+        Which::Ended => (-1, libc::WNOHANG),
+        Which::This(child) => (child.as_raw_nonzero().get(), 0),
+    };
     let mut status = 0;
     // SAFETY: rusage is a plain C struct of integers, for which all zeroes is a value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    let options = if wait { 0 } else { libc::WNOHANG };
     loop {
         // SAFETY: both pointers are to live, writable values of the right type.
-        let pid = unsafe { libc::wait4(-1, &raw mut status, options, &raw mut usage) };
+        let pid = unsafe { libc::wait4(child, &raw mut status, options, &raw mut usage) };
         if pid == 0 {
             return Ok(None);
         }
@@ -199,36 +173,6 @@ pub(crate) fn reap(wait: bool) -> io::Result<Option<Reaped>> {
             _ => return Err(error),
         }
     }
-}
-
-/// Attributes of a mount that are switched on, for it and, if asked, everything below it.
-pub(crate) fn restrict_mount(mount: BorrowedFd<'_>, attributes: u64, below: bool) -> io::Result<()> {
-    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is an empty C string, and `change` is live and as long as the kernel is told.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const change,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Brings up the loopback interface of this process's network namespace.
-pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: ifreq is a plain C struct for which all zeroes is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
-    }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("both are small");
-    // SAFETY: this request reads one ifreq, which is live.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

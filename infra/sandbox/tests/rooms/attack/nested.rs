@@ -1,0 +1,66 @@
+//! From a room that may build rooms, or may not.
+
+use std::time::Duration;
+
+use carrel_sandbox::{Command, Entry, Hearing, Limits, Network, Profile, Room, StartError, Tier, run};
+
+use super::Attack;
+
+/// By name, as the table of cases calls them.
+pub(super) const ATTACKS: &[(&str, Attack)] = &[
+    ("open-a-room", |_| open(&["descriptors"])),
+    ("out-of-an-inner-room", |_| {
+        std::fs::write("/scratch/secret", "of the outer room").expect("written");
+        let tried = [["read", "/scratch/secret"], ["read", "/input/f001.csv"], ["environments", ""], ["processes", ""]];
+        tried.map(|attack| open(&attack)).join(" ")
+    }),
+    ("open-a-room-without-user-namespaces", |_| {
+        // In a user namespace of its own a program may lower what it and its children have left.
+        if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+            return super::last();
+        }
+        match std::fs::write("/proc/sys/user/max_user_namespaces", "0") {
+            Ok(()) => open(&["descriptors"]),
+            Err(error) => super::name(&error),
+        }
+    }),
+];
+
+/// Opens a room in this one, and says what the attack in it said, or why there is none.
+fn open(attack: &[&str]) -> String {
+    carrel_sandbox::enter().expect("the launcher starts");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut view = Entry::system();
+    view.push(Entry::Show { from: "/attacker".into(), at: "/attacker".into() });
+    let word = |word: &&str| (*word).to_owned();
+    let room = Room {
+        command: Command {
+            program: "/attacker".into(),
+            args: std::iter::once(&"attack").chain(attack).map(word).collect(),
+            env: vec![],
+            cwd: "/".into(),
+        },
+        view,
+        network: Network::None,
+        profile: Profile::Command,
+        limits: Limits {
+            wall: Duration::from_secs(10),
+            cpu_seconds: 10,
+            memory_bytes: 1 << 30,
+            processes: 8,
+            file_bytes: 1 << 20,
+            open_files: 64,
+        },
+    };
+    let hearing = Hearing { output_bytes: 1 << 20, line_bytes: 1 << 16, stderr_tail_bytes: 1 << 12 };
+    let mut said = String::new();
+    let hear = |line: &[u8]| said.push_str(&String::from_utf8_lossy(line));
+    match runtime.block_on(run(Tier::Namespaces, &room, hearing, drop, hear)) {
+        Ok(_) => said,
+        Err(error @ StartError::Build { .. }) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        }
+        Err(error) => format!("{error:?}"),
+    }
+}

@@ -1,0 +1,78 @@
+//! What each case came to, as a table that is kept in the repository: `cargo test -p carrel-sandbox --test rooms --
+//! --matrix` writes the columns of the tiers that this machine builds, for the user that runs it, and keeps the others.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use carrel_sandbox::Tier;
+
+use crate::cases::{CASES, Case, ELSEWHERE};
+
+/// Column, then row.
+pub(crate) type Cells = BTreeMap<(String, String), String>;
+
+const COLUMNS: [&str; 6] = ["process as root", "process as user", "namespaces", "oci:crun", "oci:runc", "oci:runsc"];
+static SEEN: Mutex<Cells> = Mutex::new(BTreeMap::new());
+
+pub(crate) fn column(tier: Tier) -> String {
+    match tier {
+        Tier::Process if rustix::process::geteuid().is_root() => "process as root".to_owned(),
+        Tier::Process => "process as user".to_owned(),
+        tier => tier.to_string(),
+    }
+}
+
+pub(crate) fn row(case: &Case) -> String {
+    format!("{:02} {}", case.number, case.name.replace('_', " "))
+}
+
+pub(crate) fn saw(tier: Tier, case: &Case, outcome: &str) {
+    SEEN.lock().expect("whole").insert((column(tier), row(case)), outcome.to_owned());
+}
+
+fn file() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/rooms/matrix.txt")
+}
+
+/// The table as it is kept.
+pub(crate) fn kept() -> Cells {
+    let text = std::fs::read_to_string(file()).unwrap_or_default();
+    let mut cells = Cells::new();
+    for line in text.lines() {
+        let mut words = line.split(" | ").map(str::trim);
+        let row = words.next().unwrap_or_default();
+        for (column, word) in COLUMNS.iter().zip(words) {
+            cells.insert(((*column).to_owned(), row.to_owned()), word.to_owned());
+        }
+    }
+    cells
+}
+
+/// Writes what was seen over what is kept.
+pub(crate) fn write() -> std::io::Result<()> {
+    let mut cells = kept();
+    cells.extend(SEEN.lock().expect("whole").clone());
+    let rows: Vec<String> = std::iter::once("case".to_owned()).chain(CASES.iter().map(row)).collect();
+    for column in COLUMNS {
+        cells.insert((column.to_owned(), "case".to_owned()), column.to_owned());
+    }
+    let cell = |column: &str, row: &str| cells.get(&(column.to_owned(), row.to_owned())).map_or("-", String::as_str);
+    let width = |column: &str| rows.iter().map(|row| cell(column, row).chars().count()).max().unwrap_or(0);
+    let first = rows.iter().map(String::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = format!("{row:first$}");
+        for column in COLUMNS {
+            write!(line, " | {:1$}", cell(column, row), width(column)).expect("a string takes it");
+        }
+        text += line.trim_end();
+        text += "\n";
+    }
+    text += "\nHeld elsewhere\n";
+    for (number, what, place) in ELSEWHERE {
+        writeln!(text, "{number:02} {what}: {place}").expect("a string takes it");
+    }
+    std::fs::write(file(), text)
+}

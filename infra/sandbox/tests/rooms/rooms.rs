@@ -1,0 +1,261 @@
+//! What whoever opens a room relies on: endings, handed out things, rooms in rooms.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use carrel_sandbox::{Entry, Network, Profile, Room, StartError, Tier};
+use libtest_mimic::{Failed, Trial};
+
+use crate::stories::{Told, begin};
+use crate::world::{World, eventually, list, lives, mark};
+use crate::{skipped, wait_for};
+
+/// Every promise that a tier keeps.
+pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
+    let trial = |name: &str, story: for<'a> fn(&'a World) -> Told<'a>, expected: &'static str| {
+        Trial::test(format!("{tier}::{name}"), move || hold(tier, story, expected))
+    };
+    let mut trials = vec![
+        trial("dropping_a_room_ends_it", dropped, "gone"),
+        trial("a_start_that_is_given_up_leaves_nothing", given_up, "gone"),
+        trial("a_command_that_is_asked_to_end_ends", terminated, "Signal(15)"),
+        trial("a_command_that_does_not_listen_is_killed", killed, "Signal(9)"),
+        trial("exits_are_reported_exactly", exits, "Code(0) Code(7) Code(137) Signal(10) Signal(9)"),
+        trial("a_program_that_is_not_there_is_named", no_program, "start /no/such in its room"),
+    ];
+    if tier != Tier::Namespaces {
+        trials.push(trial("listeners_are_refused_by_name", listeners_refused, "refused"));
+        return trials;
+    }
+    trials.extend([
+        trial("what_was_left_in_output_is_read_after_everybody_died", left_behind, "notes.txt"),
+        trial("a_listener_is_reached_from_its_room_alone", listener, "hello, room"),
+        trial("two_rooms_with_one_address_do_not_meet", two_listeners, "first second"),
+        trial("five_thousand_files_are_shown", many_shown, "5000"),
+        trial("a_link_in_the_view_leads_no_entry_out", link_in_view, "ENOENT, untouched"),
+        trial("a_task_opens_rooms_of_its_own", inner_room, "0 1 2"),
+        trial("an_inner_room_reaches_nothing_of_the_outer", inner_reach, "ENOENT ENOENT none its own"),
+        trial("55_a_command_that_opens_a_room_is_told_what_is_missing", missing_clone, "named"),
+        trial("55_a_machine_without_user_namespaces_is_told_so", missing_namespaces, "named"),
+    ]);
+    let name = format!("{tier}::a_volume_hands_out_its_channel");
+    let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
+    trials.push(match fuse {
+        Ok(_) => trial("a_volume_hands_out_its_channel", volume, "asked"),
+        Err(error) => skipped(name, &format!("open /dev/fuse: {error}; install fuse3 and chmod 666 /dev/fuse")),
+    });
+    trials
+}
+
+fn hold(tier: Tier, story: for<'a> fn(&'a World) -> Told<'a>, expected: &str) -> Result<(), Failed> {
+    let came = wait_for(async { story(&World::new(tier)).await })?;
+    if came == expected { Ok(()) } else { Err(format!("came to {came:?}, not to {expected:?}").into()) }
+}
+
+fn gone(gone: bool) -> String {
+    if gone { "gone" } else { "lives" }.to_owned()
+}
+
+fn dropped(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mark = mark();
+        let (running, _, mut said) = begin(world, &["orphan-and-stay", &mark]).await;
+        said.next_line().await.expect("ready");
+        assert!(eventually(|| lives(&mark)).await, "it lived");
+        drop(running);
+        gone(eventually(|| !lives(&mark)).await)
+    })
+}
+
+fn given_up(world: &World) -> Told<'_> {
+    Box::pin(async {
+        // At whatever step it is given up.
+        for step in 0..40 {
+            let mark = mark();
+            let room = world.room(&["orphan-and-stay", &mark]);
+            let patience = Duration::from_micros(250 * step);
+            drop(tokio::time::timeout(patience, world.open(&room)).await);
+            if !eventually(|| !lives(&mark)).await {
+                return gone(false);
+            }
+        }
+        gone(true)
+    })
+}
+
+fn terminated(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (mut running, _, _) = begin(world, &["sleep"]).await;
+        running.terminate();
+        format!("{:?}", running.wait().await.expect("ended").exit)
+    })
+}
+
+fn killed(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (mut running, _, mut said) = begin(world, &["ignore-term"]).await;
+        said.next_line().await.expect("ready");
+        running.terminate();
+        let patient = tokio::time::timeout(Duration::from_millis(200), running.wait()).await;
+        assert!(patient.is_err(), "it does not listen");
+        running.kill();
+        format!("{:?}", running.wait().await.expect("ended").exit)
+    })
+}
+
+fn exits(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut seen = Vec::new();
+        let attacks = [["exit-with", "0"], ["exit-with", "7"], ["exit-with", "137"], ["raise", "10"], ["raise", "9"]];
+        for attack in attacks {
+            let (mut running, _, _) = begin(world, &attack).await;
+            seen.push(format!("{:?}", running.wait().await.expect("ended").exit));
+        }
+        seen.join(" ")
+    })
+}
+
+fn no_program(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&[]);
+        room.command.program = "/no/such".into();
+        match world.open(&room).await {
+            Err(error @ StartError::Command { .. }) => error.to_string(),
+            other => format!("{:?}", other.map(|came| came.said)),
+        }
+    })
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:8080".parse().expect("an address")
+}
+
+fn listeners_refused(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["descriptors"]);
+        room.network = Network::Listeners(vec![loopback()]);
+        match world.open(&room).await {
+            Err(StartError::Build { step, .. }) if step.contains("listen") => "refused".to_owned(),
+            other => format!("{:?}", other.map(|came| came.said)),
+        }
+    })
+}
+
+fn left_behind(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["put", "{output}/notes.txt", "what was found"]).await;
+        let (_, root) = came.finished.fresh.iter().find(|(at, _)| at.ends_with("output")).expect("handed out");
+        let flags = rustix::fs::OFlags::RDONLY;
+        let file = rustix::fs::openat(root, "notes.txt", flags, rustix::fs::Mode::empty()).expect("opened");
+        let mut text = String::new();
+        std::fs::File::from(file).read_to_string(&mut text).expect("read");
+        assert_eq!(text, "what was found");
+        list(root).join(" ")
+    })
+}
+
+/// Runs `say` in a room with a listener at which somebody answers with these words.
+async fn ask(world: &World, answer: &'static str) -> String {
+    let mut room = world.room(&["say", "127.0.0.1:8080"]);
+    room.network = Network::Listeners(vec![loopback()]);
+    let serve = |mut handed: carrel_sandbox::Handed| {
+        let listener = handed.listeners.pop().expect("handed out");
+        listener.set_nonblocking(false).expect("blocking");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("called");
+            let mut heard = String::new();
+            stream.read_to_string(&mut heard).expect("heard");
+            assert_eq!(heard, "hello");
+            stream.write_all(answer.as_bytes()).expect("answered");
+        });
+    };
+    world.open_and(&room, serve).await.expect("the room opens").said
+}
+
+fn listener(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let outside = std::net::TcpStream::connect_timeout(&loopback(), Duration::from_millis(200));
+        assert!(outside.is_err(), "nobody listens there outside");
+        ask(world, "hello, room").await
+    })
+}
+
+fn two_listeners(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (first, second) = tokio::join!(ask(world, "first"), ask(world, "second"));
+        format!("{first} {second}")
+    })
+}
+
+fn many_shown(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["list", "/many"]);
+        let at = |number| format!("/many/f{number:04}.csv").into();
+        room.view
+            .extend((0..5_000).map(|number| Entry::Show { from: world.outside("input/f001.csv"), at: at(number) }));
+        let came = world.open(&room).await.expect("the room opens");
+        came.said.split(' ').count().to_string()
+    })
+}
+
+fn link_in_view(world: &World) -> Told<'_> {
+    Box::pin(async {
+        // A link that means the machine's directory to whoever follows it outside.
+        let target = world.outside("input");
+        let mut room = world.room(&["read", "/x/planted"]);
+        room.view.push(Entry::Link { at: "/x".into(), to: target.clone() });
+        room.view.push(Entry::Text { at: "/x/planted".into(), text: "planted".to_owned() });
+        let came = match world.open(&room).await {
+            Ok(came) => came.said,
+            Err(StartError::Build { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => "ENOENT".to_owned(),
+            Err(error) => format!("{error:?}"),
+        };
+        let untouched = if target.join("planted").exists() { "planted outside" } else { "untouched" };
+        format!("{came}, {untouched}")
+    })
+}
+
+fn inner_room(world: &World) -> Told<'_> {
+    Box::pin(async { world.open(&world.task(&["open-a-room"])).await.expect("the room opens").word() })
+}
+
+fn inner_reach(world: &World) -> Told<'_> {
+    Box::pin(async { world.open(&world.task(&["out-of-an-inner-room"])).await.expect("the room opens").word() })
+}
+
+async fn names_the_step(world: &World, room: &Room) -> String {
+    let came = world.open(room).await.expect("the room opens").word();
+    let named = came.starts_with("build a room of tier namespaces: create the namespaces of tier namespaces: ");
+    if named { "named".to_owned() } else { came }
+}
+
+fn missing_clone(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.task(&["open-a-room"]);
+        room.profile = Profile::Command;
+        names_the_step(world, &room).await
+    })
+}
+
+fn missing_namespaces(world: &World) -> Told<'_> {
+    Box::pin(async { names_the_step(world, &world.task(&["open-a-room-without-user-namespaces"])).await })
+}
+
+fn volume(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["look", "/volume"]);
+        room.view.push(Entry::Volume { at: "/volume".into() });
+        room.limits.wall = Duration::from_secs(5);
+        // The kernel's first words to whoever serves the channel: an INIT request, its opcode 26 in the second word.
+        let serve = |handed: carrel_sandbox::Handed| {
+            let mut request = [0; 8 << 10];
+            let channel = handed.volume.expect("handed out");
+            let count = rustix::io::read(&channel, &mut request).expect("asked");
+            count > 8 && u32::from_ne_bytes(request[4..8].try_into().expect("a word")) == 26
+        };
+        let mut asked = false;
+        let came = world.open_and(&room, |handed| asked = serve(handed)).await.expect("the room opens");
+        if asked { "asked".to_owned() } else { came.word() }
+    })
+}

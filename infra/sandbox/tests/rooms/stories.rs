@@ -1,0 +1,156 @@
+//! Cases that are more than one attack, or that are seen from outside the room.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use carrel_sandbox::{LimitHit, Running, start};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::AsyncBufReadExt as _;
+
+use crate::world::{World, eventually, lives, mark};
+
+/// What came of it, in a word.
+pub(crate) type Told<'a> = Pin<Box<dyn Future<Output = String> + 'a>>;
+
+fn told(seen: bool, yes: &str, no: &str) -> String {
+    if seen { yes } else { no }.to_owned()
+}
+
+pub(crate) fn fork_bomb(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["fork-bomb", "4000"]).await;
+        let forks = Command::new("/usr/bin/true").status().is_ok_and(|status| status.success());
+        if forks { came.word() } else { "the machine forks no more".to_owned() }
+    })
+}
+
+pub(crate) fn orphan(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mark = mark();
+        let came = world.attack(&["orphan", &mark]).await;
+        if came.said != "done" {
+            return came.word();
+        }
+        told(eventually(|| !lives(&mark)).await, "gone", "lives")
+    })
+}
+
+pub(crate) fn orphan_of_a_killed_room(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mark = mark();
+        let (mut running, _, mut said) = begin(world, &["orphan-and-stay", &mark]).await;
+        said.next_line().await.expect("ready");
+        if !eventually(|| lives(&mark)).await {
+            return "never lived".to_owned();
+        }
+        running.kill();
+        running.wait().await.expect("ended");
+        told(!lives(&mark), "gone", "lives")
+    })
+}
+
+/// Starts an attack and leaves it to its caller.
+pub(crate) async fn begin(
+    world: &World,
+    attack: &[&str],
+) -> (Running, carrel_sandbox::Handed, tokio::io::Lines<tokio::io::BufReader<tokio::net::unix::pipe::Receiver>>) {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    let err = std::io::stderr();
+    let err = rustix::io::dup(err).expect("a copy");
+    let (running, handed) = start(world.tier, &world.room(attack), theirs, err).await.expect("the room opens");
+    let ours = tokio::net::unix::pipe::Receiver::from_owned_fd(ours).expect("a pipe");
+    (running, handed, tokio::io::BufReader::new(ours).lines())
+}
+
+/// A second program with a launcher and a room in which something lives that carries the mark.
+fn host(world: &World, mark: &str) -> (Child, Pid) {
+    let mut host = Command::new(std::env::current_exe().expect("this program"))
+        .args(["host", &world.tier.to_string(), mark])
+        .env("TMPDIR", world.outside("output"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut line = String::new();
+    let said = host.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).expect("a line");
+    let launcher = line.trim().parse().ok().and_then(Pid::from_raw).expect("the launcher's number");
+    (host, launcher)
+}
+
+/// What such a program does.
+pub(crate) fn be_host(tier: &str, mark: &str) -> ! {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let world = World::new(tier.parse().expect("a tier"));
+    runtime.block_on(async {
+        let (_running, _handed, mut said) = begin(&world, &["orphan-and-stay", mark]).await;
+        said.next_line().await.expect("ready");
+        let own = std::process::id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("children");
+        println!("{}", children.split_whitespace().next().expect("the launcher"));
+        std::future::pending::<()>().await;
+    });
+    unreachable!("nothing wakes it")
+}
+
+async fn all_die(world: &World, kill: impl Fn(&mut Child, Pid)) -> String {
+    let mark = mark();
+    let (mut host, launcher) = host(world, &mark);
+    if !eventually(|| lives(&mark)).await {
+        return "never lived".to_owned();
+    }
+    kill(&mut host, launcher);
+    let gone = eventually(|| !lives(&mark)).await;
+    // Where it was the launcher that was killed.
+    host.kill().expect("killed");
+    host.wait().expect("reaped");
+    told(gone, "gone", "lives")
+}
+
+pub(crate) fn launcher_killed(world: &World) -> Told<'_> {
+    Box::pin(all_die(world, |_, launcher| kill_process(launcher, Signal::KILL).expect("killed")))
+}
+
+pub(crate) fn program_killed(world: &World) -> Told<'_> {
+    Box::pin(all_die(world, |host, _| host.kill().expect("killed")))
+}
+
+pub(crate) fn spin(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["spin"]);
+        room.limits.wall = Duration::from_secs(1);
+        let began = Instant::now();
+        let came = world.open(&room).await.expect("the room opens");
+        if began.elapsed() < Duration::from_secs(2) { came.word() } else { "late".to_owned() }
+    })
+}
+
+pub(crate) fn burn(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["spin"]);
+        room.limits.cpu_seconds = 1;
+        let came = world.open(&room).await.expect("the room opens");
+        let ended = &came.finished.ended;
+        if ended.limit == Some(LimitHit::Cpu) && ended.used.cpu < Duration::from_millis(500) {
+            return format!("reported {:?}", ended.used);
+        }
+        came.word()
+    })
+}
+
+pub(crate) fn crash(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["crash"]).await;
+        let left = [came.left("scratch"), came.left("output")].concat();
+        let left = if left.is_empty() { "nothing left".to_owned() } else { left.join(" ") };
+        format!("{:?}, {left}", came.finished.ended.exit)
+    })
+}
+
+pub(crate) fn kill_first(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["kill-first"]).await;
+        format!("{}, {:?}", came.said, came.finished.ended.exit)
+    })
+}
