@@ -197,13 +197,12 @@ impl Driver {
         let (next, attempt) = held.value.authorise(now).map_err(LedgerError::from)?;
         let Some(held) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
         tracing::info!(review.id = %held.value.review, attempt = attempt.get(), queue.wait_ms = waited.as_millis(), "launching");
-        let refused = |message| Verdict::Failed { class: FailureClass::CloudRefused, message, log_tail: None };
         match self.launcher.launch(tenant, &held.value, attempt).await {
             Launched::Running(execution) => {
                 let next = held.value.started(execution, crate::now()).map_err(LedgerError::from)?;
                 Ok(self.ledger.swap(held.generation, next).await?.into())
             }
-            Launched::PutOff(cause) => self.requeue(held, AttemptEnd::PutOff(cause)).await,
+            Launched::PutOff(cause) => self.put_off(tenant, held, cause).await,
             Launched::Denied(cause) if !is_last_attempt(tenant, &held.value) => {
                 tracing::warn!(review.id = %held.value.review, cause, "launch denied, will retry");
                 self.requeue(held, AttemptEnd::Denied(cause)).await
@@ -223,7 +222,7 @@ impl Driver {
             }
             Look::Revoked => {
                 let cause = "the launch was lost before it became an execution".to_owned();
-                self.requeue(held, AttemptEnd::PutOff(cause)).await
+                self.put_off(tenant, held, cause).await
             }
         }
     }
@@ -257,6 +256,15 @@ impl Driver {
         }
         tracing::warn!(review.id = %held.value.review, execution.name = %execution, "ended without an outcome, will retry");
         self.requeue(held, AttemptEnd::Lost(format!("{execution} ended without an outcome"))).await
+    }
+
+    /// Back into the queue without counting, unless that has gone on for too long.
+    async fn put_off(&self, tenant: &Tenant, held: Versioned<ReviewRecord>, cause: String) -> Result<Step, DriveError> {
+        if held.value.is_put_off_for_good() {
+            let message = format!("the launch was put off {} times, at last because: {cause}", held.value.put_off);
+            return self.decide(tenant, held, refused(message)).await;
+        }
+        self.requeue(held, AttemptEnd::PutOff(cause)).await
     }
 
     async fn requeue(&self, held: Versioned<ReviewRecord>, end: AttemptEnd) -> Result<Step, DriveError> {
@@ -304,6 +312,10 @@ impl Driver {
         self.ledger.finish_review(&record.tenant, &record.review).await?;
         Ok(Step::Rest(Rest::Finished(self.successor(record).await?)))
     }
+}
+
+fn refused(message: String) -> Verdict {
+    Verdict::Failed { class: FailureClass::CloudRefused, message, log_tail: None }
 }
 
 /// True if the attempt in hand is the last one that the tenant's limits allow.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use carrel_cloud::{Delivery, Subscription};
+use carrel_cloud::{Delivery, ReadError, Subscription};
 use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
@@ -84,6 +84,21 @@ enum NoteError {
     Seal(#[from] SealError),
 }
 
+impl NoteError {
+    /// Whether the same message would meet it again.
+    fn is_permanent(&self) -> bool {
+        let ledger = match self {
+            Self::Ledger(error) | Self::Seal(SealError::Ledger(error)) => error,
+            Self::Seal(SealError::List { .. }) => return false,
+            Self::Seal(_) => return true,
+        };
+        matches!(
+            ledger,
+            LedgerError::Corrupt { .. } | LedgerError::NoSeal(_) | LedgerError::Read(ReadError::TooLarge { .. })
+        )
+    }
+}
+
 impl Intake {
     /// Pulls one subscription until `stop`, then lets the messages in hand end.
     pub async fn run(self: Arc<Self>, subscription: Subscription, source: Source, stop: CancellationToken) {
@@ -137,6 +152,7 @@ impl Intake {
         };
         if let Err(error) = &noted
             && source.is_dead_letter
+            && error.is_permanent()
         {
             let reason =
                 format!("a message could not be dealt with, and will not be delivered again: {}", crate::chain(error));

@@ -38,6 +38,15 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// The schema number that this code writes.
     pub const SCHEMA: u32 = 1;
+
+    /// The letter without the bytes of its message, which may be millions: what a list holds.
+    #[must_use]
+    pub fn without_data(mut self) -> Self {
+        if let DeadLetterSource::Message { data, .. } = &mut self.source {
+            data.clear();
+        }
+        self
+    }
 }
 
 /// Why something was not reviewed.
@@ -82,7 +91,7 @@ pub enum DeadLetterSource {
         message_id: String,
         /// Its attributes.
         attributes: BTreeMap<String, String>,
-        /// Its body, in standard base64.
+        /// Its body, in standard base64; left empty where letters are listed.
         data: String,
     },
     /// A review that ended without delivery.

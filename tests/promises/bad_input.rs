@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use carrel::plan;
-use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
 use carrel_schemas::ids::PackId;
 use carrel_schemas::outcome::{InputVerdict, Outcome, RefusalCode, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
@@ -261,6 +261,45 @@ async fn a_message_that_cannot_be_noted_however_often_it_comes_is_filed() {
     let DeadLetterSource::Message { attributes, .. } = &letter.source else { panic!("{:?}", letter.source) };
     assert_eq!(attributes["objectId"], "q3/sales.csv", "it can be replayed");
     goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_of_millions_of_bytes_hides_no_other() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let (large, small) = (vec![b'x'; 8 << 20], b"y".to_vec());
+    world.publish("review-requests", large.clone(), &[]).await;
+    world.publish("review-requests", small, &[]).await;
+    let two = async || {
+        let page = world.operator().get("/v1/dead-letters").await.expect("answered");
+        let letters: Vec<DeadLetter> = serde_json::from_value(page["dead_letters"].clone()).expect("letters");
+        (letters.len() == 2).then_some(letters)
+    };
+    for letter in eventually("both letters", two).await {
+        let DeadLetterSource::Message { data, .. } = &letter.source else { panic!("{:?}", letter.source) };
+        assert!(data.is_empty(), "a list holds no bodies");
+        let whole = world.operator().get(&format!("/v1/dead-letters/{}", letter.id)).await.expect("answered");
+        let whole: DeadLetter = serde_json::from_value(whole).expect("a letter");
+        let DeadLetterSource::Message { data, .. } = &whole.source else { panic!("{:?}", whole.source) };
+        assert!(data.len() == 4 || data.len() == large.len().div_ceil(3) * 4, "{} bytes", data.len());
+    }
+    goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_sealed_and_deleted_before_it_was_a_review_ends_in_one() {
+    let world = World::start(vec![tenant("acme", json!({ "policy": { "close": "each" } }))], |_| {}).await;
+    let generation = world.put("acme", "a.csv", files::sales()).await.to_string();
+    let first = world.completion("acme", "a.csv").await.completion;
+    world.settled().await;
+    // As a dispatcher leaves it that dies right after the seal: no record, no marker, and by now no file.
+    let record = format!("tenants/acme/reviews/{}.json", first.review);
+    world.objects.delete(plan::CONTROL_BUCKET, &record, None).await.expect("deleted");
+    world.objects.delete("acme-uploads", "a.csv", None).await.expect("deleted");
+    let copy = notification(&[("objectId", "a.csv"), ("objectGeneration", &generation)]);
+    world.publish("uploads", Vec::new(), &copy).await;
+    let names = async || world.names(plan::CONTROL_BUCKET, &record).await.pop();
+    eventually("its record", names).await;
+    world.settled().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,8 @@ pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
 const JSON: &str = "application/json";
 /// No control object is larger than a seal may be.
 const MAX_BYTES: u64 = Seal::MAX_BYTES;
+/// A letter holds the message it is about: up to 10 MB, a third more in Base64, and its attributes escaped.
+const MAX_LETTER_BYTES: u64 = 20 << 20;
 /// Objects read at once where many are.
 const READS: usize = 32;
 
@@ -132,7 +134,7 @@ impl Ledger {
 
     /// Every pack with unsealed uploads.
     pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
-        self.read_all(names::OPEN_PACKS).await
+        self.read_all(names::OPEN_PACKS, MAX_BYTES, |open| open).await
     }
 
     /// The pack's uploads are sealed, or it came to nothing.
@@ -208,7 +210,7 @@ impl Ledger {
 
     /// Every review that is not finished.
     pub async fn open_reviews(&self) -> Result<Vec<OpenReview>, LedgerError> {
-        self.read_all(names::OPEN_REVIEWS).await
+        self.read_all(names::OPEN_REVIEWS, MAX_BYTES, |open| open).await
     }
 
     /// The names alone of every review that is not finished: one listing, no reads.
@@ -247,7 +249,8 @@ impl Ledger {
 
     /// Every record of a tenant, newest first.
     pub async fn reviews(&self, tenant: &TenantId) -> Result<Vec<ReviewRecord>, LedgerError> {
-        let mut records: Vec<ReviewRecord> = self.read_all(&names::record_prefix(tenant)).await?;
+        let mut records: Vec<ReviewRecord> =
+            self.read_all(&names::record_prefix(tenant), MAX_BYTES, |record| record).await?;
         records.sort_by(|a, b| b.opened_at.cmp(&a.opened_at).then_with(|| a.review.cmp(&b.review)));
         Ok(records)
     }
@@ -291,9 +294,10 @@ impl Ledger {
         Ok(matches!(self.objects.create(&self.bucket, &name, encode(letter), JSON).await?, Created::New(_)))
     }
 
-    /// The letters of one tenant, or of nobody; newest first.
+    /// The letters of one tenant, or of nobody, without the bytes of their messages; newest first.
     pub async fn dead_letters(&self, tenant: Option<&TenantId>) -> Result<Vec<DeadLetter>, LedgerError> {
-        let mut letters: Vec<DeadLetter> = self.read_all(&names::dead_letter_prefix(tenant)).await?;
+        let mut letters: Vec<DeadLetter> =
+            self.read_all(&names::dead_letter_prefix(tenant), MAX_LETTER_BYTES, DeadLetter::without_data).await?;
         letters.sort_by(|a, b| b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id)));
         Ok(letters)
     }
@@ -304,7 +308,8 @@ impl Ledger {
         tenant: Option<&TenantId>,
         id: &DeadLetterId,
     ) -> Result<Option<DeadLetter>, LedgerError> {
-        Ok(self.read(&names::dead_letter(tenant, id)).await?.map(|letter| letter.value))
+        let name = names::dead_letter(tenant, id);
+        Ok(self.read_up_to(&name, MAX_LETTER_BYTES).await?.map(|letter| letter.value))
     }
 
     // --- the rest
@@ -328,7 +333,15 @@ impl Ledger {
 
     /// Reads any control object.
     pub(crate) async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Versioned<T>>, LedgerError> {
-        let Some(body) = self.objects.get(&self.bucket, name, MAX_BYTES).await? else { return Ok(None) };
+        self.read_up_to(name, MAX_BYTES).await
+    }
+
+    async fn read_up_to<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        max_bytes: u64,
+    ) -> Result<Option<Versioned<T>>, LedgerError> {
+        let Some(body) = self.objects.get(&self.bucket, name, max_bytes).await? else { return Ok(None) };
         let value = serde_json::from_slice(&body.bytes)
             .map_err(|source| LedgerError::Corrupt { name: name.to_owned(), source })?;
         Ok(Some(Versioned { value, generation: body.generation }))
@@ -355,20 +368,26 @@ impl Ledger {
         }
     }
 
-    async fn read_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, LedgerError> {
+    /// Reads every object under a prefix and keeps of each what `keep` keeps.
+    async fn read_all<T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        max_bytes: u64,
+        keep: impl Fn(T) -> T + Copy,
+    ) -> Result<Vec<T>, LedgerError> {
         let found = self.objects.list(&self.bucket, prefix).await?;
         let reads = found.into_iter().map(|meta| async move {
-            match self.read::<T>(&meta.name).await {
+            match self.read_up_to::<T>(&meta.name, max_bytes).await {
                 // One broken object must not hide its neighbours.
-                Err(error @ LedgerError::Corrupt { .. }) => {
-                    tracing::error!(%error, "skipped");
-                    Ok(None)
+                Err(error @ (LedgerError::Corrupt { .. } | LedgerError::Read(ReadError::TooLarge { .. }))) => {
+                    tracing::error!(error = crate::chain(&error), "skipped");
+                    Ok::<_, LedgerError>(None)
                 }
-                read => read,
+                read => Ok(read?.map(|held| keep(held.value))),
             }
         });
         let read: Vec<_> = futures::stream::iter(reads).buffered(READS).try_collect().await?;
-        Ok(read.into_iter().flatten().map(|held| held.value).collect())
+        Ok(read.into_iter().flatten().collect())
     }
 }
 

@@ -122,6 +122,9 @@ const LONGEST_BACKOFF: usize = 8;
 /// A permission takes a minute or so to be known everywhere: the pauses after a denial begin that much longer.
 const DENIED_BACKOFF: usize = 3;
 
+/// Launches that may be put off one after another: with the longest pause between them, about a day.
+const MOST_PUT_OFFS: u32 = 340;
+
 /// An arrow that does not start at the record's state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("review {review} is {state}, {arrow} does not start there")]
@@ -172,6 +175,11 @@ impl ReviewRecord {
     /// Attempts of this epoch that count against the tenant's limit.
     pub fn spent_attempts(&self) -> usize {
         self.ended.iter().filter(|ended| ended.counted).count()
+    }
+
+    /// Whether the cloud has put it off for so long that waiting is no answer any more.
+    pub fn is_put_off_for_good(&self) -> bool {
+        self.put_off >= MOST_PUT_OFFS
     }
 
     fn refuse(&self, arrow: &'static str) -> ArrowError {

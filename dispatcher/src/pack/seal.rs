@@ -124,11 +124,16 @@ impl Sealer {
         traceparent: Option<String>,
         now: Timestamp,
     ) -> Result<Option<ReviewId>, SealError> {
+        let last = self.ledger.last_seal(&tenant.id, pack).await?;
+        if let Some(last) = &last {
+            // Whoever sealed it may have died before it was a review, and what it held may be gone by now.
+            self.open_review(last, traceparent.clone(), now).await?;
+        }
         let contents = self.list(tenant, pack).await?;
         if contents.members.is_empty() {
             return Ok(None);
         }
-        let mut revision = self.ledger.last_seal(&tenant.id, pack).await?.map_or(Revision::FIRST, |seal| seal.revision);
+        let mut revision = last.map_or(Revision::FIRST, |seal| seal.revision);
         loop {
             let seal = draft(tenant, pack, revision, contents.clone(), ClosedBy::Each, None, now);
             let held = self.ledger.write_seal(seal).await?;

@@ -149,3 +149,20 @@ fn fields_of_a_newer_schema_survive_a_rewrite() {
     let (next, _) = read.authorise(at(1)).expect("from queued");
     assert_eq!(serde_json::to_value(next).expect("plain JSON")["invented_later"]["kept"], true);
 }
+
+#[test]
+fn a_launch_is_put_off_for_about_a_day_and_no_longer() {
+    let (mut put_off, mut now) = (record(), at(0));
+    while !put_off.is_put_off_for_good() {
+        let (launching, _) = put_off.authorise(now).expect("queued");
+        put_off = launching.requeue(AttemptEnd::PutOff("busy".to_owned()), now).expect("launching");
+        let State::Queued { not_before } = put_off.state else { panic!("{:?}", put_off.state) };
+        now = not_before;
+    }
+    let waited = now.since(at(0));
+    assert!((20 * 3600..28 * 3600).contains(&waited.as_secs()), "{waited:?}");
+    assert_eq!(put_off.spent_attempts(), 0);
+    // An execution that starts begins the count anew.
+    let (launching, _) = put_off.authorise(now).expect("queued");
+    assert!(!launching.started(execution(), now).expect("launching").is_put_off_for_good());
+}
