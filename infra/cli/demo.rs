@@ -160,12 +160,13 @@ async fn fetch(objects: &Objects, completion: &Completion, to: &Path) -> anyhow:
     std::fs::create_dir_all(to)?;
     let mut paths = Vec::new();
     for file in files {
-        // The name comes from the tenant's outputs: one plain component, or it could lead out of the directory.
-        let plain = Path::new(&file.name).components().eq([Component::Normal(file.name.as_ref())]);
-        if !plain {
+        // The name comes from the tenant's outputs: plain components, or it could lead out of the directory.
+        let name = Path::new(&file.name);
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
             bail!("review {}: the delivered name {:?} is no plain file name", completion.review, file.name);
         }
-        let path = to.join(&file.name);
+        let path = to.join(name);
+        std::fs::create_dir_all(path.parent().unwrap_or(to))?;
         let bucket = completion.outputs_bucket.as_str();
         let done = objects.download(bucket, file.object.as_str(), file.generation.get(), &path, file.size).await?;
         if done.crc32c != file.crc32c {

@@ -59,6 +59,8 @@ fn our_services_have_a_recipe_no_capability_and_files_that_exist() {
         assert!(root().join(recipe).is_file(), "{name}: {recipe} is missing");
         assert_eq!(service["image"].as_str(), Some(format!("carrel/{name}").as_str()));
         assert_eq!(strings(&service["cap_drop"]), ["ALL"], "{name} keeps capabilities");
+        let relaxed = strings(&service["security_opt"]).iter().any(|option| option.ends_with("=unconfined"));
+        assert_eq!(relaxed, name == "cloud", "only who builds rooms needs what Docker's profiles refuse: {name}");
         for port in strings(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port} beyond this machine");
         }
@@ -141,6 +143,14 @@ fn the_dispatcher_is_told_all_it_needs() {
     assert!(list(&cloud["buckets"]).iter().any(|bucket| bucket["name"] == control), "{control} is not made");
     assert_eq!(list(&cloud["metadata_servers"])[0]["listen"], "0.0.0.0:8087");
     assert_eq!(service["environment"]["GCE_METADATA_HOST"], "cloud:8087");
+}
+
+#[test]
+fn tasks_are_divided_by_rooms() {
+    assert_eq!(cloud()["isolation"], "namespaces");
+    for job in list(&cloud()["jobs"]) {
+        assert!(job["env"].get("CARREL_ISOLATION").is_none(), "absent is the room: {job}");
+    }
 }
 
 #[test]
