@@ -42,6 +42,9 @@ pub enum Command {
         /// from this machine: for trusted files only.
         #[arg(long)]
         insecure: bool,
+        /// The agent's command line as a JSON array, in place of the built-in analyst.
+        #[arg(long, value_name = "JSON", value_parser = command_line)]
+        agent: Option<Words>,
         /// The virus scanner that every file passes: clamd's socket, or host:port.
         #[arg(long)]
         clamd: Option<Clamd>,
@@ -80,6 +83,20 @@ pub enum Command {
     /// The parts of the fleet, as the fleet starts them.
     #[command(subcommand, hide = true)]
     Internal(Internal),
+}
+
+/// A command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+fn command_line(text: &str) -> Result<Words, String> {
+    let words: Vec<String> =
+        serde_json::from_str(text).map_err(|error| format!("is no JSON array of words: {error}"))?;
+    match words.first() {
+        Some(program) if program.starts_with('/') => Ok(Words(words)),
+        _ => Err("must begin with the absolute path of a program, as in [\"/usr/bin/python3\", \"/opt/agent.py\"]"
+            .to_owned()),
+    }
 }
 
 /// Which fleet a command speaks to, and how it prints.

@@ -43,8 +43,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo { dir, insecure, json } => {
             demo::run(dir, isolation(insecure), json, &mut Interrupt::listen()?).await
         }
-        Command::Up { dir, tenants, insecure, clamd, json } => {
-            let setup = Setup { registry: tenants, isolation: isolation(insecure), clamd, ..Setup::here(dir)? };
+        Command::Up { dir, tenants, insecure, agent, clamd, json } => {
+            let agent = agent.map(|words| words.0).unwrap_or_default();
+            let isolation = isolation(insecure);
+            let setup = Setup { registry: tenants, isolation, agent, clamd, ..Setup::here(dir)? };
             up::run(setup, json, &mut Interrupt::listen()?).await
         }
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
