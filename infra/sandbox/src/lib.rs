@@ -15,6 +15,7 @@ mod jail;
 mod launcher;
 mod lines;
 mod messages;
+mod oci;
 mod room;
 mod running;
 mod sample;

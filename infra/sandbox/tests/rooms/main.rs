@@ -29,7 +29,7 @@ fn main() {
     let writes = args.iter().any(|arg| arg == "--matrix");
     let arguments = Arguments::from_iter(std::env::args().filter(|arg| arg != "--matrix"));
     let mut trials = Vec::new();
-    for tier in [Tier::Process, Tier::Namespaces] {
+    for tier in Tier::ALL {
         trials.extend(CASES.iter().map(|case| trial(tier, case, writes)));
         trials.extend(rooms::trials(tier));
     }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use carrel_sandbox::{Entry, Network, Profile, Room, StartError, Tier};
+use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier};
 use libtest_mimic::{Failed, Trial};
 
 use crate::stories::{Told, begin};
@@ -24,7 +24,7 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("exits_are_reported_exactly", exits, "Code(0) Code(7) Code(137) Signal(10) Signal(9)"),
         trial("a_program_that_is_not_there_is_named", no_program, "start /no/such in its room"),
     ];
-    if tier != Tier::Namespaces {
+    if matches!(tier, Tier::Process | Tier::Oci(Runtime::Runsc)) {
         trials.push(trial("listeners_are_refused_by_name", listeners_refused, "refused"));
         return trials;
     }
@@ -32,6 +32,11 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("what_was_left_in_output_is_read_after_everybody_died", left_behind, "notes.txt"),
         trial("a_listener_is_reached_from_its_room_alone", listener, "hello, room"),
         trial("two_rooms_with_one_address_do_not_meet", two_listeners, "first second"),
+    ]);
+    if tier != Tier::Namespaces {
+        return trials;
+    }
+    trials.extend([
         trial("five_thousand_files_are_shown", many_shown, "5000"),
         trial("a_link_in_the_view_leads_no_entry_out", link_in_view, "ENOENT, untouched"),
         trial("a_task_opens_rooms_of_its_own", inner_room, "0 1 2"),
