@@ -16,6 +16,7 @@ mod launcher;
 mod lines;
 mod messages;
 mod oci;
+mod probe;
 mod room;
 mod running;
 mod sample;
@@ -28,6 +29,7 @@ mod wire;
 
 pub use ended::{Ended, Exit, LimitHit, Used};
 pub use launcher::enter;
+pub use probe::{Missing, probe, probe_memory, probe_volume};
 pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
 pub use running::{Ending, Handed, Running, StartError, start};
 pub use supervise::{Finished, Hearing, run};

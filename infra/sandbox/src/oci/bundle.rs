@@ -51,9 +51,19 @@ pub(super) fn config(room: &Room, runtime: Runtime, user: u32, memory_guarantee:
             "namespaces": namespaces(runtime),
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
-            "seccomp": seccomp::oci(room.profile),
+            "seccomp": filter(room, runtime),
         },
     })
+}
+
+/// gVisor answers what is not listed with an error that C libraries take for final, where they would try the elder call; the
+/// namespaces that clone3 makes there are its own, not the kernel's.
+fn filter(room: &Room, runtime: Runtime) -> Value {
+    let mut filter = seccomp::oci(room.profile);
+    if let (Runtime::Runsc, Some(calls)) = (runtime, filter["syscalls"].as_array_mut()) {
+        calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ALLOW" }));
+    }
+    filter
 }
 
 /// What the keeper has not made already. Its process namespace is the room's: the keeper is process 1 there, which a command
@@ -76,7 +86,9 @@ fn mounts(room: &Room, runtime: Runtime) -> Vec<Value> {
     };
     let fresh = room.view.iter().filter_map(|entry| match entry {
         // Each filesystem has a gofer of its own; crossing into another by the root's is refused.
-        Entry::Fresh { at, .. } if runtime == Runtime::Runsc => Some(bind(at, &["rbind"])),
+        Entry::Fresh { at, exec, .. } if runtime == Runtime::Runsc => {
+            Some(bind(at, if *exec { &["rbind"] } else { &["rbind", "noexec"] }))
+        }
         _ => None,
     });
     // A /dev that is bound is left as it is; otherwise a runtime would fill one.

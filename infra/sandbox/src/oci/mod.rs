@@ -72,9 +72,17 @@ pub(crate) fn start(runtime: Runtime, program: &Path, plan: &Plan<'_>) -> Result
     let words: &[&str] = match runtime {
         Runtime::Crun => &["--cgroup-manager=disabled", "--root", STATE, "--log", "file:/run/oci.log"],
         Runtime::Runc => &["--root", STATE, "--log", LOG],
-        Runtime::Runsc => {
-            &["--root", STATE, "--log", LOG, "--platform=ptrace", "--network=none", "--ignore-cgroups", "--rootless"]
-        }
+        Runtime::Runsc => &[
+            "--root",
+            STATE,
+            "--log",
+            LOG,
+            "--platform=ptrace",
+            "--network=none",
+            "--ignore-cgroups",
+            "--rootless",
+            "--oci-seccomp",
+        ],
     };
     let run: &[&str] = match runtime {
         Runtime::Crun | Runtime::Runc => &["run", "--detach", "--pid-file", PID, "--bundle", BUNDLE, "room"],
