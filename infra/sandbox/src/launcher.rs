@@ -54,6 +54,10 @@ pub(crate) fn line() -> Option<&'static OwnedFd> {
     LAUNCHER.get()
 }
 
+/// What a runtime may start beside the command, whose own limit the bundle carries: runc's two processes have a dozen
+/// threads each, gVisor's have more.
+const RUNTIME_THREADS: u64 = 128;
+
 /// A room that lives.
 struct Living {
     tier: Tier,
@@ -169,7 +173,11 @@ impl Launcher {
         let kept = line.try_clone().map_err(Fault::at(keep))?;
         let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
         let (go, say_go) = pipe.map_err(Fault::kernel("make a pipe"))?;
-        let cgroup = Cgroup::make(&room.limits);
+        let mut limits = room.limits;
+        if matches!(tier, Tier::Oci(_)) {
+            limits.processes = limits.processes.saturating_add(RUNTIME_THREADS);
+        }
+        let cgroup = Cgroup::make(&limits);
         let memory_guarantee = cgroup.is_some();
         let made = match sys::fork_into(jail::namespaces(tier)) {
             Ok(made) => made,

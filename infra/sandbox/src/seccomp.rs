@@ -88,6 +88,45 @@ pub(crate) fn program(profile: Profile, own: bool) -> Result<BpfProgram, String>
     compiled.remove("room").ok_or_else(|| "the filter compiled to nothing".to_owned())
 }
 
+/// The same list as an OCI bundle carries it. Runtimes compare whole registers where the kernel reads half of one, so every
+/// condition is one of masked equality over the half.
+pub(crate) fn oci(profile: Profile) -> Value {
+    let mut calls = Vec::new();
+    let mut plain = Vec::new();
+    for (name, rows) in allowed(profile, true) {
+        let part = |args: Value| json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args });
+        if name == "ioctl" {
+            calls.extend(no_terminal_input().into_iter().map(|(mask, value)| part(json!([masked(1, mask, value)]))));
+        } else if rows.iter().all(Vec::is_empty) {
+            plain.push(name);
+        } else {
+            for row in rows {
+                let args: Vec<Value> = row.iter().map(condition).collect();
+                calls.push(part(json!(args)));
+            }
+        }
+    }
+    calls.push(json!({ "names": plain, "action": "SCMP_ACT_ALLOW" }));
+    json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::ENOSYS, "syscalls": calls })
+}
+
+fn condition(of: &Value) -> Value {
+    let mask = of["op"]["masked_eq"].as_u64().unwrap_or(u64::from(u32::MAX));
+    masked(of["index"].as_u64().unwrap_or(0), mask, of["val"].as_u64().unwrap_or(0))
+}
+
+fn masked(index: u64, mask: u64, value: u64) -> Value {
+    json!({ "index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" })
+}
+
+/// "Is neither of them", as alternatives of masked equality, by mask and value: the last four bits are another number, or
+/// some other bit is not as in both.
+fn no_terminal_input() -> Vec<(u64, u64)> {
+    let [one, other] = TERMINAL_INPUT;
+    let last = (0..16).filter(|last| *last != one & 0xf && *last != other & 0xf).map(|last| (0xf, last));
+    (4..32).map(|bit| (1 << bit, !one & (1 << bit))).chain(last).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +141,16 @@ mod tests {
             task.into_keys().filter(|name| !command.contains_key(name)).collect()
         };
         assert!(more.contains(&"mount".to_owned()) && more.contains(&"unshare".to_owned()), "{more:?}");
+    }
+
+    #[test]
+    fn a_bundle_refuses_what_puts_words_into_a_terminal_and_nothing_else() {
+        let allows = |request: u64| no_terminal_input().iter().any(|(mask, value)| request & mask == *value);
+        for refused in TERMINAL_INPUT {
+            assert!(!allows(refused) && !allows(refused | 1 << 40), "{refused:x}");
+            assert!(!(0..32).any(|bit| !allows(refused ^ 1 << bit) && !TERMINAL_INPUT.contains(&(refused ^ 1 << bit))));
+        }
+        assert!(allows(0x5401) && allows(0x541b) && allows(0));
     }
 
     #[test]

@@ -40,9 +40,16 @@ pub(crate) fn kill(spared: &[Pid]) -> io::Result<()> {
     Err(io::Error::other("processes of an ended command fork faster than they are killed"))
 }
 
-/// The children of a process, by the kernel's own list; those of its one thread.
+/// The children of a process, by the kernel's own lists: one for each of its threads.
 pub(crate) fn children(parent: Pid) -> io::Result<Vec<Pid>> {
-    let number = parent.as_raw_nonzero();
-    let listed = fs::read_to_string(format!("/proc/{number}/task/{number}/children"))?;
-    Ok(listed.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?)).collect())
+    let mut all = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", parent.as_raw_nonzero()))? {
+        match fs::read_to_string(thread?.path().join("children")) {
+            Ok(listed) => all.extend(listed.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?))),
+            // The thread ended in between.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }

@@ -19,7 +19,7 @@ pub(crate) fn write_maps(tier: Tier, child: Pid) -> io::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     // A runtime expects to be root of where it runs.
     let inside = if matches!(tier, Tier::Oci(_)) { 0 } else { USER };
-    let (uids, gids) = if inside == USER && uid == 0 && maps_nobody("uid")? && maps_nobody("gid")? {
+    let (uids, gids) = if uid == 0 && maps("uid", NOBODY)? && maps("gid", NOBODY)? {
         let both = format!("0 0 1\n{USER} {NOBODY} 1\n");
         (both.clone(), both)
     } else {
@@ -31,15 +31,21 @@ pub(crate) fn write_maps(tier: Tier, child: Pid) -> io::Result<()> {
     std::fs::write(format!("{dir}/gid_map"), gids)
 }
 
-/// Whether nobody is somebody in this process's own namespace.
-fn maps_nobody(kind: &str) -> io::Result<bool> {
+/// Whether this process's own namespace knows that number.
+fn maps(kind: &str, number: u32) -> io::Result<bool> {
     let map = std::fs::read_to_string(format!("/proc/self/{kind}_map"))?;
     let mut ranges = map.lines().filter_map(|line| {
         let mut words = line.split_whitespace().map(|word| word.parse::<u64>().ok());
         let (first, _, count) = (words.next()??, words.next()??, words.next()??);
         Some(first..first + count)
     });
-    Ok(ranges.any(|range| range.contains(&u64::from(NOBODY))))
+    Ok(ranges.any(|range| range.contains(&u64::from(number))))
+}
+
+/// Who the command of a container is: the room's user, or, where an ordinary user could map itself alone, that one as
+/// root of a namespace in which root has no privilege.
+pub(super) fn user_of_container() -> io::Result<u32> {
+    Ok(if maps("uid", USER)? { USER } else { 0 })
 }
 
 /// Whom the command becomes: in a namespace its user, unless the first process is that already; elsewhere nobody, if

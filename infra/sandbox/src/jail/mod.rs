@@ -27,10 +27,10 @@ use rustix::process::{
 use seccompiler::BpfProgram;
 
 use crate::messages::{Fault, Note};
-use crate::room::{Entry, Network, Room};
+use crate::room::{Entry, Network, Room, USER};
 use crate::sys::{self, Fork, Signals, Which};
-use crate::tier::Tier;
-use crate::{strays, wire};
+use crate::tier::{Runtime, Tier};
+use crate::{oci, strays, wire};
 use confine::Become;
 
 pub(crate) use ids::write_maps;
@@ -39,7 +39,9 @@ pub(crate) use ids::write_maps;
 pub(crate) fn namespaces(tier: Tier) -> libc::c_int {
     match tier {
         Tier::Process => 0,
-        Tier::Namespaces => {
+        // In tier `oci` the runtime goes on from here. This much lets an ordinary user start it over directories in memory,
+        // ends with this process whatever it starts, and keeps it from the machine's network.
+        Tier::Namespaces | Tier::Oci(_) => {
             libc::CLONE_NEWUSER
                 | libc::CLONE_NEWNS
                 | libc::CLONE_NEWPID
@@ -48,8 +50,6 @@ pub(crate) fn namespaces(tier: Tier) -> libc::c_int {
                 | libc::CLONE_NEWUTS
                 | libc::CLONE_NEWCGROUP
         }
-        // The runtime divides the rest; this much lets it be started by an ordinary user over directories in memory.
-        Tier::Oci(_) => libc::CLONE_NEWUSER | libc::CLONE_NEWNS,
     }
 }
 
@@ -119,10 +119,12 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
             let mut site = mounts::Site::at("/".as_ref())?;
             site.devices(&old)?;
             site.proc()?;
-            site.lay_out(&old, &room.view, &mut handed)?;
-            mounts::settle(old)?;
+            site.lay_out(&old, &room.view, USER, &mut handed)?;
+            mounts::let_go(old)?;
+            mounts::seal_root()?;
         }
-        Tier::Process | Tier::Oci(_) => place(room, user, &mut handed)?,
+        Tier::Process => place(room, user, &mut handed)?,
+        Tier::Oci(runtime) => return keep(&plan, runtime, [line, go.as_fd()], &signals),
     }
     strays::adopt().map_err(Fault::at("adopt orphans"))?;
     hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
@@ -144,7 +146,7 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     grow_poor(user, &kept).map_err(Fault::at("give up privileges"))?;
     // A change of user has cleared it, and the launcher may have died in between.
     end_with_launcher(tier)?;
-    if has_ended(&go)? {
+    if has_ended(go.as_fd())? {
         return Err(launcher_gone());
     }
     let mut errno = [0; 4];
@@ -154,6 +156,60 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
         return Err(Fault { command: true, ..fault });
     }
     guard(tier, command, &signals)
+}
+
+/// The rest of a life in tier `oci`: the runtime confines the command, so this process keeps its privileges until it has.
+fn keep(plan: &Plan<'_>, runtime: Runtime, kept: [BorrowedFd<'_>; 2], signals: &Signals) -> Result<Note, Fault> {
+    let Plan { tier, room, .. } = plan;
+    let without = |what: &str| Err(Fault::at(what)(io::Error::other(format!("{tier} gives none; use namespaces"))));
+    if room.network != Network::None && runtime == Runtime::Runsc {
+        return without("listen in a room");
+    }
+    if room.view.iter().any(|entry| matches!(entry, Entry::Volume { .. })) {
+        return without("mount a volume in a room");
+    }
+    let program = oci::find(runtime).ok_or_else(|| {
+        let name = runtime.program();
+        Fault::at(format!("find {name}"))(io::Error::other(format!("it is not installed; install the package {name}")))
+    })?;
+    let [line, go] = kept;
+    let mut handed = Handed::default();
+    network::set_up(&room.network, &mut handed.listeners)?;
+    let user = ids::user_of_container().map_err(Fault::at("read the id maps"))?;
+    lay_container_out(plan, runtime, user, &mut handed)?;
+    hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
+    let command = oci::start(runtime, &program, plan)?;
+    // As whom the command is, this process may ask it to end; a runtime that stays has none to be asked for.
+    let guards = if user == USER && runtime != Runtime::Runsc { Become::User(user) } else { Become::Stay };
+    grow_poor(guards, &kept).map_err(Fault::at("give up privileges"))?;
+    end_with_launcher(*tier)?;
+    if has_ended(go)? {
+        return Err(launcher_gone());
+    }
+    match guard(*tier, command, signals)? {
+        Note::Ended { exit, cpu_us, peak_bytes } => {
+            Ok(Note::Ended { exit: oci::exit(runtime, exit), cpu_us, peak_bytes })
+        }
+        other => Ok(other),
+    }
+}
+
+fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut Handed) -> Result<(), Fault> {
+    let programs = oci::programs();
+    let old = mounts::move_out()?;
+    let mut site = mounts::Site::at("/".as_ref())?;
+    site.devices(&old)?;
+    site.proc()?;
+    if runtime == Runtime::Runc {
+        site.control_groups()?;
+    }
+    site.lay_out(&old, &programs, USER, handed)?;
+    std::fs::create_dir_all(oci::ROOM).map_err(Fault::at("make the root of a room"))?;
+    let mut site = mounts::Site::at(oci::ROOM.as_ref())?;
+    site.devices(&old)?;
+    site.lay_out(&old, &plan.room.view, user, handed)?;
+    oci::write_bundle(plan, runtime, user)?;
+    mounts::let_go(old)
 }
 
 /// Where the kernel ends a room with its first process, that is killed with the launcher. Elsewhere it is told, and ends
@@ -168,8 +224,8 @@ fn launcher_gone() -> Fault {
 }
 
 /// Whether the launcher, which keeps the other end open, is gone.
-fn has_ended(go: &OwnedFd) -> Result<bool, Fault> {
-    let mut polled = [PollFd::new(go, PollFlags::empty())];
+fn has_ended(go: BorrowedFd<'_>) -> Result<bool, Fault> {
+    let mut polled = [PollFd::from_borrowed_fd(go, PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| poll(&mut polled, Some(&now))).map_err(Fault::kernel("look for the launcher"))?;
     Ok(!polled[0].revents().is_empty())

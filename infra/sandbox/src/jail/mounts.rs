@@ -59,11 +59,15 @@ pub(super) fn move_out() -> Result<Old, Fault> {
     Ok(Old(old))
 }
 
-/// The old root goes, and nothing can be added to what was laid out, or taken away.
-pub(super) fn settle(old: Old) -> Result<(), Fault> {
+/// The old root goes.
+pub(super) fn let_go(old: Old) -> Result<(), Fault> {
     drop(old);
     unmount(".", UnmountFlags::DETACH).map_err(Fault::kernel("let go of the old root"))?;
-    chdir("/").map_err(Fault::kernel("enter the root of a room"))?;
+    chdir("/").map_err(Fault::kernel("enter the root of a room"))
+}
+
+/// Nothing can be added to what was laid out, or taken away.
+pub(super) fn seal_root() -> Result<(), Fault> {
     let root = open("/", DIRECTORY, Mode::empty()).map_err(Fault::kernel("make / read-only"))?;
     sys::restrict_mount(root.as_fd(), libc::MOUNT_ATTR_RDONLY, false).map_err(Fault::at("make / read-only"))
 }
@@ -106,8 +110,18 @@ impl Site {
         self.attach(&mounted.map_err(Fault::kernel("mount proc at /proc"))?, Path::new("/proc"), true)
     }
 
-    /// Lays out the view; hands out what the plan says.
-    pub(super) fn lay_out(&mut self, old: &Old, view: &[Entry], handed: &mut Handed) -> Result<(), Fault> {
+    /// Control groups as runc wants to find some: its own, to look at only.
+    pub(super) fn control_groups(&mut self) -> Result<(), Fault> {
+        let mounted = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|kind| {
+            fsconfig_create(&kind)?;
+            fsmount(&kind, FsMountFlags::FSMOUNT_CLOEXEC, HARDENED | MountAttrFlags::MOUNT_ATTR_RDONLY)
+        });
+        let mounted = mounted.map_err(Fault::kernel("mount cgroup2, which runc asks for"))?;
+        self.attach(&mounted, Path::new("/sys/fs/cgroup"), true)
+    }
+
+    /// Lays out the view, for a user by the namespace's number; hands out what the plan says.
+    pub(super) fn lay_out(&mut self, old: &Old, view: &[Entry], user: u32, handed: &mut Handed) -> Result<(), Fault> {
         for entry in view {
             let at = entry.at();
             match entry {
@@ -126,7 +140,7 @@ impl Site {
                     symlinkat(to, parent, name).map_err(Fault::kernel(format!("link {}", at.display())))?;
                 }
                 Entry::Fresh { bytes, inodes, exec, .. } => {
-                    let (user, bytes, inodes) = (USER.to_string(), bytes.to_string(), inodes.to_string());
+                    let (user, bytes, inodes) = (user.to_string(), bytes.to_string(), inodes.to_string());
                     let options =
                         [("mode", "0755"), ("uid", &user), ("gid", &user), ("size", &bytes), ("nr_inodes", &inodes)];
                     let step = || format!("mount {} in memory", at.display());

@@ -10,10 +10,15 @@ mod rooms;
 mod stories;
 mod world;
 
-use carrel_sandbox::Tier;
+use carrel_sandbox::{Runtime, Tier};
 use cases::{CASES, Case, Proof};
 use libtest_mimic::{Arguments, Failed, Trial};
 use world::World;
+
+const GVISOR: Tier = Tier::Oci(Runtime::Runsc);
+/// Why some cases are not held in gVisor.
+pub(crate) const UNSEEN: &str =
+    "processes inside gVisor cannot be seen from outside; crun shows that the keeper ends all";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,9 +34,14 @@ fn main() {
     let writes = args.iter().any(|arg| arg == "--matrix");
     let arguments = Arguments::from_iter(std::env::args().filter(|arg| arg != "--matrix"));
     let mut trials = Vec::new();
-    for tier in [Tier::Process, Tier::Namespaces] {
-        trials.extend(CASES.iter().map(|case| trial(tier, case, writes)));
-        trials.extend(rooms::trials(tier));
+    for (tier, stands) in wait_for(carrel_sandbox::probe()).expect("a runtime") {
+        match stands {
+            Ok(()) => {
+                trials.extend(CASES.iter().map(|case| trial(tier, case, writes)));
+                trials.extend(rooms::trials(tier));
+            }
+            Err(missing) => trials.push(skipped(format!("{tier}::every_case"), &missing.to_string())),
+        }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if writes {
@@ -42,7 +52,7 @@ fn main() {
 
 fn trial(tier: Tier, case: &'static Case, writes: bool) -> Trial {
     let name = format!("{tier}::{:02}_{}", case.number, case.name);
-    match lacks(case) {
+    match lacks(tier, case) {
         Some(what) => skipped(name, &what),
         None => Trial::test(name, move || hold(tier, case, writes)),
     }
@@ -53,7 +63,10 @@ pub(crate) fn skipped(name: String, why: &str) -> Trial {
     Trial::test(name, || Ok(())).with_kind(format!("SKIPPED: {why}")).with_ignored_flag(true)
 }
 
-fn lacks(case: &Case) -> Option<String> {
+fn lacks(tier: Tier, case: &Case) -> Option<String> {
+    if tier == GVISOR && matches!(case.number, 27 | 28) {
+        return Some(UNSEEN.to_owned());
+    }
     let Proof::Attack(attack) = case.proof else { return None };
     let there = |path: &str| std::path::Path::new(path).exists();
     match attack[0] {
@@ -79,7 +92,7 @@ fn hold(tier: Tier, case: &'static Case, writes: bool) -> Result<(), Failed> {
         Tier::Process if rustix::process::geteuid().is_root() => of.process_as_root,
         Tier::Process => of.process_as_user,
         Tier::Namespaces => of.namespaces,
-        Tier::Oci(carrel_sandbox::Runtime::Runsc) => of.runsc,
+        GVISOR => of.runsc,
         Tier::Oci(_) => of.oci,
     };
     if !expected.split('|').any(|word| word == outcome) {

@@ -51,7 +51,7 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     ("devices", |_| {
         let known = "fd full null random stderr stdin stdout urandom zero";
         // What a runtime adds is no device of the machine: terminals of the container's own, and its queues.
-        let added = ["console", "core", "mqueue", "ptmx", "pts", "shm", "tty"];
+        let added = ["console", "core", "fuse", "kmsg", "mqueue", "net", "ptmx", "pts", "shm", "tty"];
         let names = super::names("/dev").unwrap_or_default();
         let others: Vec<_> = names.iter().filter(|name| !known.split(' ').any(|word| word == *name)).collect();
         match others.iter().all(|name| added.contains(&name.as_str())) {

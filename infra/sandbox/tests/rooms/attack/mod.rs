@@ -89,6 +89,7 @@ fn name(error: &io::Error) -> String {
         (libc::EBADF, "EBADF"),
         (libc::EFAULT, "EFAULT"),
         (libc::EINVAL, "EINVAL"),
+        (libc::EHOSTUNREACH, "EHOSTUNREACH"),
         (libc::ESRCH, "ESRCH"),
         (libc::ENXIO, "ENXIO"),
         (libc::EAFNOSUPPORT, "EAFNOSUPPORT"),

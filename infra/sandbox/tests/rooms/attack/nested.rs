@@ -14,17 +14,30 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         let tried = [["read", "/scratch/secret"], ["read", "/input/f001.csv"], ["environments", ""], ["processes", ""]];
         tried.map(|attack| open(&attack)).join(" ")
     }),
-    ("open-a-room-without-user-namespaces", |_| {
-        // In a user namespace of its own a program may lower what it and its children have left.
-        if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
-            return super::last();
-        }
-        match std::fs::write("/proc/sys/user/max_user_namespaces", "0") {
-            Ok(()) => open(&["descriptors"]),
-            Err(error) => super::name(&error),
-        }
-    }),
+    ("open-a-room-without-user-namespaces", |_| without_namespaces(|| open(&["descriptors"]))),
+    ("probe", |_| probe()),
+    ("probe-without-user-namespaces", |_| without_namespaces(probe)),
 ];
+
+/// In a user namespace of its own a program may lower what it and its children have left.
+fn without_namespaces(then: impl FnOnce() -> String) -> String {
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        return super::last();
+    }
+    match std::fs::write("/proc/sys/user/max_user_namespaces", "0") {
+        Ok(()) => then(),
+        Err(error) => super::name(&error),
+    }
+}
+
+/// What tier `namespaces` lacks here.
+fn probe() -> String {
+    carrel_sandbox::enter().expect("the launcher starts");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let all = runtime.block_on(carrel_sandbox::probe());
+    let found = all.into_iter().find(|(tier, _)| *tier == Tier::Namespaces).expect("probed");
+    found.1.map_or_else(|missing| missing.to_string(), |()| "stands".to_owned())
+}
 
 /// Opens a room in this one, and says what the attack in it said, or why there is none.
 fn open(attack: &[&str]) -> String {
