@@ -209,6 +209,7 @@ fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut 
     site.devices(&old)?;
     site.lay_out(&old, &plan.room.view, user, handed)?;
     oci::write_bundle(plan, runtime, user)?;
+    site.seal()?;
     mounts::let_go(old)
 }
 

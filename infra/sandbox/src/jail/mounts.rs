@@ -110,6 +110,15 @@ impl Site {
         self.attach(&mounted.map_err(Fault::kernel("mount proc at /proc"))?, Path::new("/proc"), true)
     }
 
+    /// Makes the site a mount of its own, with all that lies below it, to which nothing can be added.
+    pub(super) fn seal(self) -> Result<(), Fault> {
+        let step = || "make the root of a container read-only";
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(&self.root, "", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(Fault::kernel(step()))?;
+        sys::restrict_mount(tree.as_fd(), libc::MOUNT_ATTR_RDONLY, false).map_err(Fault::at(step()))?;
+        move_onto(&tree, &self.root).map_err(Fault::kernel(step()))
+    }
+
     /// Control groups as runc wants to find some: its own, to look at only.
     pub(super) fn control_groups(&mut self) -> Result<(), Fault> {
         let mounted = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|kind| {

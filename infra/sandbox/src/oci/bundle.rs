@@ -38,7 +38,7 @@ pub(super) fn config(room: &Room, runtime: Runtime, user: u32, memory_guarantee:
             "env": env,
             "cwd": room.command.cwd,
             "noNewPrivileges": true,
-            "rlimits": rlimits(&room.limits, memory_guarantee || runtime == Runtime::Runsc),
+            "rlimits": rlimits(&room.limits, memory_guarantee || runtime != Runtime::Crun),
             "capabilities": {
                 "bounding": none, "effective": none, "inheritable": none, "permitted": none, "ambient": none,
             },
@@ -96,6 +96,7 @@ fn mounts(room: &Room, runtime: Runtime) -> Vec<Value> {
     std::iter::once(proc).chain(dev).chain(fresh).collect()
 }
 
+/// A runtime written in Go lives under these itself for a moment, and reserves more of an address space than most limits.
 fn rlimits(limits: &Limits, memory_guarantee: bool) -> Vec<Value> {
     let limit = |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
     let mut all = vec![

@@ -56,7 +56,10 @@ pub(crate) fn write_bundle(plan: &Plan<'_>, runtime: Runtime, user: u32) -> Resu
         for dir in [BUNDLE, STATE, "/tmp", "/sys/fs/cgroup"] {
             fs::create_dir_all(dir)?;
         }
-        fs::create_dir_all(Path::new(ROOM).join("proc"))?;
+        // Where runtimes mount what is theirs.
+        for dir in ["proc", "sys", "tmp"] {
+            fs::create_dir_all(Path::new(ROOM).join(dir))?;
+        }
         fs::write(Path::new(BUNDLE).join("config.json"), serde_json::to_vec(&config)?)
     };
     write().map_err(Fault::at("write the bundle of a room"))

@@ -81,6 +81,7 @@ impl World {
             .replace("{input}", &path(self.dir("input")))
             .replace("{abstract}", &path(self.outside.path().to_owned()))
             .replace("{loopback}", &format!("127.0.0.1:{port}"))
+            .replace("{first}", if self.tier == Tier::Process { "{parent}" } else { "1" })
             .replace("{host}", &std::process::id().to_string())
     }
 
@@ -98,7 +99,12 @@ impl World {
         view.extend([fresh("scratch", true), fresh("output", false)]);
         let args = std::iter::once("attack".to_owned()).chain(attack.iter().map(|word| self.word(word))).collect();
         let program = if self.tier == Tier::Process { program } else { "/attacker".into() };
-        let env = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")].map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec();
+        let mut env = vec![("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")];
+        if matches!(self.tier, Tier::Oci(_)) {
+            // A runtime gives one to whoever has none.
+            env.push(("HOME", "/scratch"));
+        }
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Room {
             command: Command { program, args, env, cwd: self.dir("scratch") },
             view,

@@ -69,15 +69,14 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         let path = CString::new(format!("{}/disk", args[0])).expect("a path");
         call(unsafe { libc::mknod(path.as_ptr(), libc::S_IFBLK | 0o600, libc::makedev(254, 0)) }.into())
     }),
-    ("into-parent", |args| {
-        // Whoever started this: the room's first process, where there is one.
-        let parent = unsafe { libc::getppid() };
-        if parent == 0 {
-            return "no parent".to_owned();
+    ("into-first", |args| {
+        let first: u32 = args[0].parse().expect("a process");
+        if first == std::process::id() {
+            return "is it".to_owned();
         }
-        let path = format!("/proc/{parent}/{}", args[0]);
+        let path = format!("/proc/{first}/{}", args[1]);
         word(
-            if args[0] == "environ" { fs::read(path).map(drop) } else { super::names(&path).map(drop) }
+            if args[1] == "environ" { fs::read(path).map(drop) } else { super::names(&path).map(drop) }
                 .map(|()| "reached"),
         )
     }),

@@ -11,10 +11,11 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         call(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) }.into())
     }),
     ("set-uid", |_| {
-        let before = unsafe { libc::geteuid() };
-        let all = [unsafe { libc::setuid(0) }, unsafe { libc::seteuid(0) }, unsafe { libc::setgid(0) }];
-        let same = unsafe { libc::geteuid() } == before && all.iter().all(|result| *result == -1);
-        if same { "refused".to_owned() } else { "done".to_owned() }
+        let own = unsafe { libc::geteuid() };
+        let others = [0, 1, 1000, 65_534].into_iter().filter(|user| *user != own);
+        let taken = others.map(|user| unsafe { (libc::setuid(user), libc::seteuid(user), libc::setgid(user)) });
+        let refused = taken.into_iter().all(|results| results == (-1, -1, -1));
+        if refused && unsafe { libc::geteuid() } == own { "refused".to_owned() } else { "done".to_owned() }
     }),
     ("su", |_| {
         let mut su = std::process::Command::new("/usr/bin/su");
@@ -78,9 +79,9 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         call(unsafe { libc::ioctl(0, libc::TIOCSTI, &raw const letter) }.into())
     }),
     ("x32", |_| call(unsafe { libc::syscall(0x4000_0000 | libc::SYS_getpid) })),
-    ("limit-of-another", |_| {
+    ("limit-of-another", |args| {
         let less = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
-        let first = unsafe { libc::getppid() }.max(1);
+        let first: libc::pid_t = args[0].parse().expect("a process");
         let set = libc::SYS_prlimit64;
         call(unsafe { libc::syscall(set, first, libc::RLIMIT_NOFILE, &raw const less, std::ptr::null_mut::<u8>()) })
     }),

@@ -20,7 +20,12 @@ pub(crate) fn main(args: &[String]) {
     let (which, args) = args.split_first().expect("an attack");
     let all = [files::ATTACKS, kernel::ATTACKS, nested::ATTACKS, network::ATTACKS, processes::ATTACKS].concat();
     let (_, attack) = all.iter().find(|(name, _)| name == which).unwrap_or_else(|| panic!("no attack {which}"));
-    println!("{}", attack(args));
+    let args: Vec<String> = args
+        .iter()
+        // The room's first process is the command's parent, where it has no number of its own.
+        .map(|word| if word == "{parent}" { unsafe { libc::getppid() }.to_string() } else { word.clone() })
+        .collect();
+    println!("{}", attack(&args));
 }
 
 /// Forks twice, ignores SIGTERM, leads a session of its own and carries a mark that the host can look for.

@@ -39,23 +39,10 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         std::hint::black_box(&held);
         "done".to_owned()
     }),
-    ("memory-behind-a-thread", |_| {
+    ("memory-behind-a-thread", |args| {
         // The kernel lists children by the thread that forked them.
-        let forks = std::thread::spawn(|| match unsafe { libc::fork() } {
-            0 => {
-                let mut held = Vec::new();
-                for _ in 0..512 {
-                    held.push(vec![1_u8; 1 << 20]);
-                    std::hint::black_box(&held);
-                }
-                loop {
-                    unsafe { libc::pause() };
-                }
-            }
-            child => unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) },
-        });
-        forks.join().expect("joined");
-        "it is gone".to_owned()
+        let each: usize = args[0].parse().expect("a number");
+        std::thread::spawn(move || take_and_wait(each)).join().expect("joined")
     }),
     ("shout", |_| {
         let line = [b'x'; 4096];
@@ -95,8 +82,69 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         let some = all.filter_map(|entry| fs::read(entry.path().join("environ")).ok()).any(|text| !text.is_empty());
         if some { "reached".to_owned() } else { "none".to_owned() }
     }),
-    ("kill-first", |_| {
-        let first = unsafe { libc::getppid() }.max(1);
+    ("kill-first", |args| {
+        let first: libc::pid_t = args[0].parse().expect("a process");
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGSTOP, libc::SIGKILL] {
+            unsafe { libc::kill(first, signal) };
+        }
+        "still here".to_owned()
+    }),
+    ("exit-with", |args| {
+        std::process::exit(args[0].parse().expect("a code"));
+    }),
+    ("python", |_| {
+        super::python(
+            "import threading, subprocess, sys\n\
+             t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
+             sys.stdout.write(subprocess.run(['/usr/bin/env', 'echo', 'works'], capture_output=True, text=True).stdout)\n",
+        )
+    }),
+    ("memory-of-many", |args| take_and_wait(args[0].parse().expect("a number"))),
+    ("memory-behind-a-thread", |args| {
+        // The kernel lists children by the thread that forked them.
+        let each: usize = args[0].parse().expect("a number");
+        std::thread::spawn(move || take_and_wait(each)).join().expect("joined")
+    }),
+    ("shout", |_| {
+        let line = [b'x'; 4096];
+        loop {
+            if io::stdout().write_all(&line).is_err() {
+                return "cut".to_owned();
+            }
+        }
+    }),
+    ("orphan", |args| {
+        super::orphan(&args[0]);
+        "done".to_owned()
+    }),
+    ("spin", |_| {
+        loop {
+            std::hint::spin_loop();
+        }
+    }),
+    ("sleep", |_| {
+        loop {
+            unsafe { libc::pause() };
+        }
+    }),
+    ("core-limit", |_| {
+        let mut limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
+        unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) };
+        limit.rlim_max.to_string()
+    }),
+    ("environment", |_| {
+        let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+        names.sort();
+        names.join(" ")
+    }),
+    ("environments", |_| {
+        let all = fs::read_dir("/proc").expect("proc").flatten();
+        // This one was given none.
+        let some = all.filter_map(|entry| fs::read(entry.path().join("environ")).ok()).any(|text| !text.is_empty());
+        if some { "reached".to_owned() } else { "none".to_owned() }
+    }),
+    ("kill-first", |args| {
+        let first: libc::pid_t = args[0].parse().expect("a process");
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGSTOP, libc::SIGKILL] {
             unsafe { libc::kill(first, signal) };
         }
@@ -166,3 +214,19 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     }),
     ("numpy", |_| super::python("import numpy; print('works' if numpy.ones((64, 64)).sum() == 4096 else 'wrong')")),
 ];
+
+/// Children of which each takes less than the limit, all together more. The kernel ends the first of them, or somebody ends
+/// all.
+fn take_and_wait(megabytes: usize) -> String {
+    for _ in 0..8 {
+        if unsafe { libc::fork() } == 0 {
+            let held = vec![1_u8; megabytes << 20];
+            std::hint::black_box(&held);
+            loop {
+                unsafe { libc::pause() };
+            }
+        }
+    }
+    unsafe { libc::wait(std::ptr::null_mut()) };
+    "one is gone".to_owned()
+}
