@@ -52,6 +52,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say which rooms this machine can build, and what to do where it cannot.
+    Probe {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run the loopback cloud alone.
     Cloud {
         /// Its configuration, JSON.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use carrel_local::config::Isolation;
-use carrel_sandbox::{Command, Entry, Exit, Hearing, Limits, Network, Profile, Room, Tier};
+use carrel_sandbox::{Command, Entry, Exit, Hearing, Limits, Missing, Network, Profile, Room, Tier};
 
 use crate::fleet::Setup;
 
@@ -23,11 +23,12 @@ pub(crate) async fn check(setup: &Setup) -> anyhow::Result<String> {
     if setup.isolation == Isolation::None {
         return Ok(INSECURE.to_owned());
     }
-    open(&setup.program, &["internal", "room"], Profile::Task).await.context(
-        "this machine cannot divide tenants; allow ordinary users to create user namespaces (sysctl \
-         kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, a seccomp \
-         profile that permits them and an unmasked /proc), or pass --insecure to run without any isolation",
-    )?;
+    const ELSE: &str = "or pass --insecure to run without any isolation";
+    if let Err(missing) = carrel_sandbox::probe(Tier::Namespaces).await {
+        bail!("this machine cannot divide tenants: {missing}; {ELSE}");
+    }
+    let nested = open(&setup.program, &["internal", "room"], Profile::Task).await;
+    nested.with_context(|| format!("this machine builds no room within a room; {ELSE}"))?;
     let input = if setup.volume { SHOWN } else { FETCHED };
     Ok(format!("{DIVIDED}; {input}"))
 }
@@ -40,6 +41,31 @@ const FETCHED: &str =
 /// Whether a room may mount a volume: whoever opens the device may, in a namespace of its own.
 pub(crate) fn can_mount() -> bool {
     std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
+}
+
+/// Prints what this machine can give: every tier, a volume, a held memory limit.
+pub(crate) async fn probe(json: bool) -> anyhow::Result<()> {
+    let mut found = Vec::new();
+    for tier in Tier::ALL {
+        found.push((tier.to_string(), carrel_sandbox::probe(tier).await));
+    }
+    found.push(("volume".to_owned(), carrel_sandbox::probe_volume().await));
+    found.push(("memory guarantee".to_owned(), carrel_sandbox::probe_memory().await));
+    if json {
+        let told = found.iter().map(|(name, given)| match given {
+            Ok(()) => serde_json::json!({ "name": name, "given": true }),
+            Err(Missing { what, fix }) => serde_json::json!({ "name": name, "given": false, "what": what, "fix": fix }),
+        });
+        println!("{}", serde_json::Value::from_iter(told));
+        return Ok(());
+    }
+    for (name, given) in found {
+        match given {
+            Ok(()) => println!("{name:<17} yes"),
+            Err(missing) => println!("{name:<17} no   {missing}"),
+        }
+    }
+    Ok(())
 }
 
 /// In the outer room: opens an inner one.

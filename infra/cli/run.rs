@@ -8,7 +8,7 @@ use clap::Parser as _;
 use crate::args::{Carrel, Command, Tenants};
 use crate::fleet::Setup;
 use crate::interrupt::Interrupt;
-use crate::{client, demo, internal, up, upload};
+use crate::{client, demo, internal, rooms, up, upload};
 
 /// Runs one command.
 pub fn main() -> ExitCode {
@@ -49,6 +49,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let setup = Setup { registry: tenants, isolation, agent, clamd, ..Setup::here(dir)? };
             up::run(setup, json, &mut Interrupt::listen()?).await
         }
+        Command::Probe { json } => rooms::probe(json).await,
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,
         Command::DeadLetters(command) => client::dead_letters(command).await,

@@ -34,8 +34,8 @@ fn main() {
     let writes = args.iter().any(|arg| arg == "--matrix");
     let arguments = Arguments::from_iter(std::env::args().filter(|arg| arg != "--matrix"));
     let mut trials = Vec::new();
-    for (tier, stands) in wait_for(carrel_sandbox::probe()).expect("a runtime") {
-        match stands {
+    for tier in Tier::ALL {
+        match wait_for(carrel_sandbox::probe(tier)).expect("a runtime") {
             Ok(()) => {
                 trials.extend(CASES.iter().map(|case| trial(tier, case, writes)));
                 trials.extend(rooms::trials(tier));
@@ -87,6 +87,8 @@ fn hold(tier: Tier, case: &'static Case, writes: bool) -> Result<(), Failed> {
             Proof::Story(story) => story(&world).await,
         }
     })?;
+    // The table pads its cells.
+    let outcome = outcome.trim_end().to_owned();
     let of = &case.expected;
     let expected = match tier {
         Tier::Process if rustix::process::geteuid().is_root() => of.process_as_root,

@@ -34,9 +34,8 @@ fn without_namespaces(then: impl FnOnce() -> String) -> String {
 fn probe() -> String {
     carrel_sandbox::enter().expect("the launcher starts");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let all = runtime.block_on(carrel_sandbox::probe());
-    let found = all.into_iter().find(|(tier, _)| *tier == Tier::Namespaces).expect("probed");
-    found.1.map_or_else(|missing| missing.to_string(), |()| "stands".to_owned())
+    let found = runtime.block_on(carrel_sandbox::probe(Tier::Namespaces));
+    found.map_or_else(|missing| missing.to_string(), |()| "stands".to_owned())
 }
 
 /// Opens a room in this one, and says what the attack in it said, or why there is none.
