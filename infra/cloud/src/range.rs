@@ -65,7 +65,7 @@ impl Objects {
 
 impl Arriving {
     /// The bytes that come next; `None` after the last.
-    pub fn next(&mut self) -> Call<'_, Result<Option<Bytes>, CallError>> {
+    pub fn chunk(&mut self) -> Call<'_, Result<Option<Bytes>, CallError>> {
         Box::pin(async move {
             let next = in_time(self.answer_within, async { self.response.next().await.transpose() }).await;
             next.map_err(|error| CallError::new("read object", self.url.clone(), error))

@@ -182,7 +182,9 @@ impl Launcher {
         let made = match sys::fork_into(jail::namespaces(tier)) {
             Ok(made) => made,
             Err(error) => {
-                drop(cgroup.map(Cgroup::finish));
+                if let Some(cgroup) = cgroup {
+                    cgroup.finish();
+                }
                 return Err(Fault::at(format!("create the namespaces of tier {tier}"))(error));
             }
         };

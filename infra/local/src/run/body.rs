@@ -64,7 +64,7 @@ impl Body {
 
     pub(super) async fn wait(&mut self) -> io::Result<Ended> {
         match self {
-            Self::Plain(plain) => plain.child.wait().await.map(|status| ended(status)),
+            Self::Plain(plain) => plain.child.wait().await.map(ended),
             Self::Room(room) => match room.running.wait().await.map_err(io::Error::other)?.exit {
                 Exit::Code(code) => Ok(Ended { code: Some(code), signal: None }),
                 Exit::Signal(signal) => Ok(Ended { code: None, signal: Some(signal) }),

@@ -89,10 +89,6 @@ impl World {
         Connector::with_token(endpoints, self.cloud().owner_token())
     }
 
-    pub(crate) fn token(&self) -> &str {
-        self.cloud().owner_token()
-    }
-
     pub(crate) async fn objects(&self) -> Objects {
         self.connector(&self.endpoint()).objects().await.expect("a client")
     }
