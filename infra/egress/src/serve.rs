@@ -161,3 +161,5 @@ fn sound(joined: Result<(), JoinError>) {
     }
 }
 
+#[cfg(test)]
+mod tests;
