@@ -29,11 +29,12 @@ const NEVER: [(&str, &[&str], &str); 8] = [
 ];
 
 /// Which rooms a room may name in its manifest; the root package names them all.
-const DRAWN: [(&str, &[&str]); 11] = [
+const DRAWN: [(&str, &[&str]); 12] = [
     ("carrel-schemas", &[]),
     ("carrel-cloud", &[]),
     ("carrel-telemetry", &[]),
     ("carrel-sandbox", &[]),
+    ("carrel-egress", &[]),
     ("carrel-samples", &[]),
     ("carrel-ingest", &[]),
     ("carrel-local", &["carrel-sandbox"]),
