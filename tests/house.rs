@@ -37,10 +37,10 @@ const DRAWN: [(&str, &[&str]); 12] = [
     ("carrel-egress", &[]),
     ("carrel-samples", &[]),
     ("carrel-ingest", &[]),
-    ("carrel-local", &["carrel-sandbox"]),
+    ("carrel-local", &["carrel-sandbox", "carrel-egress"]),
     ("carrel-volume", &["carrel-cloud", "carrel-sandbox"]),
     ("carrel-analyst", &["carrel-schemas", "carrel-ingest"]),
-    ("carrel-worker", &["carrel-schemas", "carrel-cloud", "carrel-sandbox", "carrel-telemetry"]),
+    ("carrel-worker", &["carrel-schemas", "carrel-cloud", "carrel-egress", "carrel-sandbox", "carrel-telemetry"]),
     ("carrel-dispatcher", &["carrel-schemas", "carrel-cloud", "carrel-telemetry"]),
 ];
 

@@ -190,6 +190,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
         ("CARREL_LIMITS", json_text(json!(tenant.limits))),
+        ("CARREL_EGRESS", json_text(json!(tenant.egress))),
         ("CARREL_SCAN", json_text(json!(tenant.scan))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_ISOLATION", inner(site.isolation).to_owned()),
@@ -198,6 +199,9 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
     ]);
+    if site.isolation == Isolation::Namespaces && !tenant.egress.is_empty() {
+        env.insert("CARREL_EGRESS_VIA", "127.0.0.1:3128".to_owned());
+    }
     if let Some(endpoint) = site.otlp {
         env.insert("CARREL_OTLP_ENDPOINT", endpoint.to_owned());
     }
@@ -211,6 +215,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         "env": env,
         "timeout_seconds": tenant.limits.timeout_seconds,
         "memory_bytes": memory(&tenant.limits),
+        "egress": tenant.egress,
         "volume": site.volume.then(|| json!({ "bucket": tenant.uploads_bucket, "mount_path": VOLUME })),
     })
 }

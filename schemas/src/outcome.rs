@@ -254,6 +254,40 @@ pub struct RoomReport {
     /// How the inputs came into the room.
     #[serde(default)]
     pub input: InputMode,
+    /// What the room asked of the hosts outside; absent where it had no way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressReport>,
+}
+
+/// What a room asked of the hosts outside, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EgressReport {
+    /// Bytes that left.
+    pub bytes_up: u64,
+    /// Bytes that came.
+    pub bytes_down: u64,
+    /// What was asked, each kind once, up to [`EgressReport::MOST`].
+    pub decisions: Vec<EgressDecision>,
+    /// Requests of kinds beyond those listed.
+    pub unlisted: u64,
+}
+
+impl EgressReport {
+    /// Decisions listed at most.
+    pub const MOST: usize = 50;
+}
+
+/// One kind of request of a room, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EgressDecision {
+    /// What was asked for, cut and escaped.
+    pub host: String,
+    /// `allowed`, `denied` or `failed`.
+    pub verdict: String,
+    /// Why, in words.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// How inputs come into a room.

@@ -53,6 +53,9 @@ pub struct Tenant {
     /// What is done about files that hold more than data.
     #[serde(default)]
     pub scan: ScanPolicy,
+    /// Hosts that its agent may reach over HTTPS: `api.example.com`, `*.example.org`. Empty is none.
+    #[serde(default)]
+    pub egress: Vec<String>,
     /// SHA-256 (hex) of bearer tokens that may act for this tenant alone.
     #[serde(default)]
     pub token_sha256: Vec<String>,
@@ -361,6 +364,7 @@ mod tests {
             policy: PackPolicy::default(),
             limits: Limits::default(),
             scan: ScanPolicy::default(),
+            egress: vec![],
             token_sha256: vec![],
         }
     }

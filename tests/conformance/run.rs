@@ -166,6 +166,7 @@ fn probe(name: &str, account: &str) -> config::Job {
         timeout_seconds: 60,
         memory_bytes: 1 << 30,
         volume: None,
+        egress: Vec::new(),
     }
 }
 

@@ -174,6 +174,7 @@ pub(crate) fn config(dir: &std::path::Path) -> CloudConfig {
             timeout_seconds: 60,
             memory_bytes: 1 << 30,
             volume: None,
+            egress: Vec::new(),
         }],
         images: BTreeMap::from([(
             "shell".into(),

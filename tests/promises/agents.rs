@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use carrel_schemas::findings::Findings;
-use carrel_schemas::outcome::{FailureClass, Verdict};
+use carrel_schemas::outcome::{DeliveredFile, FailureClass, Verdict};
 use serde_json::json;
 
 use crate::files::sales;
@@ -21,6 +21,12 @@ fn script(name: &str) -> Option<Vec<String>> {
     Some(vec![PYTHON.to_owned(), path.display().to_string()])
 }
 
+async fn findings(world: &World, files: &[DeliveredFile]) -> Findings {
+    let file = files.iter().find(|file| file.name == "findings.json").expect("delivered");
+    let body = world.objects.get("acme-outputs", file.object.as_str(), file.size).await.expect("answered");
+    serde_json::from_slice(&body.expect("there").bytes).expect("findings")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn any_program_under_the_contract_reviews_a_pack() {
     let Some(agent) = script("totals.py") else { return };
@@ -28,9 +34,7 @@ async fn any_program_under_the_contract_reviews_a_pack() {
     world.upload("acme", "q3", vec![("sales.csv", "sku,units\n001,3\n002,4\n".into())]).await;
     let got = world.completion("acme", "q3").await;
     let Verdict::Delivered { files, .. } = &got.completion.verdict else { panic!("{:?}", got.completion.verdict) };
-    let file = files.iter().find(|file| file.name == "findings.json").expect("delivered");
-    let body = world.objects.get("acme-outputs", file.object.as_str(), file.size).await.expect("answered");
-    let findings: Findings = serde_json::from_slice(&body.expect("there").bytes).expect("findings");
+    let findings = findings(&world, files).await;
     let titles: Vec<&str> = findings.findings.iter().map(|finding| finding.title.as_str()).collect();
     assert!(titles.contains(&"units of sales.csv adds up to 7"), "{titles:?}");
 }
@@ -57,4 +61,28 @@ async fn an_agent_that_is_taken_over_reaches_nothing_and_its_tenant_is_told_why_
     assert_eq!(world.received().len(), 1);
     assert!(world.names("acme-outputs", "reviews/").await.is_empty());
     assert!(world.names("bolt-outputs", "").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_reaches_the_hosts_that_its_tenant_lists_and_every_other_is_denied_and_told() {
+    let Some(agent) = script("caller.py") else { return };
+    let listed = json!({ "egress": ["listed.example.com"] });
+    let world = World::start(vec![tenant("acme", listed)], |setup| setup.agent = agent).await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let got = world.completion("acme", "q3").await;
+    let Verdict::Delivered { files, .. } = &got.completion.verdict else { panic!("{:?}", got.completion.verdict) };
+    let answers: serde_json::Value = serde_json::from_str(&findings(&world, files).await.summary).expect("answers");
+    // Where this machine resolves no such name, the outer proxy says so; it is no host of anybody's.
+    assert!([200, 502, 504].map(|code| json!(code)).contains(&answers["listed.example.com"]), "{answers}");
+    for denied in ["other.example.com", "169.254.169.254", "2852039166", "plain"] {
+        assert_eq!(answers[denied], 403, "{denied}: {answers}");
+    }
+    assert_eq!(answers["around"], "Network is unreachable", "{answers}");
+    let room = world.outcome(&got.completion).await.room.expect("recorded");
+    let egress = room.egress.expect("it had a way out");
+    let verdict =
+        |host: &str| egress.decisions.iter().find(|asked| asked.host == host).map(|asked| asked.verdict.as_str());
+    assert_eq!(verdict("other.example.com"), Some("denied"), "{egress:?}");
+    assert!(verdict("listed.example.com").is_some_and(|verdict| verdict != "denied"), "{egress:?}");
+    world.settled().await;
 }

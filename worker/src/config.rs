@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use carrel_cloud::Endpoints;
+use carrel_egress::Policy;
 use carrel_sandbox::Tier;
 use carrel_schemas::ids::{Attempt, BucketName, Epoch, ExecutionName, ReviewId, TenantId};
 use carrel_schemas::registry::Limits;
@@ -48,6 +50,10 @@ pub struct Config {
     /// `CARREL_INPUT`: the absolute path at which the uploads bucket is mounted, or `hydrate`, as if absent: then the
     /// sealed files are fetched first.
     pub volume: Option<Volume>,
+    /// `CARREL_EGRESS`: JSON array of the hosts that the agent may reach; absent is none.
+    pub egress: Policy,
+    /// `CARREL_EGRESS_VIA`: the proxy, `address:port`, that leads out of where this worker runs; absent is none needed.
+    pub egress_via: Option<SocketAddr>,
     /// `CARREL_SCRATCH`: where private directories are made; absent is the system's temporary directory.
     pub scratch: PathBuf,
     /// `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`: absent is Google's own.
@@ -128,6 +134,10 @@ fn command_line(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+fn hosts(text: &str) -> Result<Policy, String> {
+    Policy::parse(json::<Vec<String>>(text)?).map_err(|refused| refused.to_string())
+}
+
 fn input(text: &str) -> Result<Option<Volume>, String> {
     match text {
         "hydrate" => Ok(None),
@@ -179,6 +189,12 @@ impl Config {
         let isolation = read.optional("CARREL_ISOLATION", from_str).unwrap_or(Tier::Namespaces);
         let scratch = read.optional("CARREL_SCRATCH", from_str).unwrap_or(scratch);
         let volume = read.optional("CARREL_INPUT", input).flatten();
+        let egress = read.optional("CARREL_EGRESS", hosts).unwrap_or_default();
+        let egress_via = read.optional("CARREL_EGRESS_VIA", from_str);
+        if isolation != Tier::Namespaces && !egress.is_empty() {
+            let why = format!("CARREL_EGRESS: a room of tier {isolation} has no way out; empty it or set namespaces");
+            read.mistakes.push(why);
+        }
         if isolation == Tier::Process && volume.is_some() {
             let why = "CARREL_INPUT: a room of tier process cannot show a volume under generated names; set hydrate";
             read.mistakes.push(why.to_owned());
@@ -223,6 +239,8 @@ impl Config {
                 agent,
                 isolation,
                 volume,
+                egress,
+                egress_via,
                 scratch,
                 endpoints,
                 execution,

@@ -65,15 +65,20 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let accepted: Vec<AgentInput> = accepted.into_iter().map(|file| file.input).collect();
     write_request(&case, &looked, &accepted, &place, &inside, wall)?;
     let mut listener = Listener::new(case.progress.clone());
-    let (finished, _) = carrel_sandbox::run(tier, &plan, HEARING, drop, |line| listener.hear(line)).await?;
+    let let_out = |handed| room::let_out(&case.config, handed);
+    let (finished, proxy) = carrel_sandbox::run(tier, &plan, HEARING, let_out, |line| listener.hear(line)).await?;
     let Finished { ended, fresh } = finished;
+    let egress = match proxy.context("accept at the proxy of the agent's room")? {
+        Some(proxy) => Some(room::asked(proxy).await),
+        None => None,
+    };
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
     // The very directory that the agent had, not what it may have put in its place; nobody is left who could write.
     let output = inside.at("output");
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
     let outbox = outbox.context("the room handed out no output directory")?;
 
-    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee, input };
+    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee, input, egress };
     tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
     let usage = Usage {
         wall_ms: 0,

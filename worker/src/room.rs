@@ -1,16 +1,21 @@
 //! The inner room: where everything of the agent happens. It sees programs, the sealed files under generated names, the
-//! request, and three directories of its own; nobody's credentials, metadata or network.
+//! request, and three directories of its own; nobody's credentials or metadata, and no network but a proxy to the hosts
+//! that its tenant lists.
 //!
 //! Owns where things lie inside, for each tier. Refuses a weaker tier than the settings name.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use carrel_sandbox::{Command, Entry, Limits, Network, Profile, Room, Tier};
+use carrel_egress::{Decision, NextHop, Report, Resolver, Running, Upstream};
+use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
+use carrel_schemas::outcome::{EgressDecision, EgressReport};
 
 use crate::case::Case;
 use crate::check::Place;
+use crate::config::Config;
 use crate::scan::Accepted;
 
 /// Where programs are looked for.
@@ -21,6 +26,8 @@ const INODES: u64 = 20_000;
 const HOME_BYTES: u64 = 64 << 20;
 /// Processes and threads of an agent and its tools.
 const PROCESSES: u64 = 512;
+/// Where an agent that may reach hosts finds the proxy that leads to them, in the network of its room.
+const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// The smallest file beside its bytes takes a page.
 const PAGE: u64 = 4096;
 
@@ -78,7 +85,8 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
     ]);
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let scratch = inside.at("scratch");
-    let env = [
+    let network = if config.egress.is_empty() { Network::None } else { Network::Listeners(vec![PROXY]) };
+    let mut env = vec![
         ("PATH", PATH.to_owned()),
         ("HOME", text(inside.at("home"))),
         ("TMPDIR", text(scratch.clone())),
@@ -86,6 +94,9 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
         // Each arena reserves 64 MiB of an address space, which counts where no cgroup does.
         ("MALLOC_ARENA_MAX", "2".to_owned()),
     ];
+    if network != Network::None {
+        env.extend(["HTTPS_PROXY", "https_proxy"].map(|name| (name, format!("http://{PROXY}"))));
+    }
     Ok(Room {
         command: Command {
             program,
@@ -94,7 +105,7 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
             cwd: scratch,
         },
         view,
-        network: Network::None,
+        network,
         profile: Profile::Command,
         limits: Limits {
             wall,
@@ -120,4 +131,29 @@ fn find(program: &str) -> anyhow::Result<PathBuf> {
         return Ok(found);
     }
     bail!("find the agent {program:?}: it is no absolute path and no program in {PATH}; correct CARREL_AGENT")
+}
+
+/// Accepts at the socket that the room handed out, for as long as the room lives.
+pub(crate) fn let_out(config: &Config, handed: Handed) -> std::io::Result<Option<Running>> {
+    let Some(listener) = handed.listeners.into_iter().next() else { return Ok(None) };
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let upstream = match config.egress_via {
+        Some(proxy) => Upstream::Via(NextHop::Tcp(proxy)),
+        None => Upstream::Direct(Resolver::System),
+    };
+    Ok(Some(carrel_egress::serve(listener, config.egress.clone(), upstream, carrel_egress::Limits::default())))
+}
+
+/// What the room asked of the hosts outside.
+pub(crate) async fn asked(proxy: Running) -> EgressReport {
+    let Report { decisions, truncated, bytes_up, bytes_down, .. } = proxy.finish().await;
+    let unlisted: u64 = decisions.iter().skip(EgressReport::MOST).map(|decision| decision.count).sum();
+    let told = |decision: Decision| EgressDecision {
+        host: decision.host,
+        verdict: decision.verdict.as_str().to_owned(),
+        reason: decision.reason.to_string(),
+        count: decision.count,
+    };
+    let decisions = decisions.into_iter().take(EgressReport::MOST).map(told).collect();
+    EgressReport { bytes_up, bytes_down, decisions, unlisted: truncated + unlisted }
 }

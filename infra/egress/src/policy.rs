@@ -87,6 +87,11 @@ impl Policy {
         if mistakes.is_empty() { Ok(policy) } else { Err(PolicyRefused { mistakes }) }
     }
 
+    /// Whether it allows nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.domains.is_empty()
+    }
+
     /// Whether the list names this host.
     pub fn allows(&self, host: &HostName) -> bool {
         let below = |domain: &HostName| {

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use carrel_egress::Policy;
+
 use crate::faults::FaultPlan;
 
 /// Everything the cloud is told.
@@ -156,6 +158,9 @@ pub struct Job {
     /// A bucket that a task sees as files.
     #[serde(default)]
     pub volume: Option<Volume>,
+    /// Hosts that a task reaches over HTTPS, by the proxy at 127.0.0.1:3128 of its room.
+    #[serde(default)]
+    pub egress: Vec<String>,
 }
 
 /// A bucket as a read-only directory.
@@ -266,7 +271,10 @@ impl CloudConfig {
                 unless(legal, format!("{who}: max_delivery_attempts {attempts} is not 5 to 100"));
             }
         }
-        for Job { name, service_account, image, timeout_seconds, volume, .. } in &self.jobs {
+        for Job { name, service_account, image, timeout_seconds, volume, egress, .. } in &self.jobs {
+            if let Err(refused) = Policy::parse(egress) {
+                unless(false, format!("job {name}: {refused}"));
+            }
             let known = self.service_accounts.contains(service_account);
             unless(known, format!("job {name}: no service account {service_account}; add it to `service_accounts`"));
             unless(self.images.contains_key(image), format!("job {name}: no image {image}; add it to `images`"));

@@ -14,6 +14,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
+use carrel_egress::{Limits, Policy, Resolver, Upstream};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +29,7 @@ use crate::metadata::MetadataServer;
 pub(super) struct Doors {
     _identity: MetadataServer,
     volume: Option<(Child, MetadataServer)>,
+    proxy: Option<carrel_egress::Running>,
     tasks: TaskTracker,
     stopped: CancellationToken,
     stop: DropGuard,
@@ -40,7 +42,7 @@ impl Doors {
     pub(super) fn new(identity: MetadataServer, volume: Option<(Child, MetadataServer)>) -> Self {
         let stopped = CancellationToken::new();
         let stop = stopped.clone().drop_guard();
-        Self { _identity: identity, volume, tasks: TaskTracker::new(), stopped, stop }
+        Self { _identity: identity, volume, proxy: None, tasks: TaskTracker::new(), stopped, stop }
     }
 
     /// This cloud, for one principal.
@@ -99,10 +101,21 @@ impl Doors {
         Ok(())
     }
 
+    /// The hosts that its job lists.
+    pub(super) fn let_out(&mut self, listener: std::net::TcpListener, policy: Policy) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let upstream = Upstream::Direct(Resolver::System);
+        self.proxy = Some(carrel_egress::serve(listener, policy, upstream, Limits::default()));
+        Ok(())
+    }
+
     /// Ends them all and waits for it. Called once the room is gone, which ends a server of its volume by itself.
     pub(super) async fn close(self) {
-        let Self { volume, tasks, stop, .. } = self;
+        let Self { volume, proxy, tasks, stop, .. } = self;
         drop(stop);
+        if let Some(proxy) = proxy {
+            proxy.finish().await;
+        }
         tasks.close();
         tasks.wait().await;
         if let Some((mut volume, _)) = volume

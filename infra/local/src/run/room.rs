@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use carrel_egress::Policy;
 use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
 
 use super::Inner;
@@ -20,6 +21,8 @@ use crate::iam::Principal;
 
 /// Where a task finds its metadata, in the network of its room.
 const METADATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+/// Where it finds the way to the hosts that its job lists.
+const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 const TMP: &str = "/tmp";
 const INODES: u64 = 200_000;
 /// Processes and threads of a task.
@@ -40,6 +43,10 @@ pub(super) async fn open(
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let mut ways = vec![METADATA, inner.address];
     ways.extend(&inner.reach);
+    let policy = Policy::parse(&job.egress).map_err(io::Error::other)?;
+    if !policy.is_empty() {
+        ways.push(PROXY);
+    }
     let room = plan(job, &image.files, argv, env, &ways)?;
     let (running, handed) =
         carrel_sandbox::start(Tier::Namespaces, &room, log()?, log()?).await.map_err(io::Error::other)?;
@@ -59,11 +66,14 @@ pub(super) async fn open(
         }
         _ => None,
     };
-    let doors = Doors::new(identity, served);
+    let mut doors = Doors::new(identity, served);
     let app = inner.app().ok_or_else(|| io::Error::other("this cloud is shutting down"))?;
     doors.cloud(to_cloud, app, inner.iam.clone(), Principal::service_account(&record.service_account))?;
     for to in &inner.reach {
         doors.relay(next()?, *to)?;
+    }
+    if !policy.is_empty() {
+        doors.let_out(next()?, policy)?;
     }
     Ok(Body::room(running, doors))
 }
