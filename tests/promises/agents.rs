@@ -80,9 +80,10 @@ async fn an_agent_reaches_the_hosts_that_its_tenant_lists_and_every_other_is_den
     assert_eq!(answers["around"], "Network is unreachable", "{answers}");
     let room = world.outcome(&got.completion).await.room.expect("recorded");
     let egress = room.egress.expect("it had a way out");
-    let verdict =
-        |host: &str| egress.decisions.iter().find(|asked| asked.host == host).map(|asked| asked.verdict.as_str());
-    assert_eq!(verdict("other.example.com"), Some("denied"), "{egress:?}");
-    assert!(verdict("listed.example.com").is_some_and(|verdict| verdict != "denied"), "{egress:?}");
+    let came = |host: &str, verdict: &str| {
+        egress.decisions.iter().any(|asked| (asked.host.as_str(), asked.verdict.as_str()) == (host, verdict))
+    };
+    assert!(came("other.example.com", "denied"), "{egress:?}");
+    assert!(came("listed.example.com", "allowed") || came("listed.example.com", "failed"), "{egress:?}");
     world.settled().await;
 }
