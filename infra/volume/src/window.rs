@@ -140,9 +140,9 @@ mod tests {
     #[test]
     fn the_first_bytes_cost_one_request_of_a_mebibyte() {
         let mut window = Window::new(SIZE);
-        assert_eq!(window.read(&(0..4096)), Plan::Restart { ask: Vec::from([0..FIRST]) });
+        assert_eq!(window.read(&(0..4096)), Plan::Restart { ask: Vec::from_iter(std::iter::once(0..FIRST)) });
         assert_eq!(window.read(&(4096..8192)), Plan::Stream { ask: vec![], keep_from: 0 });
-        assert_eq!(Window::new(10).read(&(0..10)), Plan::Restart { ask: Vec::from([0..10]) });
+        assert_eq!(Window::new(10).read(&(0..10)), Plan::Restart { ask: Vec::from_iter(std::iter::once(0..10)) });
     }
 
     #[test]
@@ -159,7 +159,10 @@ mod tests {
         let at = SIZE / 2;
         assert_eq!(window.read(&(at..at + 4096)), Plan::Alone);
         let next = at + 4096;
-        assert_eq!(window.read(&(next..next + KERNEL)), Plan::Restart { ask: Vec::from([next..next + FIRST]) });
+        assert_eq!(
+            window.read(&(next..next + KERNEL)),
+            Plan::Restart { ask: Vec::from_iter(std::iter::once(next..next + FIRST)) }
+        );
         assert!(matches!(window.read(&(next + KERNEL..next + 2 * KERNEL)), Plan::Stream { .. }));
     }
 
