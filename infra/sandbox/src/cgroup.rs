@@ -87,11 +87,24 @@ impl Cgroup {
         None
     }
 
-    /// Puts a process, and whatever it will start, into the group.
+    /// Files by which a process puts itself, and whatever it will start, into the group.
+    ///
+    /// Version 1 moves the writing thread without stopping every fork and exit on the machine for a grace period, which
+    /// is several milliseconds. Version 2 moves whole processes, and has the launcher do it.
+    pub(crate) fn doors(&self) -> io::Result<Vec<fs::File>> {
+        let all = std::iter::once(&self.memory).chain(&self.pids);
+        match self.version {
+            Version::One => all.map(|dir| fs::File::options().write(true).open(dir.join("tasks"))).collect(),
+            Version::Two => Ok(Vec::new()),
+        }
+    }
+
+    /// Puts a process that has no doors, and whatever it will start, into the group.
     pub(crate) fn add(&self, process: Pid) -> io::Result<()> {
-        std::iter::once(&self.memory)
-            .chain(&self.pids)
-            .try_for_each(|dir| set(dir, "cgroup.procs", &process.as_raw_nonzero().to_string()))
+        match self.version {
+            Version::One => Ok(()),
+            Version::Two => set(&self.memory, "cgroup.procs", &process.as_raw_nonzero().to_string()),
+        }
     }
 
     /// What it counted; the group goes. Its processes are dead.

@@ -17,6 +17,7 @@ mod lines;
 mod messages;
 mod oci;
 mod probe;
+mod ranges;
 mod room;
 mod running;
 mod sample;

@@ -184,9 +184,8 @@ fn unpack(listeners: usize, volume: bool, fresh: Vec<PathBuf>, descriptors: Vec<
 async fn hear(line: &AsyncFd<OwnedFd>) -> io::Result<Option<(Note, Vec<OwnedFd>)>> {
     loop {
         let mut ready = line.readable().await?;
-        match ready.try_io(|line| wire::receive(line.get_ref(), RecvFlags::DONTWAIT)) {
-            Ok(heard) => return heard,
-            Err(_) => {}
+        if let Ok(heard) = ready.try_io(|line| wire::receive(line.get_ref(), RecvFlags::DONTWAIT)) {
+            return heard;
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) line: BorrowedFd<'a>,
     /// One byte on it says that the id maps are written; its end, that nobody wants the room any more.
     pub(crate) go: OwnedFd,
+    /// Files of its control group by which it enters.
+    pub(crate) doors: Vec<std::fs::File>,
 }
 
 /// What a room hands out.
@@ -96,7 +98,7 @@ pub(crate) fn live(birth: Birth<'_>) -> ! {
 }
 
 fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
-    let Birth { plan, line, go } = birth;
+    let Birth { plan, line, go, doors } = birth;
     let Plan { tier, room, .. } = plan;
     let signals =
         Signals::hold(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]).map_err(Fault::at("hold signals back"))?;
@@ -110,6 +112,10 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     // The maps are written, which needs a process that can be looked into; from here on this one cannot.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::kernel("close itself to others"))?;
     umask(Mode::from_raw_mode(0o022));
+    for mut door in doors {
+        // Zero is whoever writes.
+        io::Write::write_all(&mut door, b"0").map_err(Fault::at("enter the cgroup of a room"))?;
+    }
     let mut handed = Handed::default();
     let user = ids::become_whom(tier);
     match tier {
@@ -129,6 +135,8 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     strays::adopt().map_err(Fault::at("adopt orphans"))?;
     hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
 
+    // Of this process and of the command, once for both.
+    confine::bound(user).map_err(Fault::at("give up privileges"))?;
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (failure, told) = pipe.map_err(Fault::kernel("make a pipe"))?;
     let itself = rustix::process::getpid();
@@ -181,6 +189,7 @@ fn keep(plan: &Plan<'_>, runtime: Runtime, kept: [BorrowedFd<'_>; 2], signals: &
     let command = oci::start(runtime, &program, plan)?;
     // As whom the command is, this process may ask it to end; a runtime that stays has none to be asked for.
     let guards = if user == USER && runtime != Runtime::Runsc { Become::User(user) } else { Become::Stay };
+    confine::bound(guards).map_err(Fault::at("give up privileges"))?;
     grow_poor(guards, &kept).map_err(Fault::at("give up privileges"))?;
     end_with_launcher(*tier)?;
     if has_ended(go)? {

@@ -15,7 +15,9 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         word(std::os::unix::fs::symlink(&args[1], &link).and_then(|()| fs::read(link)).map(|_| "reached"))
     }),
     ("hardlink", |args| word(fs::hard_link(&args[0], &args[1]).map(|()| "done"))),
-    ("write", |args| word(fs::OpenOptions::new().write(true).create(true).open(&args[0]).map(|_| "reached"))),
+    ("write", |args| {
+        word(fs::OpenOptions::new().write(true).create(true).truncate(false).open(&args[0]).map(|_| "reached"))
+    }),
     ("list", |args| super::names(&args[0]).map_or_else(|error| name(&error), |names| names.join(" "))),
     ("fill", |args| {
         let most: usize = args[1].parse().expect("a number");
