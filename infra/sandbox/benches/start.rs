@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command as Peer, Stdio};
 use std::time::{Duration, Instant};
 
-use carrel_sandbox::{Command, Entry, Limits, Network, Profile, Room, Tier, probe, start};
+use carrel_sandbox::{Command, Entry, Limits, Network, Profile, Room, Runtime, Tier, probe, start};
 use tokio::io::AsyncReadExt as _;
 
 const LAUNCHES: usize = 200;
@@ -47,40 +47,60 @@ fn main() {
     });
 }
 
-async fn table(when: &str, stands: &[(Tier, Result<(), carrel_sandbox::Missing>)]) {
-    row(&format!("fork and exec, no room{when}"), repeat(LAUNCHES, || peer(Peer::new("/usr/bin/echo"))).await);
-    let bubblewrap = match Path::new("/usr/bin/bwrap").exists() {
-        true => Some(row(&format!("bubblewrap, no filter{when}"), repeat(LAUNCHES, || peer(bwrap())).await)),
-        false => {
-            println!("bubblewrap: not measured; install bubblewrap");
-            None
-        }
-    };
-    for (tier, stands) in stands {
-        match stands {
-            Ok(()) => {
-                let plan = plan(*tier);
-                let count = if *tier == Tier::Oci(carrel_sandbox::Runtime::Runsc) { SLOW } else { LAUNCHES };
-                let took = repeat(count, || room(*tier, &plan)).await;
-                let p50 = row(&format!("{tier}{when}"), took);
-                if let (Tier::Namespaces, Some(bubblewrap)) = (tier, bubblewrap) {
-                    println!("{:42} {:>19.2}", "  of bubblewrap", p50.as_secs_f64() / bubblewrap.as_secs_f64());
-                }
-            }
-            Err(missing) => println!("{tier}: not measured: {missing}"),
+/// Whatever starts a command.
+enum Launcher {
+    Fork,
+    Bubblewrap,
+    Room(Tier, Box<Room>),
+}
+
+impl Launcher {
+    async fn launch(&self) -> Took {
+        match self {
+            Self::Fork => peer(Peer::new("/usr/bin/echo")),
+            Self::Bubblewrap => peer(bwrap()),
+            Self::Room(tier, plan) => room(*tier, plan).await,
         }
     }
 }
 
-async fn repeat<F: Future<Output = Took>>(count: usize, mut launch: impl FnMut() -> F) -> Vec<Took> {
-    for _ in 0..WARM_UP.min(count) {
-        launch().await;
+async fn table(when: &str, stands: &[(Tier, Result<(), carrel_sandbox::Missing>)]) {
+    let mut launchers = vec![("fork and exec, no room".to_owned(), Launcher::Fork)];
+    match Path::new("/usr/bin/bwrap").exists() {
+        true => launchers.push(("bubblewrap, no filter".to_owned(), Launcher::Bubblewrap)),
+        false => println!("bubblewrap: not measured; install bubblewrap"),
     }
-    let mut all = Vec::with_capacity(count);
-    for _ in 0..count {
-        all.push(launch().await);
+    for (tier, stands) in stands {
+        match stands {
+            Ok(()) => launchers.push((tier.to_string(), Launcher::Room(*tier, Box::new(plan(*tier))))),
+            Err(missing) => println!("{tier}: not measured: {missing}"),
+        }
     }
-    all
+    // In turns, so that what the neighbours take is taken from all alike.
+    let mut took: Vec<Vec<Took>> = launchers.iter().map(|_| Vec::new()).collect();
+    for round in 0..WARM_UP + LAUNCHES {
+        for ((_, launcher), took) in launchers.iter().zip(&mut took) {
+            let slow = matches!(launcher, Launcher::Room(Tier::Oci(Runtime::Runsc), _));
+            if slow && !round.is_multiple_of(LAUNCHES / SLOW) {
+                continue;
+            }
+            let one = launcher.launch().await;
+            if round >= WARM_UP {
+                took.push(one);
+            }
+        }
+    }
+    let mut bubblewrap = None;
+    for ((name, launcher), took) in launchers.iter().zip(took) {
+        let half = row(&format!("{name}{when}"), took);
+        match (launcher, bubblewrap) {
+            (Launcher::Bubblewrap, _) => bubblewrap = Some(half),
+            (Launcher::Room(Tier::Namespaces, _), Some(peer)) => {
+                println!("{:42} {:>19.2}", "  of bubblewrap", half.as_secs_f64() / peer.as_secs_f64());
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Prints a row; its median to the first byte comes back.
@@ -101,7 +121,7 @@ fn millis(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }
 
-async fn peer(mut command: Peer) -> Took {
+fn peer(mut command: Peer) -> Took {
     let began = Instant::now();
     let mut child = command.arg("x").stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("started");
     child.stdout.take().expect("piped").read_exact(&mut [0]).expect("a byte");
