@@ -181,7 +181,7 @@ pub(crate) const CASES: &[Case] = &[
     attack(34, "chroot_is_no_call", &["syscall", "chroot"], NO_CALL),
     attack(34, "clone_makes_no_namespace", &["new-user-namespace"], NO_CALL),
     attack(34, "clone3_is_no_call", &["syscall", "clone3"], NO_CALL.runsc("ENOSYS")),
-    attack(34, "the_other_numbers_are_no_calls", &["x32"], NO_CALL.oci("Signal(31) ").runsc("EPERM")),
+    attack(34, "the_other_numbers_are_no_calls", &["x32"], NO_CALL.oci("Signal(31)").runsc("EPERM")),
     attack(34, "personality_is_no_call", &["syscall", "personality"], NO_CALL),
     attack(34, "files_are_not_opened_by_handle", &["syscall", "open_by_handle_at"], NO_CALL),
     attack(35, "keyctl_is_no_call", &["syscall", "keyctl"], NO_CALL),
