@@ -7,13 +7,18 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::process::Pid;
 
 use crate::room::Limits;
 
 const ROOT: &str = "/sys/fs/cgroup";
+const PREFIX: &str = "carrel-";
+/// A group that is older than this has long been entered.
+const OLD: Duration = Duration::from_secs(60);
 
 /// Directories of one room's group.
 #[derive(Debug)]
@@ -42,17 +47,19 @@ impl Cgroup {
     /// A new group with these limits; `None` where this machine gives none.
     pub(crate) fn make(limits: &Limits) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let name = format!("carrel-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let hierarchies = Hierarchies::read(&own);
-        let group = hierarchies.two.and_then(|dir| Self::two(&dir.join(&name), limits));
+        static OWN: OnceLock<Hierarchies> = OnceLock::new();
+        // Where this process is it stays.
+        let own = OWN.get_or_init(Hierarchies::find);
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let group = own.two.as_ref().and_then(|dir| Self::two(&dir.join(&name), limits));
         group.or_else(|| {
-            Self::one(&hierarchies.memory?.join(&name), hierarchies.pids.map(|dir| dir.join(&name)), limits)
+            let pids = own.pids.as_ref().map(|dir| dir.join(&name));
+            Self::one(&own.memory.as_ref()?.join(&name), pids, limits)
         })
     }
 
     fn two(dir: &Path, limits: &Limits) -> Option<Self> {
-        fs::create_dir(dir).ok()?;
+        anew(dir).ok()?;
         let group = Self { version: Version::Two, memory: dir.to_owned(), pids: None };
         let set = || -> io::Result<()> {
             write(dir, "memory.max", limits.memory_bytes)?;
@@ -64,8 +71,8 @@ impl Cgroup {
     }
 
     fn one(memory: &Path, pids: Option<PathBuf>, limits: &Limits) -> Option<Self> {
-        fs::create_dir(memory).ok()?;
-        let pids = pids.filter(|dir| fs::create_dir(dir).is_ok());
+        anew(memory).ok()?;
+        let pids = pids.filter(|dir| anew(dir).is_ok());
         let group = Self { version: Version::One, memory: memory.to_owned(), pids };
         let set = || -> io::Result<()> {
             // Version 1 has no word for "no limit"; a group without one is born without.
@@ -87,11 +94,24 @@ impl Cgroup {
         None
     }
 
-    /// Puts a process, and whatever it will start, into the group.
+    /// Files by which a process puts itself, and whatever it will start, into the group.
+    ///
+    /// Version 1 moves the writing thread without stopping every fork and exit on the machine for a grace period, which
+    /// is several milliseconds. Version 2 moves whole processes, and has the launcher do it.
+    pub(crate) fn doors(&self) -> io::Result<Vec<fs::File>> {
+        let all = std::iter::once(&self.memory).chain(&self.pids);
+        match self.version {
+            Version::One => all.map(|dir| fs::File::options().write(true).open(dir.join("tasks"))).collect(),
+            Version::Two => Ok(Vec::new()),
+        }
+    }
+
+    /// Puts a process that has no doors, and whatever it will start, into the group.
     pub(crate) fn add(&self, process: Pid) -> io::Result<()> {
-        std::iter::once(&self.memory)
-            .chain(&self.pids)
-            .try_for_each(|dir| set(dir, "cgroup.procs", &process.as_raw_nonzero().to_string()))
+        match self.version {
+            Version::One => Ok(()),
+            Version::Two => set(&self.memory, "cgroup.procs", &process.as_raw_nonzero().to_string()),
+        }
     }
 
     /// What it counted; the group goes. Its processes are dead.
@@ -115,6 +135,34 @@ impl Cgroup {
         for dir in std::iter::once(&self.memory).chain(&self.pids) {
             // What is left behind here is empty and names its maker; it harms nobody.
             drop(fs::remove_dir(dir));
+        }
+    }
+}
+
+/// Makes a group of its own. One by that name was left behind by a launcher that was killed and whose number is ours now;
+/// left as it is, it would cost this room its guarantee.
+fn anew(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_dir(dir)?;
+            fs::create_dir(dir)
+        }
+        other => other,
+    }
+}
+
+/// Takes away what launchers that were killed have left: groups of a maker that is gone, not made just now by one whose
+/// number means another process here.
+fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')).map(|(maker, _)| maker);
+        let gone = maker.is_some_and(|maker| !Path::new("/proc").join(maker).exists());
+        let old =
+            || entry.metadata().and_then(|data| data.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|t| t > OLD));
+        if gone && old() {
+            // A group in which something lives stays, by the kernel's own rule.
+            drop(fs::remove_dir(entry.path()));
         }
     }
 }
@@ -143,6 +191,15 @@ struct Hierarchies {
 }
 
 impl Hierarchies {
+    /// Those of this process, with nothing in them of launchers that are gone. Version 2 counts only where it is what lies
+    /// at the root.
+    fn find() -> Self {
+        let mut found = Self::read(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
+        found.two = found.two.filter(|dir| dir.join("cgroup.controllers").exists());
+        [&found.memory, &found.pids, &found.two].into_iter().flatten().for_each(|dir| sweep(dir));
+        found
+    }
+
     /// Reads `/proc/self/cgroup`: lines of `number:controllers:path`.
     fn read(text: &str) -> Self {
         let mut found = Self::default();
@@ -166,6 +223,16 @@ impl Hierarchies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_launcher_left_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let left = dir.path().join("carrel-999999999-0");
+        anew(&left).expect("made");
+        anew(&left).expect("made anew");
+        sweep(dir.path());
+        assert!(left.exists(), "it may be somebody's who has just made it");
+    }
 
     #[test]
     fn both_versions_are_found_where_the_kernel_says() {

@@ -26,6 +26,9 @@ use crate::sys::{self, Fork};
 use crate::tier::Tier;
 use crate::{seccomp, strays, wire};
 
+/// Signals that a launcher ignores, and with it what it gives birth to, until that becomes a command.
+pub(crate) const DEAF_TO: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 /// The line to this program's launcher.
 static LAUNCHER: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -80,7 +83,7 @@ fn serve(requests: OwnedFd) -> io::Result<()> {
     // Whoever started the program may have ignored what this process waits for.
     sys::as_new()?;
     // They are meant for the program, which shares the terminal; its end is ours.
-    sys::ignore(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT]);
+    sys::ignore(&DEAF_TO);
     rustix::thread::set_name(c"carrel-launcher")?;
     // A pipe of the program that this process kept open would never end for whoever reads it; so would a volume's channel.
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -179,7 +182,8 @@ impl Launcher {
         }
         let cgroup = Cgroup::make(&limits);
         let memory_guarantee = cgroup.is_some();
-        let made = match sys::fork_into(jail::namespaces(tier)) {
+        let doors = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors);
+        let made = match doors.and_then(|doors| Ok((sys::fork_into(jail::namespaces(tier))?, doors))) {
             Ok(made) => made,
             Err(error) => {
                 if let Some(cgroup) = cgroup {
@@ -188,6 +192,7 @@ impl Launcher {
                 return Err(Fault::at(format!("create the namespaces of tier {tier}"))(error));
             }
         };
+        let (made, doors) = made;
         let (pid, pidfd) = match made {
             (Fork::Parent(pid), Some(pidfd)) => (pid, pidfd),
             _ => {
@@ -196,7 +201,7 @@ impl Launcher {
                 drop(say_go);
                 let stdio = [stdio[0].as_fd(), stdio[1].as_fd()];
                 let plan = Plan { tier, room: &room, filter, memory_guarantee, stdio };
-                jail::live(Birth { plan, line: line.as_fd(), go })
+                jail::live(Birth { plan, line: line.as_fd(), go, doors })
             }
         };
         drop(go);

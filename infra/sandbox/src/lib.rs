@@ -18,6 +18,7 @@ mod lines;
 mod messages;
 mod oci;
 mod probe;
+mod ranges;
 mod room;
 mod running;
 mod sample;

@@ -16,8 +16,8 @@ use rustix::thread::{
 
 use super::Plan;
 use crate::room::{Command, Limits, Profile};
-use crate::sys;
 use crate::tier::Tier;
+use crate::{launcher, sys};
 
 /// Who a process becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub(super) enum Become {
     User(u32),
 }
 
-/// Gives up every privilege for good.
-pub(super) fn renounce(user: Become) -> io::Result<()> {
+/// Sees to it that no program that is started gains a privilege.
+pub(super) fn bound(user: Become) -> io::Result<()> {
     clear_ambient_capability_set()?;
     for bit in CapabilitySet::all().iter() {
         match remove_capability_from_bounding_set(bit) {
@@ -39,6 +39,11 @@ pub(super) fn renounce(user: Become) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Gives up every privilege for good.
+pub(super) fn renounce(user: Become) -> io::Result<()> {
     if let Become::User(number) = user {
         let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
         set_thread_groups(&[])?;
@@ -104,7 +109,7 @@ pub(super) fn start(plan: &Plan<'_>, user: Become, first: Pid) -> io::Error {
         if getppid() != Some(first) {
             return Err(io::Error::other("the room's first process is gone"));
         }
-        sys::as_new()?;
+        sys::listen_again(&launcher::DEAF_TO)?;
         if *tier == Tier::Process {
             // In the other tiers namespaces say the same.
             sys::stay_in_domain(room.profile == Profile::Task)?;

@@ -9,7 +9,9 @@
 //! has no namespaces of its own, adopts what the command orphans, and kills that by hand; whatever outlives it there is
 //! left to the launcher.
 
+mod bare;
 mod confine;
+mod container;
 mod ids;
 mod mounts;
 mod network;
@@ -21,16 +23,15 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    DumpableBehavior, Gid, Pid, Signal, Uid, kill_process_group, set_dumpable_behavior,
-    set_parent_process_death_signal, umask,
+    DumpableBehavior, Pid, Signal, kill_process_group, set_dumpable_behavior, set_parent_process_death_signal, umask,
 };
 use seccompiler::BpfProgram;
 
 use crate::messages::{Fault, Note};
-use crate::room::{Entry, Network, Room, USER};
+use crate::room::{Room, USER};
 use crate::sys::{self, Fork, Signals, Which};
-use crate::tier::{Runtime, Tier};
-use crate::{oci, strays, wire};
+use crate::tier::Tier;
+use crate::{strays, wire};
 use confine::Become;
 
 pub(crate) use ids::write_maps;
@@ -72,6 +73,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) line: BorrowedFd<'a>,
     /// One byte on it says that the id maps are written; its end, that nobody wants the room any more.
     pub(crate) go: OwnedFd,
+    /// Files of its control group by which it enters.
+    pub(crate) doors: Vec<std::fs::File>,
 }
 
 /// What a room hands out.
@@ -96,7 +99,7 @@ pub(crate) fn live(birth: Birth<'_>) -> ! {
 }
 
 fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
-    let Birth { plan, line, go } = birth;
+    let Birth { plan, line, go, doors } = birth;
     let Plan { tier, room, .. } = plan;
     let signals =
         Signals::hold(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]).map_err(Fault::at("hold signals back"))?;
@@ -110,6 +113,10 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     // The maps are written, which needs a process that can be looked into; from here on this one cannot.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Fault::kernel("close itself to others"))?;
     umask(Mode::from_raw_mode(0o022));
+    for mut door in doors {
+        // Zero is whoever writes.
+        io::Write::write_all(&mut door, b"0").map_err(Fault::at("enter the cgroup of a room"))?;
+    }
     let mut handed = Handed::default();
     let user = ids::become_whom(tier);
     match tier {
@@ -123,12 +130,14 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
             mounts::let_go(old)?;
             mounts::seal_root()?;
         }
-        Tier::Process => place(room, user, &mut handed)?,
-        Tier::Oci(runtime) => return keep(&plan, runtime, [line, go.as_fd()], &signals),
+        Tier::Process => bare::place(room, user, &mut handed)?,
+        Tier::Oci(runtime) => return container::keep(&plan, runtime, [line, go.as_fd()], &signals),
     }
     strays::adopt().map_err(Fault::at("adopt orphans"))?;
     hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
 
+    // Of this process and of the command, once for both.
+    confine::bound(user).map_err(Fault::at("give up privileges"))?;
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let (failure, told) = pipe.map_err(Fault::kernel("make a pipe"))?;
     let itself = rustix::process::getpid();
@@ -156,61 +165,6 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
         return Err(Fault { command: true, ..fault });
     }
     guard(tier, command, &signals)
-}
-
-/// The rest of a life in tier `oci`: the runtime confines the command, so this process keeps its privileges until it has.
-fn keep(plan: &Plan<'_>, runtime: Runtime, kept: [BorrowedFd<'_>; 2], signals: &Signals) -> Result<Note, Fault> {
-    let Plan { tier, room, .. } = plan;
-    let without = |what: &str| Err(Fault::at(what)(io::Error::other(format!("{tier} gives none; use namespaces"))));
-    if room.network != Network::None && runtime == Runtime::Runsc {
-        return without("listen in a room");
-    }
-    if room.view.iter().any(|entry| matches!(entry, Entry::Volume { .. })) {
-        return without("mount a volume in a room");
-    }
-    let program = oci::find(runtime).ok_or_else(|| {
-        let name = runtime.program();
-        Fault::at(format!("find {name}"))(io::Error::other(format!("it is not installed; install the package {name}")))
-    })?;
-    let [line, go] = kept;
-    let mut handed = Handed::default();
-    network::set_up(&room.network, &mut handed.listeners)?;
-    let user = ids::user_of_container().map_err(Fault::at("read the id maps"))?;
-    lay_container_out(plan, runtime, user, &mut handed)?;
-    hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
-    let command = oci::start(runtime, &program, plan)?;
-    // As whom the command is, this process may ask it to end; a runtime that stays has none to be asked for.
-    let guards = if user == USER && runtime != Runtime::Runsc { Become::User(user) } else { Become::Stay };
-    grow_poor(guards, &kept).map_err(Fault::at("give up privileges"))?;
-    end_with_launcher(*tier)?;
-    if has_ended(go)? {
-        return Err(launcher_gone());
-    }
-    match guard(*tier, command, signals)? {
-        Note::Ended { exit, cpu_us, peak_bytes } => {
-            Ok(Note::Ended { exit: oci::exit(runtime, exit), cpu_us, peak_bytes })
-        }
-        other => Ok(other),
-    }
-}
-
-fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut Handed) -> Result<(), Fault> {
-    let programs = oci::programs();
-    let old = mounts::move_out()?;
-    let mut site = mounts::Site::at("/".as_ref())?;
-    site.devices(&old)?;
-    site.proc()?;
-    if runtime == Runtime::Runc {
-        site.control_groups()?;
-    }
-    site.lay_out(&old, &programs, USER, handed)?;
-    std::fs::create_dir_all(oci::ROOM).map_err(Fault::at("make the root of a room"))?;
-    let mut site = mounts::Site::at(oci::ROOM.as_ref())?;
-    site.devices(&old)?;
-    site.lay_out(&old, &plan.room.view, user, handed)?;
-    oci::write_bundle(plan, runtime, user)?;
-    site.seal()?;
-    mounts::let_go(old)
 }
 
 /// Where the kernel ends a room with its first process, that is killed with the launcher. Elsewhere it is told, and ends
@@ -243,34 +197,6 @@ fn grow_poor(user: Become, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     }
     drop(nothing);
     sys::close_but(kept)
-}
-
-/// Tier `process`: the view is that of the machine, so what is asked for must lie where it is asked for.
-fn place(room: &Room, user: Become, handed: &mut Handed) -> Result<(), Fault> {
-    if room.network != Network::None {
-        return Err(Fault::at("listen in a room")(io::Error::other("this tier has no network of its own")));
-    }
-    for entry in &room.view {
-        match entry {
-            Entry::Show { from, at } if from == at => {}
-            Entry::Fresh { at, .. } => {
-                let step = || format!("open {}", at.display());
-                std::fs::create_dir_all(at).map_err(Fault::at(step()))?;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let root = rustix::fs::open(at, flags, Mode::empty()).map_err(Fault::kernel(step()))?;
-                if let Become::User(number) = user {
-                    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
-                    rustix::fs::fchown(&root, Some(uid), Some(gid)).map_err(Fault::kernel(step()))?;
-                }
-                handed.fresh.push((at.clone(), root));
-            }
-            other => {
-                let step = format!("lay {} out", other.at().display());
-                return Err(Fault::at(step)(io::Error::other("this tier has no view of its own")));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn hand_out(line: BorrowedFd<'_>, handed: Handed) -> io::Result<()> {

@@ -19,6 +19,7 @@ use rustix::process::Pid;
 
 use crate::ended::Exit;
 use crate::jail::Plan;
+use crate::launcher;
 use crate::messages::Fault;
 use crate::room::Entry;
 use crate::sys::{self, Fork, Which};
@@ -129,7 +130,7 @@ fn become_runtime(
         sys::put(descriptor, number)?;
     }
     sys::close_on_exec_from(3)?;
-    sys::as_new()?;
+    sys::listen_again(&launcher::DEAF_TO)?;
     Err(sys::exec(program, args, env))
 }
 

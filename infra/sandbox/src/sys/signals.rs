@@ -49,17 +49,23 @@ impl Signals {
     }
 }
 
-/// Lets all signals through and has them do what they do by default, as a new program expects.
+/// Has every signal do what it does by default, whatever those before this program have set, and lets all through.
 pub(crate) fn as_new() -> io::Result<()> {
-    // SAFETY: a set of signals is a plain C struct for which all zeroes is a value.
-    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // The numbers that the kernel gives to signals.
+    listen_again(&std::array::from_fn::<i32, 64, _>(|at| i32::try_from(at + 1).expect("small")))
+}
+
+/// Has these signals do what they do by default, and lets all through.
+pub(crate) fn listen_again(signals: &[i32]) -> io::Result<()> {
     // The kernel's own structure, all zeroes: SIG_DFL, no flags, no mask. Not by the C library, which keeps two signals to
     // itself and would leave those ignored; KILL and STOP refuse, and need it not.
     let default = [0_u64; 4];
-    for signal in 1..=64 {
+    for signal in signals {
         // SAFETY: the kernel reads a structure of at most that size, which is live, and is told its own size of a mask.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u8>(), 8) };
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, *signal, default.as_ptr(), std::ptr::null_mut::<u8>(), 8) };
     }
+    // SAFETY: a set of signals is a plain C struct for which all zeroes is a value.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `none` is live and ours; the calls set the mask of a process of one thread.
     check(unsafe {
         libc::sigemptyset(&raw mut none);

@@ -159,7 +159,8 @@ impl Came {
         match self.finished.ended.limit {
             Some(limit) => format!("{limit:?}"),
             None if self.said.is_empty() => {
-                format!("{:?} {}", self.finished.ended.exit, String::from_utf8_lossy(&self.finished.ended.stderr_tail))
+                let words = String::from_utf8_lossy(&self.finished.ended.stderr_tail);
+                format!("{:?} {words}", self.finished.ended.exit).trim_end().to_owned()
             }
             None => self.said.clone(),
         }
