@@ -77,12 +77,7 @@ async fn fill(shared: &Shared, file: &FileNode, arrived: &Arrived) -> Result<(),
     if got == range.end - range.start {
         return Ok(());
     }
-    Err(Fail::Length {
-        bucket: shared.bucket.clone(),
-        name: file.name.clone(),
-        got,
-        wanted: range.end - range.start,
-    })
+    Err(Fail::Length { bucket: shared.bucket.clone(), name: file.name.clone(), got, wanted: range.end - range.start })
 }
 
 impl Arrived {

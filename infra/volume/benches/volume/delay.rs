@@ -1,4 +1,6 @@
 //! A line that delivers everything late: half the round trip in each direction, at any speed.
+//!
+//! Links to the server are rewritten to lead over the line too: rclone reads where the metadata says the media is.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +30,7 @@ impl Delayed {
             let mut relays = tokio::task::JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.expect("a caller");
-                let server = server.clone();
+                let (server, link) = (server.clone(), (server.clone(), address.to_string()));
                 relays.spawn(async move {
                     let Ok(server) = TcpStream::connect(server).await else { return };
                     for side in [&client, &server] {
@@ -37,8 +39,8 @@ impl Delayed {
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     tokio::join!(
-                        pass(from_client, to_server, round_trip / 2),
-                        pass(from_server, to_client, round_trip / 2)
+                        pass(from_client, to_server, round_trip / 2, None),
+                        pass(from_server, to_client, round_trip / 2, Some(link))
                     );
                 });
             }
@@ -51,12 +53,31 @@ impl Delayed {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, late: Duration) {
+/// From what to what; of equal length, since a body's length was announced before.
+type Link = (String, String);
+
+fn rewrite(chunk: &mut [u8], (from, to): &Link) {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    // Media is not searched: it would cost what is measured, and holds no links.
+    if from.len() != to.len() || !chunk.windows(9).take(4096).any(|bytes| bytes == b"mediaLink") {
+        return;
+    }
+    for at in 0..chunk.len().saturating_sub(from.len()) {
+        if chunk[at..].starts_with(from) {
+            chunk[at..at + to.len()].copy_from_slice(to);
+        }
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, late: Duration, link: Option<Link>) {
     let (send, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(ON_THE_WAY);
     let taking = async move {
         loop {
             let mut chunk = Vec::with_capacity(CHUNK);
             let Ok(1..) = from.read_buf(&mut chunk).await else { return };
+            if let Some(link) = &link {
+                rewrite(&mut chunk, link);
+            }
             if send.send((Instant::now() + late, chunk)).await.is_err() {
                 return;
             }

@@ -24,34 +24,54 @@ const FEW: usize = 200;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const ROUNDS: usize = 3;
 
-/// One line: what, in which unit, by GET, by the volume, by rclone, and the goal for volume ÷ GET.
-struct Row {
-    what: &'static str,
-    unit: &'static str,
-    by: [Option<f64>; 3],
-    goal: &'static str,
-}
+/// What is measured: its name, its unit, and the goal for volume ÷ GET.
+type What = (&'static str, &'static str, &'static str);
+
+/// By GET, by the volume, by rclone.
+type By = [Option<f64>; 3];
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --benches` asks whether it starts, not how fast it is.
-    if std::env::args().any(|argument| argument == "--test") || !can_mount() {
+    if arguments.iter().any(|argument| argument == "--test") || !can_mount() {
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let (world, line) = runtime.block_on(async {
+    let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let (mut world, line) = runtime.block_on(async {
         let world = World::start().await;
         fill(&world).await;
         let line = Delayed::to(&world.endpoint(), ROUND_TRIP).await;
         (world, line)
     });
-    let mut rows = near(&world);
-    rows.extend(far(&world, &line.endpoint()));
-    print(&rows);
-    runtime.block_on(async {
-        drop(line);
-        let mut world = world;
-        world.stop().await;
-    });
+    header();
+    let (near, far) = (world.endpoint(), line.endpoint());
+    for ((what, unit, goal), measure) in table() {
+        let chosen = wanted.is_empty() || wanted.iter().any(|part| what.contains(part.as_str()));
+        if chosen {
+            print(what, unit, measure(&world, if what.starts_with("20 ms") { &far } else { &near }), goal);
+        }
+    }
+    runtime.block_on(world.stop());
+}
+
+type Measure = fn(&World, &str) -> By;
+
+fn table() -> Vec<(What, Measure)> {
+    let sequential: Measure = |world, at| turns(world, at, |it, _| it.sequential() / 1e6);
+    vec![
+        (("sequential, cold", "MB/s", "0.75"), sequential),
+        (("random 4 KiB, cold", "/s", "0.80"), |world, at| turns(world, at, |it, n| it.random(&places(2000, n)))),
+        (("10,000 small files, listed and read", "/s", "0.60"), |world, at| {
+            turns(world, at, |it, _| it.small("many", FILES))
+        }),
+        (("10,000 listed with attributes", "/s", ""), listed),
+        (("read again (GET: local disk, warm)", "MB/s", "0.85"), again),
+        (("20 ms away: sequential", "MB/s", "0.75"), sequential),
+        (("20 ms away: random 4 KiB", "/s", "0.80"), |world, at| turns(world, at, |it, n| it.random(&places(100, n)))),
+        (("20 ms away: 200 small files", "/s", "0.60"), |world, at| turns(world, at, |it, _| it.small("few", FEW))),
+    ]
 }
 
 async fn fill(world: &World) {
@@ -89,7 +109,7 @@ fn median(mut samples: Vec<f64>) -> Option<f64> {
 }
 
 /// Measures everybody in turns, each mount fresh.
-fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize) -> f64) -> [Option<f64>; 3] {
+fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize) -> f64) -> By {
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         samples[0].push(measure(&mut Get::new(endpoint, world.token()), round));
@@ -101,21 +121,13 @@ fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize)
     samples.map(median)
 }
 
-fn near(world: &World) -> Vec<Row> {
-    let endpoint = world.endpoint();
-    let row = |what, unit, goal, by| Row { what, unit, by, goal };
-    let listed = [None, Some(Mounted::volume(world, &endpoint).list()), Mounted::rclone(&endpoint, world.token()).map(|it| it.list())];
-    vec![
-        row("sequential, cold", "MB/s", "0.75", turns(world, &endpoint, |it, _| it.sequential() / 1e6)),
-        row("random 4 KiB, cold", "/s", "0.80", turns(world, &endpoint, |it, round| it.random(&places(2000, round)))),
-        row("10,000 small files, listed and read", "/s", "0.60", turns(world, &endpoint, |it, _| it.small("many", FILES))),
-        row("10,000 listed with attributes", "/s", "", listed),
-        again(world, &endpoint),
-    ]
+fn listed(world: &World, endpoint: &str) -> By {
+    let rclone = Mounted::rclone(endpoint, world.token()).map(|it| it.list());
+    [None, Some(Mounted::volume(world, endpoint).list()), rclone]
 }
 
 /// Reading again what was read before, against a file on the local disk that was read before.
-fn again(world: &World, endpoint: &str) -> Row {
+fn again(world: &World, endpoint: &str) -> By {
     let local = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(local.path(), pattern(LARGE)).expect("written");
     let mut volume = Mounted::volume(world, endpoint);
@@ -127,29 +139,20 @@ fn again(world: &World, endpoint: &str) -> Row {
             mount.push(rates.1);
         }
     }
-    Row { what: "read again (GET: local disk, warm)", unit: "MB/s", by: [median(disk), median(mount), None], goal: "0.85" }
+    [median(disk), median(mount), None]
 }
 
-fn far(world: &World, endpoint: &str) -> Vec<Row> {
-    let row = |what, unit, goal, by| Row { what, unit, by, goal };
-    vec![
-        row("20 ms away: sequential", "MB/s", "0.75", turns(world, endpoint, |it, _| it.sequential() / 1e6)),
-        row("20 ms away: random 4 KiB", "/s", "0.80", turns(world, endpoint, |it, round| it.random(&places(100, round)))),
-        row("20 ms away: 200 small files", "/s", "0.60", turns(world, endpoint, |it, _| it.small("few", FEW))),
-    ]
-}
-
-fn print(rows: &[Row]) {
+fn header() {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     println!("{}, {cores} cores, {} profile", cpu(), if cfg!(debug_assertions) { "dev" } else { "optimised" });
-    println!("{:36}{:>12}{:>12}{:>12}{:>14}  goal", "", "GET", "volume", "rclone", "volume ÷ GET");
-    for Row { what, unit, by: [get, volume, rclone], goal } in rows {
-        let shown = |value: &Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.0}"));
-        let ratio = get.zip(*volume).map_or("–".to_owned(), |(get, volume)| format!("{:.2}", volume / get));
-        let what = format!("{what}, {unit}");
-        let line = format!("{what:42}{:>6}{:>12}{:>12}{ratio:>14}  {goal}", shown(get), shown(volume), shown(rclone));
-        println!("{}", line.trim_end());
-    }
+    println!("{:42}{:>9}{:>9}{:>9}{:>14}  goal", "", "GET", "volume", "rclone", "volume ÷ GET");
+}
+
+fn print(what: &str, unit: &str, by: By, goal: &str) {
+    let [get, volume, rclone] = by.map(|value| value.map_or("–".to_owned(), |value| format!("{value:.0}")));
+    let ratio = by[0].zip(by[1]).map_or("–".to_owned(), |(get, volume)| format!("{:.2}", volume / get));
+    let what = format!("{what}, {unit}");
+    println!("{}", format!("{what:42}{get:>9}{volume:>9}{rclone:>9}{ratio:>14}  {goal}").trim_end());
 }
 
 fn cpu() -> String {

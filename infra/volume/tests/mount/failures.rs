@@ -35,7 +35,9 @@ async fn a_stalled_server_fails_every_call_in_bounded_time_and_is_used_again_onc
     let began = Instant::now();
     let outcomes = tokio::join!(
         blocking(move || read.read_at(&mut [0; 10], 15 << 20).map(drop)),
-        blocking(move || std::fs::read_dir(listed).and_then(|mut entries| entries.next().expect("an answer")).map(drop)),
+        blocking(move || std::fs::read_dir(listed)
+            .and_then(|mut entries| entries.next().expect("an answer"))
+            .map(drop)),
         blocking(move || std::fs::read(opened).map(drop)),
         blocking(move || found.metadata().map(drop)),
     );
@@ -102,7 +104,9 @@ async fn a_server_that_is_killed_and_started_again_is_found_again() {
     let content = pattern(20 * MIB);
     world.put("large", content.clone()).await;
     world.put("small", "x").await;
-    let volume = world.mount_from(&world.endpoint(), Limits { answer_within: Duration::from_secs(2), ..Limits::default() }).await;
+    let volume = world
+        .mount_from(&world.endpoint(), Limits { answer_within: Duration::from_secs(2), ..Limits::default() })
+        .await;
     let file = volume.open("large").await.expect("opens");
     assert_eq!(volume.names("").await, ["large", "small"]);
     world.stop().await;

@@ -111,7 +111,8 @@ impl World {
         let objects = connector.objects().await.expect("a client");
         let volume = Volume::new(objects, BUCKET, limits, Handle::current()).expect("a volume");
         let (at, device) = Mount::new();
-        let serving = tokio::spawn(carrel_volume::serve(volume, Mountpoint::Descriptor(device), std::future::pending()));
+        let serving =
+            tokio::spawn(carrel_volume::serve(volume, Mountpoint::Descriptor(device), std::future::pending()));
         Mounted { at, serving }
     }
 
