@@ -16,14 +16,12 @@ use crate::shared::{Shared, joined};
 use crate::window::{FIRST, Plan, Window};
 
 /// Up to here a file is fetched whole when it is opened: one request, as many as a stream would begin with.
-const SMALL: u64 = FIRST;
+pub(crate) const SMALL: u64 = FIRST;
 
 /// An open handle.
 #[derive(Debug)]
 pub(crate) struct Open {
     file: Arc<FileNode>,
-    /// All of it, if it is small and the kernel could not be given it.
-    whole: Option<Bytes>,
     stream: Mutex<Stream>,
 }
 
@@ -44,37 +42,54 @@ pub(crate) enum Begun {
     Alone,
 }
 
+/// Puts the whole of a small file into the kernel's page cache, which also proves that the generation is still there.
+pub(crate) async fn fill(shared: &Shared, file: &FileNode) -> Result<(), Fail> {
+    let _filling = file.filling.lock().await;
+    if shared.is_proven(file) {
+        return Ok(());
+    }
+    // Only what has never been open is stored: a page that a reader waits for is locked, and storing would wait for it
+    // while the answer waits for this.
+    if file.stored.load(Ordering::Relaxed) {
+        fetch(shared, file, 0..1).await?;
+    } else {
+        let bytes = joined(fetch(shared, file, 0..file.facts.size).await?);
+        let got = crc32c::crc32c(&bytes);
+        if let Some(wanted) = file.facts.crc32c.filter(|wanted| *wanted != got) {
+            return Err(Fail::Checksum { bucket: shared.bucket.clone(), name: file.name.clone(), got, wanted });
+        }
+        file.stored.store(true, Ordering::Relaxed);
+        let stored = shared.notifier.get().map(|kernel| kernel.store(INodeNo(file.ino), 0, &bytes));
+        if let Some(Err(error)) = stored {
+            tracing::debug!(%error, name = &*file.name, "the kernel takes no pages; they are fetched when it asks");
+        }
+    }
+    shared.proven(file);
+    Ok(())
+}
+
 impl Open {
-    fn new(file: Arc<FileNode>, whole: Option<Bytes>) -> Self {
+    fn new(file: Arc<FileNode>) -> Self {
         let stream = Stream { window: Window::new(file.facts.size), parts: VecDeque::new() };
-        Self { file, whole, stream: Mutex::new(stream) }
+        Self { file, stream: Mutex::new(stream) }
     }
 
     /// Opens without asking the cloud, if nothing needs to be asked.
     pub(crate) fn at_once(shared: &Shared, file: &Arc<FileNode>) -> Option<Self> {
-        (file.facts.size == 0 || shared.is_proven(file)).then(|| Self::new(file.clone(), None))
+        (file.facts.size == 0 || shared.is_proven(file)).then(|| Self::new(file.clone()))
     }
 
     /// Opens with the first bytes in hand, which proves that the generation is still there: an `ESTALE` now makes the
     /// kernel look the path up again, one in the middle of reading would reach the reader.
     pub(crate) async fn fetched(shared: &Arc<Shared>, file: Arc<FileNode>, on: &Handle) -> Result<Self, Fail> {
-        let size = file.facts.size;
-        if size > SMALL {
-            let open = Self::new(file, None);
-            let first = 0..1;
-            let begun = open.begin(shared, &first, on);
-            open.finish(shared, first, begun).await?;
-            return Ok(open);
+        if file.facts.size <= SMALL {
+            fill(shared, &file).await?;
+            return Ok(Self::new(file));
         }
-        let bytes = joined(fetch(shared, &file, 0..size).await?);
-        let got = crc32c::crc32c(&bytes);
-        if let Some(wanted) = file.facts.crc32c.filter(|wanted| *wanted != got) {
-            return Err(Fail::Checksum { bucket: shared.bucket.clone(), name: file.name.clone(), got, wanted });
-        }
-        // Once for each inode: a page that another handle waits for is locked, and storing would wait for it.
-        let stored = !file.stored.swap(true, Ordering::Relaxed)
-            && shared.notifier.get().is_some_and(|kernel| kernel.store(INodeNo(file.ino), 0, &bytes).is_ok());
-        Ok(Self::new(file, (!stored).then_some(bytes)))
+        let (open, first) = (Self::new(file), 0..1);
+        let begun = open.begin(shared, &first, on);
+        open.finish(shared, first, begun).await?;
+        Ok(open)
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -87,10 +102,6 @@ impl Open {
 
     /// Reads what is here. `range` is not empty.
     pub(crate) fn begin(&self, shared: &Arc<Shared>, range: &Range<u64>, on: &Handle) -> Begun {
-        if let Some(whole) = &self.whole {
-            let at = |offset: u64| usize::try_from(offset).map_or(whole.len(), |at| at.min(whole.len()));
-            return Begun::Ready(vec![whole.slice(at(range.start)..at(range.end))]);
-        }
         let mut stream = self.stream();
         let Stream { window, parts } = &mut *stream;
         let ask = match window.read(range) {
@@ -184,6 +195,5 @@ async fn fetch(shared: &Shared, file: &FileNode, range: Range<u64>) -> Result<Ve
     if got != wanted {
         return Err(Fail::Length { bucket: shared.bucket.clone(), name: file.name.clone(), got, wanted });
     }
-    shared.proven(file);
     Ok(pieces)
 }

@@ -24,6 +24,7 @@ use crate::listing::{Lists, answer};
 use crate::names::Known;
 use crate::nodes::Node;
 use crate::shared::{Shared, joined, told};
+use crate::siblings::fetch_siblings;
 use crate::trim::Trim;
 
 /// An inode stands for one generation, so what `stat` shows of it never changes.
@@ -152,6 +153,7 @@ impl Filesystem for Volume {
             Some(Node::Directory(_)) => return reply.error(Errno::EISDIR),
             None => return reply.error(Errno::ESTALE),
         };
+        fetch_siblings(&self.shared, &file, &self.tasks);
         if let Some(open) = Open::at_once(&self.shared, &file) {
             return reply.opened(self.handles.open(open), KEPT);
         }

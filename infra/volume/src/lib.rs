@@ -28,6 +28,7 @@ mod names;
 mod nodes;
 mod serve;
 mod shared;
+mod siblings;
 mod tree;
 mod trim;
 mod window;

@@ -64,6 +64,12 @@ impl Names {
         }
     }
 
+    /// The directory `prefix` as it was last listed, if that may still be believed.
+    pub(crate) fn directory(&self, prefix: &str, now: Instant) -> Option<Arc<[Entry]>> {
+        let (entries, at) = self.directories.peek(prefix)?;
+        (now.saturating_duration_since(*at) < self.present).then(|| entries.clone())
+    }
+
     /// Remembers what one question about one name answered at `now`.
     pub(crate) fn asked(&mut self, prefix: &str, leaf: &str, kind: Option<Kind>, now: Instant) {
         self.single.insert(format!("{prefix}{leaf}").into(), (kind, now), 1);

@@ -26,7 +26,9 @@ pub(crate) struct FileNode {
     pub(crate) facts: Facts,
     /// When the server last gave bytes of this generation.
     pub(crate) proven: std::sync::Mutex<Option<Instant>>,
-    /// Its content was put into the kernel's page cache.
+    /// Held by whoever fetches the whole content, so that it is fetched once.
+    pub(crate) filling: tokio::sync::Mutex<()>,
+    /// The whole content was put into the kernel's page cache.
     pub(crate) stored: AtomicBool,
 }
 
@@ -67,6 +69,15 @@ impl Nodes {
         self.by_number.get(&ino).map(|slot| &slot.node)
     }
 
+    /// The file of this name and generation, if the kernel knows it.
+    pub(crate) fn file(&self, name: &str, generation: i64) -> Option<Arc<FileNode>> {
+        let ino = self.by_key.get(&(Arc::from(name), generation))?;
+        match self.get(*ino)? {
+            Node::File(file) => Some(file.clone()),
+            Node::Directory(_) => None,
+        }
+    }
+
     /// The inode of an entry of the directory `prefix`, about to be told to the kernel once more.
     pub(crate) fn tell(&mut self, prefix: &str, leaf: &str, kind: Kind) -> u64 {
         let (name, generation): (Arc<str>, i64) = match kind {
@@ -83,6 +94,7 @@ impl Nodes {
                     name,
                     facts,
                     proven: std::sync::Mutex::new(None),
+                    filling: tokio::sync::Mutex::new(()),
                     stored: AtomicBool::new(false),
                 })),
             };

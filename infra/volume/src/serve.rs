@@ -135,8 +135,8 @@ fn run(args: Args) -> Result<Served, ServeError> {
             .map(Mountpoint::Descriptor)
             .map_err(|source| ServeError::Descriptor { number, source })?,
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(TAKERS).enable_all().build().map_err(failed)?;
+    // One thread for all that is asked of the cloud: between two, each answer would wake one more of them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

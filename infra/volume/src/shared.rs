@@ -16,6 +16,7 @@ use crate::budget::Budget;
 use crate::fail::Fail;
 use crate::names::Names;
 use crate::nodes::{FileNode, Nodes};
+use crate::siblings::Siblings;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) owner: Owner,
     pub(crate) budget: Budget,
+    pub(crate) siblings: Siblings,
     /// Set once the session exists; without it the kernel is told nothing unasked.
     pub(crate) notifier: OnceLock<Notifier>,
     names: Mutex<Names>,
@@ -39,6 +41,7 @@ impl Shared {
             bucket: bucket.into(),
             owner: Owner::this_process(),
             budget: Budget::new(&limits),
+            siblings: Siblings::default(),
             notifier: OnceLock::new(),
             names: Mutex::new(Names::new(&limits)),
             nodes: Mutex::new(Nodes::new()),

@@ -5,9 +5,10 @@
 //!   ────────────────┼───▼───────────────────┼──────────────►  offset
 //!        forgotten  │ held: asked for, gapless │  not asked for
 //! ```
-//! A read inside what is held, or a little beyond it, goes on with the stream and may ask for more: the reach
-//! quadruples while the reader keeps coming, since behind a link of 20 ms only bytes in flight make speed. A read elsewhere stands
-//! alone and costs its own bytes only; where a lone read ended the next one begins a new stream.
+//! A read that goes on where the stream was last read may ask for more: the reach quadruples while the reader keeps
+//! coming, since behind a link of 20 ms only bytes in flight make speed. A read elsewhere takes what happens to be held,
+//! or stands alone and costs its own bytes only; where either ended the next one goes on. So reads at random never
+//! make anybody fetch ahead, however much of the file they have met by chance.
 
 use std::ops::Range;
 
@@ -41,28 +42,37 @@ pub(crate) enum Plan {
 pub(crate) struct Window {
     size: u64,
     held: Range<u64>,
+    /// Where the last read that the stream served ended.
+    next: u64,
     reach: u64,
+    /// Where the last read that stood alone ended.
     lone_end: Option<u64>,
 }
 
 impl Window {
     /// Nothing held of a file of `size` bytes.
     pub(crate) fn new(size: u64) -> Self {
-        Self { size, held: 0..0, reach: FIRST, lone_end: None }
+        Self { size, held: 0..0, next: 0, reach: FIRST, lone_end: None }
     }
 
     /// Plans a read of `range`, which is not empty and lies within the file.
     pub(crate) fn read(&mut self, range: &Range<u64>) -> Plan {
-        let goes_on = !self.held.is_empty() && (self.held.start..=self.held.end + SKIP).contains(&range.start);
-        if goes_on {
+        let goes_on = (self.next.saturating_sub(BEHIND)..=self.next + SKIP).contains(&range.start)
+            && (self.held.start..=self.held.end + SKIP).contains(&range.start);
+        if goes_on && !self.held.is_empty() {
             let ask = self.advance(range);
+            self.next = self.next.max(range.end);
             self.held.start = self.held.start.max(range.start.saturating_sub(BEHIND));
             return Plan::Stream { ask, keep_from: self.held.start };
+        }
+        if self.held.start <= range.start && range.end <= self.held.end {
+            self.next = range.end;
+            return Plan::Stream { ask: Vec::new(), keep_from: self.held.start };
         }
         let follows = self.lone_end.is_some_and(|end| (end..=end + FOLLOWS).contains(&range.start));
         if follows || range.start == 0 {
             self.held = range.start..range.start;
-            (self.reach, self.lone_end) = (FIRST, None);
+            (self.next, self.reach, self.lone_end) = (range.end, FIRST, None);
             return Plan::Restart { ask: self.ask_until(range.end.max(range.start + FIRST)) };
         }
         self.lone_end = Some(range.end);
@@ -154,6 +164,18 @@ mod tests {
     }
 
     #[test]
+    fn reads_at_random_make_nobody_fetch_ahead() {
+        let (mut window, mut place, mut bytes) = (Window::new(SIZE), 1_u64, 0);
+        window.read(&(0..1));
+        for _ in 0..10_000 {
+            place = place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (place >> 33) % (SIZE / 4096) * 4096;
+            bytes += asked(&window.read(&(at..at + 4096))).iter().map(|part| part.end - part.start).sum::<u64>();
+        }
+        assert!(bytes < 64 * MIB, "{bytes} bytes for 40 MB of reads");
+    }
+
+    #[test]
     fn where_a_lone_read_ended_the_next_begins_a_stream() {
         let mut window = Window::new(SIZE);
         let at = SIZE / 2;
@@ -169,7 +191,7 @@ mod tests {
     #[test]
     fn what_found_no_room_is_asked_for_again() {
         let mut window = Window::new(SIZE);
-        window.read(&(0..4096));
+        window.read(&(0..FIRST / 2));
         let late = FIRST - 4096..FIRST;
         let plan = window.read(&late);
         assert_eq!(asked(&plan).first().map(|part| part.start), Some(FIRST));
