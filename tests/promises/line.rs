@@ -30,6 +30,10 @@ pub(crate) enum Fault {
     Twice,
     /// It is answered "forbidden" and not done.
     Forbidden,
+    /// It is answered "too many requests" and not done.
+    Throttled,
+    /// It is answered "bad request" and not done.
+    Malformed,
     /// It hangs and is not done: whoever called is killed now.
     HeldBefore,
     /// It is done and its answer hangs: whoever called is killed now.
@@ -55,6 +59,11 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
         ["StreamingPull", "ModifyAckDeadline", "ListObjects", "GetObject", "ReadObject", "BidiReadObject", "GetBucket"];
     let method = call.uri.path().rsplit('/').next().unwrap_or_default();
     call.method != Method::GET && !READS.contains(&method)
+}
+
+/// Launches of executions.
+pub(crate) fn launches(call: &Parts) -> bool {
+    call.method == Method::POST && call.uri.path().ends_with(":run")
 }
 
 /// Reads of outcomes.
@@ -193,6 +202,8 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     match fault {
         Fault::Refused => refuse(&parts, StatusCode::SERVICE_UNAVAILABLE),
         Fault::Forbidden => refuse(&parts, StatusCode::FORBIDDEN),
+        Fault::Throttled => refuse(&parts, StatusCode::TOO_MANY_REQUESTS),
+        Fault::Malformed => refuse(&parts, StatusCode::BAD_REQUEST),
         Fault::Lost => {
             inner.do_it(&parts, &body).await;
             refuse(&parts, StatusCode::SERVICE_UNAVAILABLE)
@@ -209,7 +220,7 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
 }
 
-/// "Unavailable" or "forbidden" in the caller's language.
+/// A refusal in the caller's language; gRPC has the first two alone.
 fn refuse(call: &Parts, status: StatusCode) -> Response {
     let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     if call.headers.get(header::CONTENT_TYPE).is_some_and(grpc) {

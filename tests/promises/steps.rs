@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::gate::{agents, worker_above};
-use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect, reads_of_outcomes};
+use crate::line::{Armed, Counts, Fault, Line, every_call, every_effect, launches, reads_of_outcomes};
 use crate::world::{Prepared, World, processes_with, tenant};
 
 const WANTED: [&str; 3] = ["appendix.xlsx", "deck.html", "findings.json"];
@@ -238,4 +238,24 @@ async fn an_outcome_that_may_not_be_read_for_a_while_is_waited_for() {
         at += 1;
     }
     assert!(at >= 2, "an outcome is looked for before the launch and after the worker's word");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_that_is_denied_or_put_off_is_made_again_and_one_that_is_refused_is_told() {
+    let (world, line) = by_line(launches, |_| {}).await;
+    for fault in [Fault::Throttled, Fault::Forbidden] {
+        let (pack, what) = (format!("{fault:?}").to_lowercase(), format!("{fault:?}"));
+        line.arm(0, fault);
+        world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
+        ends_as_ever(&world, "acme", &pack, &what).await;
+        assert_eq!(line.disarm(), Armed::Failed, "{what}");
+    }
+    line.arm(0, Fault::Malformed);
+    world.upload("acme", "refused", vec![("sales.csv", sales())]).await;
+    let got = world.completion("acme", "refused").await.completion;
+    let refused = matches!(got.verdict, Verdict::Failed { class: FailureClass::CloudRefused, .. });
+    assert!(refused, "{:?}", got.verdict);
+    let of_it = |letter: &DeadLetter| letter.class == DeadLetterClass::CloudRefused;
+    world.dead_letter(Some("acme"), "its letter", of_it).await;
+    world.settled().await;
 }

@@ -112,9 +112,9 @@ fn median(mut samples: Vec<f64>) -> Option<f64> {
 fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize) -> f64) -> By {
     let mut samples = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
-        samples[0].push(measure(&mut Get::new(endpoint, world.token()), round));
+        samples[0].push(measure(&mut Get::new(endpoint, world.cloud().owner_token()), round));
         samples[1].push(measure(&mut Mounted::volume(world, endpoint), round));
-        if let Some(mut rclone) = Mounted::rclone(endpoint, world.token()) {
+        if let Some(mut rclone) = Mounted::rclone(endpoint, world.cloud().owner_token()) {
             samples[2].push(measure(&mut rclone, round));
         }
     }
@@ -122,7 +122,7 @@ fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize)
 }
 
 fn listed(world: &World, endpoint: &str) -> By {
-    let rclone = Mounted::rclone(endpoint, world.token()).map(|it| it.list());
+    let rclone = Mounted::rclone(endpoint, world.cloud().owner_token()).map(|it| it.list());
     [None, Some(Mounted::volume(world, endpoint).list()), rclone]
 }
 

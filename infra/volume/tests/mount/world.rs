@@ -68,7 +68,7 @@ impl World {
         Self { config, cloud: Some(cloud), _dir: dir }
     }
 
-    fn cloud(&self) -> &Cloud {
+    pub(crate) fn cloud(&self) -> &Cloud {
         self.cloud.as_ref().expect("it runs")
     }
 
