@@ -49,6 +49,11 @@ impl<K: Clone + Eq + Hash, V> Backlog<K, V> {
         self.held.remove(&key)
     }
 
+    /// Whether as much waits as may.
+    pub fn is_full(&self, most: usize) -> bool {
+        self.held.len() >= most
+    }
+
     /// Everything that waits, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.held.keys()
@@ -88,6 +93,7 @@ mod tests {
                 newest.insert((owner, number), at);
             }
             prop_assert_eq!(backlog.keys().count(), newest.len());
+            prop_assert!(backlog.is_full(newest.len()) && !backlog.is_full(newest.len() + 1));
             while let Some((owner, number, at)) = backlog.pop() {
                 prop_assert_eq!(newest.remove(&(owner, number)), Some(at));
             }

@@ -30,6 +30,9 @@ use crate::schedule::Schedule;
 const LOOKS: usize = 64;
 /// Wake-ups waiting to be heard; senders wait beyond.
 const WAKES: usize = 4096;
+/// What may wait to be looked at; beyond that, who rings waits. In lanes a tenant waits behind itself alone, so this is
+/// far larger; an entry takes some two hundred bytes, and its name may be made up by whoever sends a wake-up.
+const BACKLOG: usize = 1 << 16;
 /// A pack is left in peace no longer than this: what was meant to wake it may be lost.
 const PEACE: Duration = Duration::from_secs(60);
 
@@ -160,7 +163,7 @@ impl Desk {
                 () = stop.cancelled() => break,
                 Ok(()) = terms.changed() => self.forget_slots(),
                 Some(done) = self.looks.join_next_with_id() => self.done(done),
-                Some(wake) = self.wakes.recv() => self.wake(wake),
+                Some(wake) = self.wakes.recv(), if !self.backlog.is_full(BACKLOG) => self.wake(wake),
             }
             self.grant();
         }
