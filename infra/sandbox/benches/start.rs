@@ -36,7 +36,10 @@ fn main() {
         let profile = if cfg!(debug_assertions) { "dev profile" } else { "optimised profile" };
         println!("{}, {cores} cores, {profile}, {LAUNCHES} launches each ({SLOW} of runsc)", cpu());
         println!("{:42} {:>19}   {:>19}", "ms, p50 / p95", "first byte", "end of the room");
-        let stands = probe().await;
+        let mut stands = Vec::new();
+        for tier in Tier::ALL {
+            stands.push((tier, probe(tier).await));
+        }
         table("", &stands).await;
         let held = vec![1_u8; HELD];
         table(", 1 GiB held", &stands).await;
