@@ -77,8 +77,8 @@ pub(crate) fn inner() -> anyhow::Result<()> {
 
 async fn open(program: &Path, args: &[&str], profile: Profile) -> anyhow::Result<()> {
     let mut view = Entry::system();
-    Entry::add(&mut view, program);
     view.push(Entry::Fresh { at: "/tmp".into(), bytes: 1 << 20, inodes: 100, exec: false });
+    Entry::add(&mut view, program);
     let room = Room {
         command: Command {
             program: program.to_owned(),

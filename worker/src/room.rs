@@ -62,9 +62,16 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
     let mut args = args.to_vec();
     args.push(inside.at("request.json").to_string_lossy().into_owned());
 
-    let mut view = Vec::new();
+    let fresh = |name: &str, bytes: u64, exec: bool| Entry::Fresh { at: inside.at(name), bytes, inodes: INODES, exec };
+    // Before what may lie below one of them on this machine, and would be hidden by it.
+    let mut view = if tier == Tier::Process { Vec::new() } else { Entry::system() };
+    view.extend([
+        fresh("scratch", limits.agent_memory_bytes, true),
+        fresh("home", HOME_BYTES, true),
+        // Judged by its own caps after the agent has ended; this one only keeps the memory of the machine.
+        fresh("output", limits.max_output_bytes.saturating_add(INODES * PAGE), false),
+    ]);
     if tier != Tier::Process {
-        view = Entry::system();
         // What the command line names is shown where it lies: the program, a script, a directory of its own.
         for path in std::iter::once(program.as_path()).chain(config.agent.iter().map(Path::new).skip(1)) {
             if path.is_absolute() {
@@ -76,13 +83,6 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
         view.extend(files);
         view.push(show(place.dir("request.json"), inside.at("request.json")));
     }
-    let fresh = |name: &str, bytes: u64, exec: bool| Entry::Fresh { at: inside.at(name), bytes, inodes: INODES, exec };
-    view.extend([
-        fresh("scratch", limits.agent_memory_bytes, true),
-        fresh("home", HOME_BYTES, true),
-        // Judged by its own caps after the agent has ended; this one only keeps the memory of the machine.
-        fresh("output", limits.max_output_bytes.saturating_add(INODES * PAGE), false),
-    ]);
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let scratch = inside.at("scratch");
     let network = if config.egress.is_empty() { Network::None } else { Network::Listeners(vec![PROXY]) };

@@ -87,11 +87,12 @@ fn plan(
 ) -> io::Result<Room> {
     let (program, args) = argv.split_first().ok_or_else(|| io::Error::other("its image has no command"))?;
     let mut view = Entry::system();
+    // Before what may lie below it on this machine, and would be hidden by it.
+    view.push(Entry::Fresh { at: TMP.into(), bytes: job.memory_bytes, inodes: INODES, exec: true });
     Entry::add(&mut view, Path::new(program));
     for file in files {
         Entry::add(&mut view, file);
     }
-    view.push(Entry::Fresh { at: TMP.into(), bytes: job.memory_bytes, inodes: INODES, exec: true });
     if let Some(volume) = &job.volume {
         view.push(Entry::Volume { at: volume.mount_path.clone() });
     }
