@@ -39,9 +39,10 @@ def others():
 attempt("environment", lambda: [name for name in os.environ if name.startswith(("CARREL", "GCE", "GOOGLE"))])
 attempt("environments of others", environments)
 attempt("processes of others", others)
-# Of the machine's homes a room knows at most the way to the agent's own program.
 attempt("homes", lambda: glob.glob("/home/*/.*") + glob.glob("/root/.*"))
-for path in ("/mnt/uploads", "/etc/shadow", "/root", "/var/lib", "/proc/1/root/etc", "/sys/kernel"):
+for path in ("/mnt/uploads", "/etc/shadow", "/root", "/home", "/var/lib", "/tmp", "/proc/1/root/etc", "/sys/kernel"):
+    if __file__.startswith(f"{path}/"):
+        continue  # a room knows the way to its agent's own program
     attempt(path, lambda path=path: os.listdir(path) if os.path.isdir(path) else open(path).read(1))
 for host, port in (("127.0.0.1", 80), ("169.254.169.254", 80), ("metadata.google.internal", 80), ("8.8.8.8", 53)):
     attempt(f"{host}:{port}", lambda host=host, port=port: dial(host, port))
