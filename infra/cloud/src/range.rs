@@ -53,9 +53,7 @@ impl Objects {
             let part = ReadRange::segment(range.start, range.end.saturating_sub(range.start));
             let read = self.data.read_object(resource(bucket), name).set_generation(generation).set_read_range(part);
             match self.in_time(read.send()).await {
-                Ok(response) => {
-                    Ok(Arriving { response, url: url(bucket, name), answer_within: self.answer_within })
-                }
+                Ok(response) => Ok(Arriving { response, url: url(bucket, name), answer_within: self.answer_within }),
                 Err(error) if is(&error, 404) => {
                     Err(RangeError::Gone { bucket: bucket.to_owned(), name: name.to_owned(), generation })
                 }
@@ -67,7 +65,7 @@ impl Objects {
 
 impl Arriving {
     /// The bytes that come next; `None` after the last.
-    pub fn next(&mut self) -> Call<'_, Result<Option<Bytes>, CallError>> {
+    pub fn chunk(&mut self) -> Call<'_, Result<Option<Bytes>, CallError>> {
         Box::pin(async move {
             let next = in_time(self.answer_within, async { self.response.next().await.transpose() }).await;
             next.map_err(|error| CallError::new("read object", self.url.clone(), error))

@@ -70,7 +70,7 @@ async fn fill(shared: &Shared, file: &FileNode, arrived: &Arrived) -> Result<(),
     let mut arriving =
         shared.objects.read_range(&shared.bucket, &file.name, file.facts.generation, range.clone()).await?;
     shared.proven(file);
-    while let Some(chunk) = arriving.next().await? {
+    while let Some(chunk) = arriving.chunk().await? {
         arrived.push(chunk);
     }
     let got = arrived.state().until - range.start;

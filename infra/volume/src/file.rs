@@ -185,7 +185,7 @@ async fn fetch(shared: &Shared, file: &FileNode, range: Range<u64>) -> Result<Ve
     let pieces = async {
         let mut arriving = shared.objects.read_range(&shared.bucket, &file.name, file.facts.generation, range).await?;
         let mut pieces = Vec::new();
-        while let Some(chunk) = arriving.next().await? {
+        while let Some(chunk) = arriving.chunk().await? {
             pieces.push(chunk);
         }
         Ok(pieces)

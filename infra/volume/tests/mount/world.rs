@@ -86,7 +86,7 @@ impl World {
 
     fn connector(&self, endpoint: &str) -> Connector {
         let endpoints = Endpoints { storage: Some(endpoint.to_owned()), ..Endpoints::default() };
-        Connector::with_token(endpoints, self.cloud().owner_token())
+        Connector::with_token(endpoints, self.token())
     }
 
     pub(crate) fn token(&self) -> &str {
