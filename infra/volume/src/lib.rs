@@ -3,7 +3,8 @@
 //! ```text
 //!  kernel ─► filesystem ─┬─► tree ──► names (what is known, how long) ──► listings of the bucket
 //!                        ├─► nodes (inode = one generation of one object)
-//!                        └─► file ──► window (what to fetch ahead) ────► ranges of the generation
+//!                        └─► file ─┬► window (what to fetch ahead) ────► ranges of the generation
+//!                                  └► siblings (small files likely next)
 //! ```
 //! The semantics are gcsfuse's: directories are prefixes; an open handle keeps its generation or gets `ESTALE`, a new
 //! open may see a new version; what is known of a name is believed for 60 s, that there is none for 5 s. An inode

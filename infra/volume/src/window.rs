@@ -26,6 +26,11 @@ const SKIP: u64 = MIB;
 /// How far from the end of a lone read the next one still follows it: the kernel's read-ahead of 128 KiB.
 const FOLLOWS: u64 = 128 * 1024;
 
+/// Reads that go on before any asks for more: one alone may be chance.
+const SURE: u32 = 2;
+/// As far as a streak is counted: so many reads elsewhere end it, fewer in between do not.
+const STREAK: u32 = 8;
+
 /// How to serve a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -44,6 +49,8 @@ pub(crate) struct Window {
     held: Range<u64>,
     /// Where the last read that the stream served ended.
     next: u64,
+    /// Reads that went on, less those that did not; between 0 and `STREAK`.
+    streak: u32,
     reach: u64,
     /// Where the last read that stood alone ended.
     lone_end: Option<u64>,
@@ -52,14 +59,16 @@ pub(crate) struct Window {
 impl Window {
     /// Nothing held of a file of `size` bytes.
     pub(crate) fn new(size: u64) -> Self {
-        Self { size, held: 0..0, next: 0, reach: FIRST, lone_end: None }
+        Self { size, held: 0..0, next: 0, streak: 0, reach: FIRST, lone_end: None }
     }
 
     /// Plans a read of `range`, which is not empty and lies within the file.
     pub(crate) fn read(&mut self, range: &Range<u64>) -> Plan {
         let goes_on = (self.next.saturating_sub(BEHIND)..=self.next + SKIP).contains(&range.start)
             && (self.held.start..=self.held.end + SKIP).contains(&range.start);
-        if goes_on && !self.held.is_empty() {
+        let goes_on = goes_on && !self.held.is_empty();
+        self.streak = if goes_on { (self.streak + 1).min(STREAK) } else { self.streak.saturating_sub(1) };
+        if goes_on && self.streak >= SURE {
             let ask = self.advance(range);
             self.next = self.next.max(range.end);
             self.held.start = self.held.start.max(range.start.saturating_sub(BEHIND));
@@ -72,7 +81,7 @@ impl Window {
         let follows = self.lone_end.is_some_and(|end| (end..=end + FOLLOWS).contains(&range.start));
         if follows || range.start == 0 {
             self.held = range.start..range.start;
-            (self.next, self.reach, self.lone_end) = (range.end, FIRST, None);
+            (self.next, self.streak, self.reach, self.lone_end) = (range.end, 1, FIRST, None);
             return Plan::Restart { ask: self.ask_until(range.end.max(range.start + FIRST)) };
         }
         self.lone_end = Some(range.end);
@@ -127,6 +136,10 @@ mod tests {
         }
     }
 
+    fn restart(ask: Range<u64>) -> Plan {
+        Plan::Restart { ask: std::iter::once(ask).collect() }
+    }
+
     #[test]
     fn a_file_read_from_end_to_end_is_asked_for_exactly_once_and_ever_farther_ahead() {
         let mut window = Window::new(SIZE);
@@ -150,9 +163,9 @@ mod tests {
     #[test]
     fn the_first_bytes_cost_one_request_of_a_mebibyte() {
         let mut window = Window::new(SIZE);
-        assert_eq!(window.read(&(0..4096)), Plan::Restart { ask: Vec::from_iter(std::iter::once(0..FIRST)) });
+        assert_eq!(window.read(&(0..4096)), restart(0..FIRST));
         assert_eq!(window.read(&(4096..8192)), Plan::Stream { ask: vec![], keep_from: 0 });
-        assert_eq!(Window::new(10).read(&(0..10)), Plan::Restart { ask: Vec::from_iter(std::iter::once(0..10)) });
+        assert_eq!(Window::new(10).read(&(0..10)), restart(0..10));
     }
 
     #[test]
@@ -181,10 +194,7 @@ mod tests {
         let at = SIZE / 2;
         assert_eq!(window.read(&(at..at + 4096)), Plan::Alone);
         let next = at + 4096;
-        assert_eq!(
-            window.read(&(next..next + KERNEL)),
-            Plan::Restart { ask: Vec::from_iter(std::iter::once(next..next + FIRST)) }
-        );
+        assert_eq!(window.read(&(next..next + KERNEL)), restart(next..next + FIRST));
         assert!(matches!(window.read(&(next + KERNEL..next + 2 * KERNEL)), Plan::Stream { .. }));
     }
 

@@ -1,7 +1,8 @@
 //! The volume against a plain HTTP GET from the same loopback server, and against `rclone mount`; prints one table.
 //!
-//! Ratios travel between machines, absolute figures do not: everything is measured in one run, three times in turns,
-//! and the median stands. Once more with 20 ms on the line. Refuses to judge: goals are printed, never asserted.
+//! Ratios travel between machines, absolute figures do not: everything is measured in one run, five times in turns, and
+//! the best stands, since neighbours only ever make it slower. Once more with 20 ms on the line. What a row is called, or
+//! part of it, as an argument measures that row alone. Refuses to judge: goals are printed, never asserted.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ const FILES: usize = 10_000;
 /// Small files in the folder `few`.
 const FEW: usize = 200;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// What is measured: its name, its unit, and the goal for volume ÷ GET.
 type What = (&'static str, &'static str, &'static str);
@@ -103,9 +104,8 @@ fn places(count: usize, round: usize) -> Vec<u64> {
     (0..count).map(|_| next()).collect()
 }
 
-fn median(mut samples: Vec<f64>) -> Option<f64> {
-    samples.sort_unstable_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied()
+fn best(samples: Vec<f64>) -> Option<f64> {
+    samples.into_iter().max_by(f64::total_cmp)
 }
 
 /// Measures everybody in turns, each mount fresh.
@@ -118,7 +118,7 @@ fn turns(world: &World, endpoint: &str, measure: impl Fn(&mut dyn Reader, usize)
             samples[2].push(measure(&mut rclone, round));
         }
     }
-    samples.map(median)
+    samples.map(best)
 }
 
 fn listed(world: &World, endpoint: &str) -> By {
@@ -139,7 +139,7 @@ fn again(world: &World, endpoint: &str) -> By {
             mount.push(rates.1);
         }
     }
-    [median(disk), median(mount), None]
+    [best(disk), best(mount), None]
 }
 
 fn header() {

@@ -66,6 +66,29 @@ async fn a_file_that_was_only_listed_opens_as_what_is_there_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn small_files_read_one_after_another_are_each_what_is_there_when_they_are_opened() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::start().await;
+    for number in 0..120 {
+        world.put(&format!("d/{number:03}"), format!("old {number}")).await;
+    }
+    let volume = world.mount().await;
+    assert_eq!(volume.names("d").await.len(), 120);
+    // Listed, but far beyond what is fetched ahead of the first reader.
+    for number in 60..120 {
+        world.put(&format!("d/{number:03}"), format!("new {number}")).await;
+    }
+    for number in 0..120 {
+        let age = if number < 60 { "old" } else { "new" };
+        let got = volume.read(&format!("d/{number:03}")).await.expect("opens");
+        assert_eq!(String::from_utf8(got).expect("text"), format!("{age} {number}"));
+    }
+    volume.unmount().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_object_is_stale_to_those_who_have_it_open_and_missing_to_others() {
     if !can_mount() {
         return;
