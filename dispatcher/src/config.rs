@@ -22,8 +22,10 @@ use std::time::Duration;
 
 use carrel_cloud::Endpoints;
 use carrel_schemas::ids::BucketName;
-use carrel_schemas::registry::{Registry, RegistryFile};
+use carrel_schemas::registry::Registry;
 use carrel_telemetry::{Format, TelemetryConfig};
+
+use crate::registry_file;
 
 /// Everything the dispatcher is told.
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl Reader<'_> {
 
     fn registry(&mut self) -> Option<Registry> {
         let path = self.required("CARREL_REGISTRY", "the path of the tenant registry")?;
-        self.noted(load_registry(Path::new(&path)), |error| error.to_string())
+        self.noted(registry_file::load(Path::new(&path)), |error| error.to_string())
     }
 
     /// The ledger's bucket, which no tenant may own.
@@ -181,45 +183,6 @@ impl Config {
             (.., mistakes) => Err(ConfigError(mistakes)),
         }
     }
-}
-
-/// Why a registry file is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryFileError {
-    /// It cannot be read.
-    #[error("read tenant registry {path}: {source}; write one or correct CARREL_REGISTRY")]
-    Read {
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not a registry.
-    #[error("tenant registry {path}: {source}")]
-    Parse {
-        /// Its path.
-        path: String,
-        /// Where and why.
-        source: serde_yaml_ng::Error,
-    },
-    /// It has mistakes.
-    #[error("{path}: {source}")]
-    Check {
-        /// Its path.
-        path: String,
-        /// All of them.
-        source: carrel_schemas::registry::RegistryError,
-    },
-}
-
-/// Reads and checks a registry file, YAML or JSON.
-pub fn load_registry(path: &Path) -> Result<Registry, RegistryFileError> {
-    let shown = path.display().to_string();
-    let text =
-        std::fs::read_to_string(path).map_err(|source| RegistryFileError::Read { path: shown.clone(), source })?;
-    let file: RegistryFile =
-        serde_yaml_ng::from_str(&text).map_err(|source| RegistryFileError::Parse { path: shown.clone(), source })?;
-    Registry::check(file).map_err(|source| RegistryFileError::Check { path: shown, source })
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use crate::completion::{Announcer, OutcomeError, Outcomes};
 use crate::dead_letters;
 use crate::launch::{Launched, Launcher, Look};
+use crate::leadership::Leadership;
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
 use crate::pack::open::Opener;
 
@@ -66,6 +67,7 @@ pub struct Driver {
     launcher: Launcher,
     announcer: Announcer,
     opener: Arc<Opener>,
+    leadership: Leadership,
 }
 
 /// What one look at a record led to.
@@ -93,10 +95,11 @@ impl Driver {
         registry: Arc<Registry>,
         announcer: Announcer,
         opener: Arc<Opener>,
+        leadership: Leadership,
     ) -> Self {
         let outcomes = Outcomes::new(objects.clone());
         let launcher = Launcher::new(ledger.clone(), objects, jobs);
-        Self { ledger, registry, outcomes, launcher, announcer, opener }
+        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership }
     }
 
     /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
@@ -139,6 +142,8 @@ impl Driver {
                 let span = span(tracing::info_span!("launch", review.id = %held.value.review), &held.value);
                 self.launch(tenant, held).instrument(span).await
             }
+            // Whoever authorised it may still be at it: looking now would only revoke what it launches.
+            State::Launching { .. } if !self.leadership.is_held() => Ok(Step::Rest(Rest::Active)),
             State::Launching { .. } => self.find(tenant, held).await,
             State::Running { .. } => self.watch(tenant, held).await,
             State::Settled { announced_at: None, .. } => {

@@ -21,6 +21,7 @@ pub mod leadership;
 pub mod ledger;
 pub mod pack;
 pub mod reconcile;
+pub mod registry_file;
 pub mod schedule;
 mod serve;
 pub mod validate;

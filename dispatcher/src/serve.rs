@@ -110,8 +110,16 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone());
     let announcer = Announcer::new(completions);
     let opener = Arc::new(Opener::new(ledger.clone()));
-    let driver = Driver::new(ledger.clone(), objects.clone(), jobs, registry.clone(), announcer, opener.clone());
     let leadership = Leadership::default();
+    let driver = Driver::new(
+        ledger.clone(),
+        objects.clone(),
+        jobs,
+        registry.clone(),
+        announcer,
+        opener.clone(),
+        leadership.clone(),
+    );
     let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
     parts.spawn(desk.run(stop.clone()));
 

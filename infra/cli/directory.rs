@@ -112,8 +112,8 @@ pub(crate) fn registry(dir: &Path, given: Option<&Path>, samples: &[String]) -> 
 }
 
 fn read_registry(path: &Path) -> anyhow::Result<RegistryFile> {
-    carrel_dispatcher::config::load_registry(path)?;
-    Ok(serde_yaml_ng::from_str(&std::fs::read_to_string(path)?)?)
+    carrel_dispatcher::registry_file::load(path)?;
+    Ok(carrel_dispatcher::registry_file::read(path)?)
 }
 
 /// Replaces a file in one step, readable by its owner alone: whoever reads it sees the former text or the new one.

@@ -54,7 +54,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Reviews(command) => client::reviews(command).await,
         Command::DeadLetters(command) => client::dead_letters(command).await,
         Command::Tenants(Tenants::Check { file, json }) => {
-            let registry = carrel_dispatcher::config::load_registry(&file)?;
+            let registry = carrel_dispatcher::registry_file::load(&file)?;
             let tenants: Vec<&str> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();
             if json {
                 println!("{}", serde_json::json!({ "file": file, "tenants": tenants }));

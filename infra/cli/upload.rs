@@ -53,7 +53,7 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Named>> {
 
 pub(crate) async fn run(tenant: &str, folder: &str, paths: &[PathBuf], fleet: &Which) -> anyhow::Result<()> {
     let (address, _) = Address::load(&fleet.dir)?;
-    let registry = carrel_dispatcher::config::load_registry(&fleet.dir.join("tenants.yaml"))?;
+    let registry = carrel_dispatcher::registry_file::load(&fleet.dir.join("tenants.yaml"))?;
     let Some(tenant) = registry.tenants().find(|known| known.id.as_str() == tenant) else {
         let known: Vec<_> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();
         bail!("no tenant {tenant:?} in {}/tenants.yaml; it knows {}", fleet.dir.display(), known.join(", "));

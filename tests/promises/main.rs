@@ -6,6 +6,7 @@
 mod agents;
 mod bad_input;
 mod commands;
+mod effects;
 mod files;
 mod fuzz;
 mod gate;

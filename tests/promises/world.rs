@@ -179,14 +179,14 @@ impl World {
         what: &str,
         wanted: impl Fn(&DeadLetter) -> bool,
     ) -> DeadLetter {
+        eventually(what, async || self.dead_letters(tenant).await.into_iter().find(&wanted)).await
+    }
+
+    /// Every dead letter of a tenant, or of nobody.
+    pub(crate) async fn dead_letters(&self, tenant: Option<&str>) -> Vec<DeadLetter> {
         let path = tenant.map_or("/v1/dead-letters".to_owned(), |tenant| format!("/v1/tenants/{tenant}/dead-letters"));
-        let api = self.operator();
-        eventually(what, async || {
-            let mut page = api.get(&path).await.expect("the API answers");
-            let letters: Vec<DeadLetter> = serde_json::from_value(page["dead_letters"].take()).expect("letters");
-            letters.into_iter().find(&wanted)
-        })
-        .await
+        let mut page = self.operator().get(&path).await.expect("the API answers");
+        serde_json::from_value(page["dead_letters"].take()).expect("letters")
     }
 
     /// Publishes to a topic as the cloud's owner.

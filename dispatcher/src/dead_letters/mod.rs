@@ -14,15 +14,19 @@ use carrel_schemas::timestamp::Timestamp;
 
 pub use fingerprint::fingerprint;
 
+/// A reason may quote what it refuses: a letter with the largest message and this much reason can still be read back.
+const MAX_REASON: usize = 16 << 10;
+
 /// Makes a letter. Its id covers the source: the same message, review or closing of a pack is one letter however often
 /// it is met.
 pub fn letter(
     tenant: Option<TenantId>,
     class: DeadLetterClass,
-    reason: String,
+    mut reason: String,
     source: DeadLetterSource,
     now: Timestamp,
 ) -> DeadLetter {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
     let id = match &source {
         DeadLetterSource::Message { attributes, data, subscription, .. } => {
             // Not the message id: a redelivered copy under another id is the same letter.
@@ -91,4 +95,22 @@ pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLett
         pack: completion.pack.clone(),
     };
     Some(letter(Some(completion.tenant.clone()), class, reason, source, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_that_quotes_a_large_body_is_cut_between_characters() {
+        let source = DeadLetterSource::Message {
+            subscription: "s".to_owned(),
+            message_id: "1".to_owned(),
+            attributes: BTreeMap::new(),
+            data: String::new(),
+        };
+        let now = Timestamp::from_unix_seconds(0).expect("in range");
+        let letter = letter(None, DeadLetterClass::Malformed, "\u{20ac}".repeat(MAX_REASON), source, now);
+        assert_eq!(letter.reason.len(), MAX_REASON - 1);
+    }
 }

@@ -1,0 +1,253 @@
+//! Every effect of the dispatcher, on every way that a pack takes to its end: refused, lost, done twice, and the
+//! dispatcher killed before and after it. Whichever it is, the pack ends as it would have without.
+//!
+//! Owns the ways ([`Course`]); how a call fails is the line's.
+
+use std::collections::BTreeSet;
+
+use carrel::fleet::Setup;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
+use carrel_schemas::outcome::{FailureClass, Verdict};
+use carrel_schemas::review_request::REVIEW_REQUESTED;
+use futures::future::{FutureExt as _, LocalBoxFuture, join, join_all};
+use rustix::process::{Signal, kill_process_group};
+use serde_json::{Value, json};
+
+use crate::files::sales;
+use crate::gate::{agents, worker_above};
+use crate::line::{Armed, Counts, Fault, Line, every_effect, launches, reads_of_outcomes};
+use crate::steps::ends_as_ever;
+use crate::world::{Prepared, World, tenant};
+
+/// One way of a pack of acme's: how it comes in, and how it must end whatever fails in between.
+#[derive(Clone, Copy)]
+struct Course {
+    /// When a pack closes.
+    policy: fn() -> Value,
+    /// What else is special about the fleet.
+    setup: fn(&mut Setup),
+    /// The name of a pack, from the number of the effect that fails on its way.
+    name: fn(usize) -> String,
+    comes: for<'a> fn(&'a World, &'a str) -> LocalBoxFuture<'a, ()>,
+    ends: for<'a> fn(&'a World, &'a str, &'a str) -> LocalBoxFuture<'a, ()>,
+}
+
+impl Course {
+    /// A folder with a file and a marker, which is delivered.
+    const USUAL: Self = Self {
+        policy: || json!({ "close": "marker" }),
+        setup: |_| {},
+        name: |at| format!("pack-{at}"),
+        comes: |world, pack| world.upload("acme", pack, vec![("sales.csv", sales())]).boxed_local(),
+        ends: |world, pack, what| ends_as_ever(world, "acme", pack, what).boxed_local(),
+    };
+
+    /// Fails every effect of the dispatcher in turn, one pack each; returns how many there were. Two fleets share them
+    /// out: most of a pack's time is pauses between attempts.
+    async fn fail_every_effect(self, fault: Fault) -> usize {
+        let (even, odd) = join(self.fail_every_other(fault, 0), self.fail_every_other(fault, 1)).await;
+        even + odd
+    }
+
+    async fn fail_every_other(self, fault: Fault, first: usize) -> usize {
+        let (mut world, line) = by_line(every_effect, (self.policy)(), self.setup).await;
+        let mut at = first;
+        loop {
+            let (pack, what) = ((self.name)(at), format!("{fault:?} at effect {at}"));
+            line.arm(at, fault);
+            (self.comes)(&world, &pack).await;
+            let ended = async {
+                (self.ends)(&world, &pack, &what).await;
+                world.settled().await;
+            };
+            tokio::select! {
+                () = line.holds() => {}
+                () = ended => {}
+            }
+            match line.disarm() {
+                Armed::Unused => return (at - first) / 2,
+                Armed::Failed => {}
+                Armed::Holding => {
+                    world.kill_dispatcher();
+                    world.restart_dispatcher().await;
+                    (self.ends)(&world, &pack, &what).await;
+                    world.settled().await;
+                }
+            }
+            at += 2;
+        }
+    }
+
+    /// Walks the course once for each kind of fault; on each at least so many effects must have failed.
+    async fn holds(self, effects: usize) {
+        let runs = Fault::ALL.map(|fault| async move { (fault, self.fail_every_effect(fault).await) });
+        for (fault, failed) in join_all(runs).await {
+            assert!(failed >= effects, "{fault:?}: the dispatcher had only {failed} effects");
+        }
+    }
+}
+
+/// A fleet whose dispatcher reaches the cloud by a line.
+async fn by_line(counts: Counts, policy: Value, change: impl FnOnce(&mut Setup)) -> (World, Line) {
+    let line = Line::open(counts).await;
+    // A second attempt is allowed, so that the way to it is walked too.
+    let acme = tenant("acme", json!({ "policy": policy, "limits": { "max_attempts": 2 } }));
+    let prepared = Prepared::new(vec![acme], |setup| {
+        for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {
+            setup.dispatcher.push((service.to_owned(), line.address()));
+        }
+        change(setup);
+    });
+    line.lead_to(&prepared.fleet.address().cloud);
+    (prepared.start().await, line)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_of_the_dispatcher_fails_the_pack_ends_the_same() {
+    // Open pack, seal, open review, record, worker's seal, authorise, run, started, settle, publish, announced, finish,
+    // close pack.
+    Course::USUAL.holds(12).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_pack_of_one_ends_the_same() {
+    let course = Course {
+        policy: || json!({ "close": "each" }),
+        name: |at| format!("sales-{at}.csv"),
+        comes: |world, name| world.put("acme", name, sales()).map(|_generation| ()).boxed_local(),
+        ..Course::USUAL
+    };
+    // As above without opening and closing a pack.
+    course.holds(10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_pack_that_was_asked_for_ends_the_same() {
+    let course = Course {
+        // Nothing but the request closes it.
+        policy: || json!({ "close": "quiet", "quiet_seconds": 3600 }),
+        comes: |world, pack| ask(world, pack).boxed_local(),
+        ..Course::USUAL
+    };
+    // As the first, and the key remembered.
+    course.holds(13).await;
+}
+
+async fn ask(world: &World, pack: &str) {
+    world.put("acme", &format!("{pack}/sales.csv"), sales()).await;
+    let request = json!({ "tenant": "acme", "pack": pack, "idempotency_key": pack }).to_string();
+    let context =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "//platform"), ("ce-type", REVIEW_REQUESTED)];
+    world.publish("review-requests", request, &context).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_an_empty_pack_is_filed_once() {
+    let course = Course {
+        comes: |world, pack| world.upload("acme", pack, vec![]).boxed_local(),
+        ends: |world, pack, what| ends_as_empty(world, pack, what).boxed_local(),
+        ..Course::USUAL
+    };
+    // Open pack, seal, the letter, close pack.
+    course.holds(4).await;
+}
+
+async fn ends_as_empty(world: &World, pack: &str, what: &str) {
+    let its = |letter: &DeadLetter| match &letter.source {
+        DeadLetterSource::Pack { pack: of, .. } => of.as_str() == pack,
+        DeadLetterSource::Message { .. } | DeadLetterSource::Review { .. } => false,
+    };
+    let letter = world.dead_letter(Some("acme"), what, its).await;
+    assert_eq!(letter.class, DeadLetterClass::EmptyPack, "{what}");
+    world.settled().await;
+    let filed = world.dead_letters(Some("acme")).await;
+    assert_eq!(filed.iter().filter(|letter| its(letter)).count(), 1, "{what}: {filed:?}");
+}
+
+/// Returns once a pack whose worker always dies has ended as such packs must: failed once, under one id, and filed.
+async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
+    let got = world.completion("acme", pack).await.completion;
+    let crashed = matches!(got.verdict, Verdict::Failed { class: FailureClass::Crashed, .. });
+    assert!(crashed, "{what}: {:?}", got.verdict);
+    assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
+    let its = |letter: &DeadLetter| matches!(&letter.source, DeadLetterSource::Review { review, .. } if *review == got.review);
+    let letter = world.dead_letter(Some("acme"), what, its).await;
+    assert_eq!(letter.class, DeadLetterClass::Crashed, "{what}");
+    let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
+    assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
+}
+
+/// Kills whichever worker has started its agent, for as long as it is polled.
+async fn kill_every_worker(mark: &str) {
+    // Ten fleets look through all processes at once; looking more often costs the fleets more than it wins.
+    let mut turn = tokio::time::interval(std::time::Duration::from_millis(150));
+    loop {
+        turn.tick().await;
+        for worker in agents(mark).into_iter().filter_map(worker_above) {
+            match kill_process_group(worker, Signal::KILL) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => panic!("kill a worker: {error}"),
+            }
+        }
+    }
+}
+
+async fn ends_though_workers_are_killed(world: &World, pack: &str, what: &str) {
+    let mark = world.dir().display().to_string();
+    tokio::select! {
+        () = ends_as_crashed(world, pack, what) => {}
+        () = kill_every_worker(&mark) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
+    let course = Course {
+        // Its agent never ends by itself; each worker is killed as soon as it has come that far.
+        setup: |setup| {
+            let script = format!(": {}\nwhile :; do sleep 60; done", setup.dir.display());
+            setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
+        },
+        ends: |world, pack, what| ends_though_workers_are_killed(world, pack, what).boxed_local(),
+        ..Course::USUAL
+    };
+    // As the first without delivery, and requeue, authorise, run, started once more, and the outcome and the letter.
+    course.holds(16).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_may_not_be_read_for_a_while_is_waited_for() {
+    let (world, line) = by_line(reads_of_outcomes, (Course::USUAL.policy)(), |_| {}).await;
+    let mut at = 0;
+    loop {
+        let (pack, what) = (format!("pack-{at}"), format!("forbidden at read {at}"));
+        line.arm(at, Fault::Forbidden);
+        world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
+        ends_as_ever(&world, "acme", &pack, &what).await;
+        if line.disarm() == Armed::Unused {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at >= 2, "an outcome is looked for before the launch and after the worker's word");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_that_is_denied_or_put_off_is_made_again_and_one_that_is_refused_is_told() {
+    let (world, line) = by_line(launches, (Course::USUAL.policy)(), |_| {}).await;
+    for fault in [Fault::Throttled, Fault::Forbidden] {
+        let (pack, what) = (format!("{fault:?}").to_lowercase(), format!("{fault:?}"));
+        line.arm(0, fault);
+        world.upload("acme", &pack, vec![("sales.csv", sales())]).await;
+        ends_as_ever(&world, "acme", &pack, &what).await;
+        assert_eq!(line.disarm(), Armed::Failed, "{what}");
+    }
+    line.arm(0, Fault::Malformed);
+    world.upload("acme", "refused", vec![("sales.csv", sales())]).await;
+    let got = world.completion("acme", "refused").await.completion;
+    let refused = matches!(got.verdict, Verdict::Failed { class: FailureClass::CloudRefused, .. });
+    assert!(refused, "{:?}", got.verdict);
+    let of_it = |letter: &DeadLetter| letter.class == DeadLetterClass::CloudRefused;
+    world.dead_letter(Some("acme"), "its letter", of_it).await;
+    world.settled().await;
+}
