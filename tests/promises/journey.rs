@@ -144,16 +144,34 @@ async fn a_platform_requests_a_review_by_message_and_its_trace_leads_by_the_work
     ];
     world.publish("review-requests", request.clone(), &attributes).await;
     world.publish("review-requests", request, &attributes).await;
-    let gate = gate.expect("installed");
+    let (told, carried) = traces(&world, gate.expect("installed")).await;
+    assert_eq!((told.as_str(), carried.as_str()), (trace, trace));
+    world.settled().await;
+    assert_eq!(world.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_an_upload_by_the_worker_to_the_completion() {
+    let mut gate = None;
+    let world = World::start(vec![tenant("acme", json!({}))], |setup| {
+        gate = Some(Gate::install(setup));
+    })
+    .await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let (told, carried) = traces(&world, gate.expect("installed")).await;
+    assert_eq!(told, carried);
+    assert!(told.len() == 32 && told != "0".repeat(32), "{told}");
+    world.settled().await;
+}
+
+/// The trace that the worker of acme's pack `q3` was told, and the one that its completion carries.
+async fn traces(world: &World, gate: Gate) -> (String, String) {
     let worker = gate.is_reached_by(1).await[0].as_raw_nonzero();
-    let told = std::fs::read_to_string(format!("/proc/{worker}/environ")).expect("the worker's environment");
+    let environment = std::fs::read_to_string(format!("/proc/{worker}/environ")).expect("the worker's environment");
     let _open = gate.open();
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
-    let carried = &got.attributes["googclient_traceparent"];
-    assert_eq!(carried.split('-').nth(1), Some(trace), "{carried}");
-    let told = told.split('\0').find_map(|held| held.strip_prefix("CARREL_TRACEPARENT=")).expect("a parent");
-    assert_eq!(told.split('-').nth(1), Some(trace), "{told}");
-    world.settled().await;
-    assert_eq!(world.received().len(), 1);
+    let told = environment.split('\0').find_map(|held| held.strip_prefix("CARREL_TRACEPARENT=")).expect("a parent");
+    let trace = |parent: &str| parent.split('-').nth(1).expect("a traceparent").to_owned();
+    (trace(told), trace(&got.attributes["googclient_traceparent"]))
 }
