@@ -9,7 +9,7 @@ use carrel::fleet::Setup;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
-use futures::future::{FutureExt as _, LocalBoxFuture, join, join_all};
+use futures::future::{FutureExt as _, LocalBoxFuture, join_all};
 use rustix::process::{Signal, kill_process_group};
 use serde_json::{Value, json};
 
@@ -28,6 +28,8 @@ struct Course {
     setup: fn(&mut Setup),
     /// The name of a pack, from the number of the effect that fails on its way.
     name: fn(usize) -> String,
+    /// Fleets that share out the effects: the more of a pack's time is pauses, the more of them.
+    fleets: usize,
     comes: for<'a> fn(&'a World, &'a str) -> LocalBoxFuture<'a, ()>,
     ends: for<'a> fn(&'a World, &'a str, &'a str) -> LocalBoxFuture<'a, ()>,
 }
@@ -38,18 +40,17 @@ impl Course {
         policy: || json!({ "close": "marker" }),
         setup: |_| {},
         name: |at| format!("pack-{at}"),
+        fleets: 2,
         comes: |world, pack| world.upload("acme", pack, vec![("sales.csv", sales())]).boxed_local(),
         ends: |world, pack, what| ends_as_ever(world, "acme", pack, what).boxed_local(),
     };
 
-    /// Fails every effect of the dispatcher in turn, one pack each; returns how many there were. Two fleets share them
-    /// out: most of a pack's time is pauses between attempts.
+    /// Fails every effect of the dispatcher in turn, one pack each; returns how many there were.
     async fn fail_every_effect(self, fault: Fault) -> usize {
-        let (even, odd) = join(self.fail_every_other(fault, 0), self.fail_every_other(fault, 1)).await;
-        even + odd
+        join_all((0..self.fleets).map(|first| self.fail_a_share(fault, first))).await.into_iter().sum()
     }
 
-    async fn fail_every_other(self, fault: Fault, first: usize) -> usize {
+    async fn fail_a_share(self, fault: Fault, first: usize) -> usize {
         let (mut world, line) = by_line(every_effect, (self.policy)(), self.setup).await;
         let mut at = first;
         loop {
@@ -65,7 +66,7 @@ impl Course {
                 () = ended => {}
             }
             match line.disarm() {
-                Armed::Unused => return (at - first) / 2,
+                Armed::Unused => return (at - first) / self.fleets,
                 Armed::Failed => {}
                 Armed::Holding => {
                     world.kill_dispatcher();
@@ -74,7 +75,7 @@ impl Course {
                     world.settled().await;
                 }
             }
-            at += 2;
+            at += self.fleets;
         }
     }
 
@@ -126,6 +127,8 @@ async fn whichever_effect_fails_a_pack_that_was_asked_for_ends_the_same() {
     let course = Course {
         // Nothing but the request closes it.
         policy: || json!({ "close": "quiet", "quiet_seconds": 3600 }),
+        // A request that a killed dispatcher had in hand comes again only once its lease is over.
+        fleets: 4,
         comes: |world, pack| ask(world, pack).boxed_local(),
         ..Course::USUAL
     };
@@ -179,7 +182,7 @@ async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
 
 /// Kills whichever worker has started its agent, for as long as it is polled.
 async fn kill_every_worker(mark: &str) {
-    // Ten fleets look through all processes at once; looking more often costs the fleets more than it wins.
+    // Fifteen fleets look through all processes at once; looking more often costs the fleets more than it wins.
     let mut turn = tokio::time::interval(std::time::Duration::from_millis(150));
     loop {
         turn.tick().await;
@@ -208,6 +211,7 @@ async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
             let script = format!(": {}\nwhile :; do sleep 60; done", setup.dir.display());
             setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
         },
+        fleets: 3,
         ends: |world, pack, what| ends_though_workers_are_killed(world, pack, what).boxed_local(),
         ..Course::USUAL
     };

@@ -10,6 +10,9 @@ use google_cloud_pubsub::subscriber::handler::Handler;
 
 use crate::{Call, CallError};
 
+/// The shortest that Pub/Sub takes.
+const LEASE: Duration = Duration::from_secs(10);
+
 /// A subscription with one identity.
 #[derive(Debug, Clone)]
 pub struct Subscription {
@@ -65,13 +68,14 @@ impl Subscription {
         &self.name
     }
 
-    /// Opens a stream. It reconnects by itself; messages it holds are leased until their receipt is used.
+    /// Opens a stream. It reconnects by itself; messages it holds are leased until their receipt is used. What a process
+    /// that was killed had in hand comes again when its lease is over.
     pub fn open(&self) -> Messages {
         let stream = self
             .client
             .subscribe(&self.name)
             .set_max_outstanding_messages(i64::from(self.outstanding))
-            .set_max_lease_extension(Duration::from_secs(20))
+            .set_max_lease_extension(LEASE)
             .build();
         Messages { stream, name: self.name.clone() }
     }
