@@ -7,12 +7,19 @@
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, Objects, ReadError, Topic};
 use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT, Completion};
+use carrel_schemas::dead_letter::Evidence;
+use carrel_schemas::ids::{Attempt, ObjectName};
 use carrel_schemas::layout;
 use carrel_schemas::outcome::{DecidedBy, FailureClass, Outcome, Verdict};
 use carrel_schemas::registry::Tenant;
 use carrel_schemas::timestamp::Timestamp;
 
 use crate::ledger::{ReviewRecord, fresh_nonce};
+
+/// Characters of a stage that a letter keeps.
+const MAX_STAGE: usize = 200;
+/// Characters of a log's end that a letter keeps.
+const MAX_TAIL: usize = 4096;
 
 /// Why an outcome could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +69,45 @@ impl Outcomes {
         Ok(Some(Completion::of(&outcome, tenant.outputs_bucket.clone())))
     }
 
+    /// What the last attempt of the record's epoch left behind. It lies where the tenant's worker writes: what is no
+    /// evidence is left out.
+    pub async fn evidence(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Evidence, OutcomeError> {
+        let outcome = self.object(tenant, record, layout::outcome(&record.review, record.epoch)).await?;
+        let outcome: Option<Outcome> = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let stage = match outcome.as_ref().and_then(|outcome| outcome.stage.clone()) {
+            Some(stage) => Some(stage),
+            None => self.last_heard_of(tenant, record).await?,
+        };
+        let stage = stage.map(|stage| stage.chars().take(MAX_STAGE).collect());
+        let log_tail = match outcome.as_ref().map(|outcome| &outcome.verdict) {
+            Some(Verdict::Failed { log_tail: Some(tail), .. }) => Some(tail.chars().take(MAX_TAIL).collect()),
+            _ => None,
+        };
+        Ok(Evidence { stage, usage: outcome.and_then(|outcome| outcome.usage), log_tail })
+    }
+
+    /// The stage that the record's last attempt was in when it last said so.
+    async fn last_heard_of(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Option<String>, OutcomeError> {
+        let Some(attempt) = Attempt::new(record.attempts) else { return Ok(None) };
+        let progress = self.object(tenant, record, layout::progress(&record.review, record.epoch, attempt)).await?;
+        let progress: Option<serde_json::Value> = progress.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        Ok(progress.and_then(|progress| progress["stage"].as_str().map(str::to_owned)))
+    }
+
+    /// A small object of the tenant's outputs bucket, unless there is none or it is too large to be one.
+    async fn object(
+        &self,
+        tenant: &Tenant,
+        record: &ReviewRecord,
+        name: ObjectName,
+    ) -> Result<Option<Bytes>, OutcomeError> {
+        match self.objects.get(tenant.outputs_bucket.as_str(), name.as_str(), Outcome::MAX_BYTES).await {
+            Ok(body) => Ok(body.map(|body| body.bytes)),
+            Err(ReadError::TooLarge { .. }) => Ok(None),
+            Err(ReadError::Call(source)) => Err(OutcomeError { review: record.review.clone(), source }),
+        }
+    }
+
     /// Decides the record's epoch, unless somebody has: then theirs is returned.
     pub async fn decide(
         &self,
@@ -97,6 +143,7 @@ fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcom
         nonce: fresh_nonce(),
         decided_at,
         verdict,
+        stage: None,
         inputs: Vec::new(),
         inputs_omitted: 0,
         scanners: Vec::new(),

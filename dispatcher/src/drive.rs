@@ -131,6 +131,8 @@ impl Driver {
         granted: &mut bool,
     ) -> Result<Step, DriveError> {
         match &held.value.state {
+            // Whoever adds the tenant's work back starts the dispatcher anew, which looks at everything open.
+            State::Queued { .. } if tenant.suspended => Ok(Step::Rest(Rest::Behind)),
             State::Queued { not_before } => {
                 let not_before = *not_before;
                 if self.is_behind(&held.value).await? {
@@ -295,8 +297,11 @@ impl Driver {
 
     async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Settled { completion, .. } = &held.value.state else { return Ok(Step::Overtaken) };
-        if let Some(letter) = dead_letters::of_completion(completion, crate::now()) {
-            self.ledger.file(&letter).await?;
+        if dead_letters::is_owed(&completion.verdict) {
+            let evidence = self.outcomes.evidence(tenant, &held.value).await?;
+            if let Some(letter) = dead_letters::of_completion(completion, &held.value.ended, evidence, crate::now()) {
+                self.ledger.file(&letter).await?;
+            }
         }
         if matches!(completion.verdict, Verdict::InputsChanged { .. }) && tenant.policy != PackPolicy::Each {
             // A deletion sends no event that opens a pack, and what is left of this one is reviewed by nobody else.

@@ -7,6 +7,7 @@
 //! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more; if
 //! it cannot be noted even then, it is filed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
 use carrel_schemas::layout::UploadKind;
-use carrel_schemas::registry::{PackPolicy, Registry};
+use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
+use carrel_schemas::review_request::ReviewRequested;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -77,16 +79,18 @@ pub struct Intake {
 
 /// A message that could not be made a fact yet.
 #[derive(Debug, thiserror::Error)]
-enum NoteError {
+pub enum NoteError {
+    /// The ledger did not answer.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// It could not be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
 }
 
 impl NoteError {
     /// Whether the same message would meet it again.
-    fn is_permanent(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         let ledger = match self {
             Self::Ledger(error) | Self::Seal(SealError::Ledger(error)) => error,
             Self::Seal(SealError::List { .. }) => return false,
@@ -94,7 +98,10 @@ impl NoteError {
         };
         matches!(
             ledger,
-            LedgerError::Corrupt { .. } | LedgerError::NoSeal(_) | LedgerError::Read(ReadError::TooLarge { .. })
+            LedgerError::Corrupt { .. }
+                | LedgerError::Gone { .. }
+                | LedgerError::NoSeal(_)
+                | LedgerError::Read(ReadError::TooLarge { .. })
         )
     }
 }
@@ -142,23 +149,17 @@ impl Intake {
     }
 
     async fn handle(&self, subscription: &str, source: Source, delivery: Delivery) {
-        let mut noted = match source.carries {
-            Carries::Uploads => self.upload(subscription, &delivery).await,
-            Carries::ReviewRequests => self.request(subscription, &delivery).await,
-            Carries::Outcomes => {
-                self.outcome(&delivery).await;
-                Ok(())
+        let noted = match self.admit(source.carries, &delivery.attributes, &delivery.data).await {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => self.file(subscription, &delivery, refusal).await,
+            Err(error) if source.is_dead_letter && error.is_permanent() => {
+                let error = crate::chain(&error);
+                let reason = format!("a message could not be dealt with, and will not be delivered again: {error}");
+                let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant: None, reason };
+                self.file(subscription, &delivery, refusal).await
             }
+            Err(error) => Err(error),
         };
-        if let Err(error) = &noted
-            && source.is_dead_letter
-            && error.is_permanent()
-        {
-            let reason =
-                format!("a message could not be dealt with, and will not be delivered again: {}", crate::chain(error));
-            let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant: None, reason };
-            noted = self.file(subscription, &delivery, refusal).await;
-        }
         match noted {
             Ok(()) => delivery.receipt.ack(),
             Err(error) => {
@@ -169,59 +170,75 @@ impl Intake {
         }
     }
 
-    async fn upload(&self, subscription: &str, delivery: &Delivery) -> Result<(), NoteError> {
-        match validate::upload(&self.registry, &delivery.attributes, &delivery.data) {
-            Verdict::Discard(why) => tracing::debug!(why, "discarded"),
-            Verdict::Refused(refusal) => self.file(subscription, delivery, refusal).await?,
-            Verdict::Accepted(upload) if upload.tenant.policy == PackPolicy::Each => {
-                self.single(subscription, delivery, upload).await?;
-            }
-            Verdict::Accepted(upload) => {
-                let traceparent = carrel_telemetry::inject();
-                let open = self.opener.open(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
-                if matches!(upload.kind, UploadKind::Marker | UploadKind::Manifest) {
-                    self.bell.ring(Wake::Pack(open)).await;
+    /// Makes a message a fact; the refusal of one that cannot be is returned, to be filed.
+    pub async fn admit(
+        &self,
+        carries: Carries,
+        attributes: &BTreeMap<String, String>,
+        data: &[u8],
+    ) -> Result<Option<Refusal>, NoteError> {
+        match carries {
+            Carries::Uploads => match validate::upload(&self.registry, attributes, data) {
+                Verdict::Accepted(upload) => self.upload(upload).await,
+                Verdict::Refused(refusal) => Ok(Some(refusal)),
+                Verdict::Discard(why) => {
+                    tracing::debug!(why, "discarded");
+                    Ok(None)
                 }
+            },
+            Carries::ReviewRequests => match validate::request(&self.registry, attributes, data) {
+                Verdict::Accepted((tenant, request)) => self.request(tenant, request).await,
+                Verdict::Refused(refusal) => Ok(Some(refusal)),
+                Verdict::Discard(why) => {
+                    tracing::debug!(why, "discarded");
+                    Ok(None)
+                }
+            },
+            Carries::Outcomes => {
+                self.outcome(attributes, data).await;
+                Ok(None)
             }
         }
-        Ok(())
     }
 
-    async fn single(&self, subscription: &str, delivery: &Delivery, upload: Upload) -> Result<(), NoteError> {
+    async fn upload(&self, upload: Upload) -> Result<Option<Refusal>, NoteError> {
+        if upload.tenant.policy == PackPolicy::Each {
+            return self.single(upload).await;
+        }
+        let traceparent = carrel_telemetry::inject();
+        let open = self.opener.open(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
+        if matches!(upload.kind, UploadKind::Marker | UploadKind::Manifest) {
+            self.bell.ring(Wake::Pack(open)).await;
+        }
+        Ok(None)
+    }
+
+    async fn single(&self, upload: Upload) -> Result<Option<Refusal>, NoteError> {
         let traceparent = carrel_telemetry::inject();
         let sealed = self.sealer.seal_single(&upload.tenant, &upload.pack, traceparent, crate::now()).await?;
         match sealed {
-            Some(review) => self.bell.ring(Wake::Review(upload.tenant.id, review)).await,
-            // A late copy of the event of an object that was reviewed and then deleted.
-            None if self.sealer.is_sealed(&upload.tenant, &upload.pack, &upload.object).await? => {}
-            None => {
-                let refusal = Refusal {
-                    class: DeadLetterClass::InputsGone,
-                    tenant: Some(upload.tenant.id),
-                    reason: format!("{} was deleted before it could be sealed; upload it again", upload.object),
-                };
-                self.file(subscription, delivery, refusal).await?;
+            Some(review) => {
+                self.bell.ring(Wake::Review(upload.tenant.id, review)).await;
+                Ok(None)
             }
+            // A late copy of the event of an object that was reviewed and then deleted.
+            None if self.sealer.is_sealed(&upload.tenant, &upload.pack, &upload.object).await? => Ok(None),
+            None => Ok(Some(Refusal {
+                class: DeadLetterClass::InputsGone,
+                tenant: Some(upload.tenant.id),
+                reason: format!("{} was deleted before it could be sealed; upload it again", upload.object),
+            })),
         }
-        Ok(())
     }
 
-    async fn request(&self, subscription: &str, delivery: &Delivery) -> Result<(), NoteError> {
-        let (tenant, request) = match validate::request(&self.registry, &delivery.attributes, &delivery.data) {
-            Verdict::Discard(why) => {
-                tracing::debug!(why, "discarded");
-                return Ok(());
-            }
-            Verdict::Refused(refusal) => return self.file(subscription, delivery, refusal).await,
-            Verdict::Accepted(accepted) => accepted,
-        };
+    async fn request(&self, tenant: Tenant, request: ReviewRequested) -> Result<Option<Refusal>, NoteError> {
         let key = &request.idempotency_key;
         let traceparent = carrel_telemetry::inject();
         let (class, why) =
             match self.sealer.seal_request(&tenant, &request.pack, key, traceparent, crate::now()).await? {
                 Requested::Review(review) => {
                     self.bell.ring(Wake::Review(tenant.id, review)).await;
-                    return Ok(());
+                    return Ok(None);
                 }
                 Requested::NoFile => (DeadLetterClass::EmptyPack, "it holds no file; upload it first".to_owned()),
                 Requested::Excess => {
@@ -233,17 +250,17 @@ impl Intake {
                 }
             };
         let reason = format!("review request: tenant {}, pack {:?}: {why}", tenant.id, request.pack.as_str());
-        self.file(subscription, delivery, Refusal { class, tenant: Some(tenant.id), reason }).await
+        Ok(Some(Refusal { class, tenant: Some(tenant.id), reason }))
     }
 
     /// A wake-up and nothing more: it is not believed, and one that makes no sense is forgotten, since the reconciler
     /// finds every outcome that nobody announced.
-    async fn outcome(&self, delivery: &Delivery) {
-        if let Err(error) = EventContext::parse(&delivery.attributes, OUTCOME_WRITTEN) {
+    async fn outcome(&self, attributes: &BTreeMap<String, String>, data: &[u8]) {
+        if let Err(error) = EventContext::parse(attributes, OUTCOME_WRITTEN) {
             tracing::warn!(%error, "wake-up ignored");
             return;
         }
-        match serde_json::from_slice::<OutcomeWritten>(&delivery.data) {
+        match serde_json::from_slice::<OutcomeWritten>(data) {
             Ok(hint) => match self.registry.by_outputs_bucket(&hint.outputs_bucket) {
                 Some(tenant) => self.bell.ring(Wake::Review(tenant.id.clone(), hint.review)).await,
                 None => tracing::warn!(bucket.name = %hint.outputs_bucket, "wake-up of nobody's bucket ignored"),

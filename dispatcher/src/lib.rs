@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod pack;
 pub mod reconcile;
 pub mod registry_file;
+pub mod replay;
 pub mod schedule;
 mod serve;
 pub mod validate;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::completion::Announcer;
 use crate::config::Config;
+use crate::dead_letters::Index;
 use crate::desk::desk;
 use crate::drive::Driver;
 use crate::intake::{Carries, Intake, Source};
@@ -22,6 +23,8 @@ use crate::ledger::{Ledger, fresh_nonce};
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
 use crate::reconcile::{Reconciler, Walk};
+use crate::replay::Replayer;
+use crate::replay::campaigns::Campaigns;
 use crate::{api, chain};
 
 /// After a signal, work in hand may end for this long; Cloud Run kills ten seconds after it.
@@ -125,7 +128,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
 
     let reconciler = Arc::new(Reconciler {
         ledger: ledger.clone(),
-        objects,
+        objects: objects.clone(),
         registry: registry.clone(),
         opener: opener.clone(),
         bell: bell.clone(),
@@ -134,12 +137,6 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     for (walk, every) in [(Walk::Ledger, config.reconcile), (Walk::Buckets, config.reconcile * 5)] {
         let (reconciler, stop) = (reconciler.clone(), stop.clone());
         parts.spawn(async move { reconciler.run(walk, every, stop).await });
-    }
-
-    let holder = config.replica.clone().unwrap_or_else(|| fresh_nonce().to_string());
-    {
-        let (ledger, stop) = (ledger.clone(), stop.clone());
-        parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
     }
 
     let intake = Arc::new(Intake {
@@ -154,7 +151,25 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         let subscription = connector.subscription(&name, OUTSTANDING).await?;
         parts.spawn(intake.clone().run(subscription, Source { carries, is_dead_letter }, stop.clone()));
     }
-    Ok(api::router(api::State::new(ledger, registry, sealer, bell)))
+    let replayer = Arc::new(Replayer {
+        ledger: ledger.clone(),
+        objects,
+        registry: registry.clone(),
+        intake,
+        sealer: sealer.clone(),
+        bell: bell.clone(),
+    });
+    let campaigns = Campaigns::new(ledger.clone(), replayer.clone(), leadership.clone());
+    parts.spawn(campaigns.run(config.reconcile, stop.clone()));
+
+    let holder = config.replica.clone().unwrap_or_else(|| fresh_nonce().to_string());
+    {
+        let (ledger, stop) = (ledger.clone(), stop.clone());
+        parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
+    }
+
+    let index = Index::new(ledger.clone(), registry.clone());
+    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, index, replayer })))
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use carrel_worker::scan::Clamd;
 use clap::{Args, Parser, Subcommand};
@@ -80,9 +81,12 @@ pub enum Command {
     /// Look at reviews.
     #[command(subcommand)]
     Reviews(Reviews),
-    /// Look at what was not reviewed, and why.
+    /// Look at what was not reviewed, and why; replay it or put it aside.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Look at campaigns of replays, and steer them.
+    #[command(subcommand)]
+    Campaigns(Campaigns),
     /// Check a tenant registry.
     #[command(subcommand)]
     Tenants(Tenants),
@@ -152,25 +156,170 @@ pub enum Reviews {
     },
 }
 
+/// Which dead letters.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Which letters")]
+pub struct Letters {
+    /// Of this tenant; `_unknown` for those whose sender is nobody's.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Of this kind of failure, as `list` shows it.
+    #[arg(long)]
+    pub class: Option<String>,
+    /// That failed alike: the fingerprint, as `stats` shows it.
+    #[arg(long)]
+    pub fingerprint: Option<String>,
+    /// Whose reason holds this text.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// Filed longer ago than this, as 90m, 12h or 3d.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub older_than: Option<Duration>,
+    /// Filed no longer ago than this.
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub newer_than: Option<Duration>,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no age, as 90m, 12h or 3d are");
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 /// Commands on dead letters.
 #[derive(Debug, Subcommand)]
 pub enum DeadLetters {
-    /// Every letter, newest first: one tenant's, or those of no tenant.
-    List {
-        /// Whose.
+    /// How many there are, grouped by how they failed.
+    Stats {
+        /// Which letters.
+        #[command(flatten)]
+        letters: Letters,
+        /// Only those in this state: open, replaying, resolved, discarded.
         #[arg(long)]
-        tenant: Option<String>,
+        state: Option<String>,
         /// Which fleet.
         #[command(flatten)]
         fleet: Which,
     },
-    /// One letter.
+    /// One page of letters, the newest first.
+    List {
+        /// Which letters.
+        #[command(flatten)]
+        letters: Letters,
+        /// Only those in this state: open, replaying, resolved, discarded.
+        #[arg(long)]
+        state: Option<String>,
+        /// Letters of a page.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// The page after this letter, as the page before names it.
+        #[arg(long)]
+        page: Option<String>,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// One letter, with the message it is about.
     Show {
         /// Which.
         letter: String,
-        /// Whose.
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Have open letters replayed by the fleet, as a campaign.
+    Replay {
+        /// These letters alone.
+        letter: Vec<String>,
+        /// Which letters.
+        #[command(flatten)]
+        letters: Letters,
+        /// Only say what would become of each.
         #[arg(long)]
-        tenant: Option<String>,
+        dry_run: bool,
+        /// Go on only once this many have passed.
+        #[arg(long, default_value_t = 0)]
+        canary: u32,
+        /// Replays begun in a minute at most.
+        #[arg(long, default_value_t = 60)]
+        per_minute: u32,
+        /// Asking twice with one key is asking once; made up if not given.
+        #[arg(long)]
+        key: Option<String>,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Put an open letter aside.
+    Discard {
+        /// Which.
+        letter: String,
+        /// Why; kept with the letter.
+        #[arg(long)]
+        reason: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Every letter, whole, one line of JSON each.
+    Export {
+        /// Which letters.
+        #[command(flatten)]
+        letters: Letters,
+        /// Only those in this state: open, replaying, resolved, discarded.
+        #[arg(long)]
+        state: Option<String>,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+}
+
+/// Commands on campaigns of replays.
+#[derive(Debug, Subcommand)]
+pub enum Campaigns {
+    /// Every campaign, the newest first.
+    List {
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// One campaign, and how far each of its letters is.
+    Show {
+        /// Which.
+        campaign: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Begin nothing more of it for now.
+    Pause {
+        /// Which.
+        campaign: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Go on with one that was paused, or that halted.
+    Resume {
+        /// Which.
+        campaign: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
+    /// Begin nothing more of it, ever.
+    Cancel {
+        /// Which.
+        campaign: String,
         /// Which fleet.
         #[command(flatten)]
         fleet: Which,

@@ -1,4 +1,4 @@
-//! The dispatcher's API from the command line: reviews and dead letters.
+//! The dispatcher's API from the command line, and reviews.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::args::{DeadLetters, Reviews, Which};
+use crate::args::{Reviews, Which};
 use crate::fleet::Address;
 use crate::shown::shown;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const LOOKED_THROUGH_WITHIN: Duration = Duration::from_secs(300);
 
 /// The API with the operator's token.
 #[derive(Debug)]
@@ -44,12 +45,28 @@ impl Api {
 
     /// The JSON at a path.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = self.http.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
-        let answer = request.send().await.with_context(|| format!("ask {}; is the fleet up?", self.base))?;
+        self.ask("GET", path, self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// The JSON at a path, with these fields as its query.
+    pub(crate) async fn find(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+        self.ask("GET", path, self.http.get(format!("{}{path}", self.base)).query(query)).await
+    }
+
+    /// What comes of a body sent to a path. The same key asks for the same thing; what the fleet looks through may be
+    /// many letters.
+    pub async fn post(&self, path: &str, key: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.http.post(format!("{}{path}", self.base)).timeout(LOOKED_THROUGH_WITHIN);
+        self.ask("POST", path, request.header("idempotency-key", key).json(body)).await
+    }
+
+    async fn ask(&self, verb: &str, path: &str, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let answer = request.bearer_auth(&self.token).send().await;
+        let answer = answer.with_context(|| format!("ask {}; is the fleet up?", self.base))?;
         let status = answer.status();
-        let body: Value = answer.json().await.with_context(|| format!("GET {path}: the answer is no JSON"))?;
+        let body: Value = answer.json().await.with_context(|| format!("{verb} {path}: the answer is no JSON"))?;
         if !status.is_success() {
-            bail!("GET {path}: {status}: {}", body["error"].as_str().unwrap_or("no reason given"));
+            bail!("{verb} {path}: {status}: {}", body["error"].as_str().unwrap_or("no reason given"));
         }
         Ok(body)
     }
@@ -71,11 +88,11 @@ pub struct Listed {
     pub files: usize,
 }
 
-fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or("-")
 }
 
-fn show(value: &Value) -> anyhow::Result<()> {
+pub(crate) fn show(value: &Value) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
@@ -115,27 +132,6 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-        }
-    }
-}
-
-pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
-    let path =
-        |tenant: Option<String>| tenant.map_or("/v1/dead-letters".into(), |t| format!("/v1/tenants/{t}/dead-letters"));
-    match command {
-        DeadLetters::List { tenant, fleet } => {
-            let page = Api::of(&fleet)?.get(&path(tenant)).await?;
-            if fleet.json {
-                return show(&page);
-            }
-            for letter in page["dead_letters"].as_array().into_iter().flatten() {
-                let (id, class, filed) = (text(letter, "id"), text(letter, "class"), text(letter, "filed_at"));
-                println!("{id}  {class:<14} {filed}  {}", shown(text(letter, "reason")));
-            }
-            Ok(())
-        }
-        DeadLetters::Show { letter, tenant, fleet } => {
-            show(&Api::of(&fleet)?.get(&format!("{}/{letter}", path(tenant))).await?)
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod fleet;
 mod internal;
 mod interrupt;
 pub mod plan;
+mod replay;
 mod rooms;
 mod run;
 mod shown;

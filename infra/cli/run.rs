@@ -8,7 +8,7 @@ use clap::Parser as _;
 use crate::args::{Carrel, Command, Tenants};
 use crate::fleet::Setup;
 use crate::interrupt::Interrupt;
-use crate::{client, demo, internal, rooms, up, upload};
+use crate::{client, demo, internal, replay, rooms, up, upload};
 
 /// Runs one command.
 pub fn main() -> ExitCode {
@@ -52,7 +52,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Probe { json } => rooms::probe(json).await,
         Command::Upload { tenant, pack, files, fleet } => upload::run(&tenant, &pack, &files, &fleet).await,
         Command::Reviews(command) => client::reviews(command).await,
-        Command::DeadLetters(command) => client::dead_letters(command).await,
+        Command::DeadLetters(command) => replay::dead_letters(command).await,
+        Command::Campaigns(command) => replay::campaigns(command).await,
         Command::Tenants(Tenants::Check { file, json }) => {
             let registry = carrel_dispatcher::registry_file::load(&file)?;
             let tenants: Vec<&str> = registry.tenants().map(|tenant| tenant.id.as_str()).collect();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
+use crate::ids::{Attempt, BucketName, CampaignId, DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
+use crate::outcome::Usage;
 use crate::timestamp::Timestamp;
 
 /// One letter, filed under its content hash in the control bucket.
@@ -28,8 +29,23 @@ pub struct DeadLetter {
     pub source: DeadLetterSource,
     /// When it was filed.
     pub filed_at: Timestamp,
+    /// How the attempts before its end came to nothing, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<LetterAttempt>,
+    /// What is known of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// The letter whose replay ended in this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<DeadLetterId>,
     /// What has become of it.
     pub state: DeadLetterState,
+    /// The campaign that replays it or has replayed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<CampaignId>,
+    /// How it was dealt with, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<String>,
     /// Fields of a newer schema, kept as they are.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -79,6 +95,31 @@ pub enum DeadLetterClass {
     Undeliverable,
 }
 
+/// One attempt that ended without an outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LetterAttempt {
+    /// Which.
+    pub attempt: Attempt,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// Why, in words.
+    pub cause: String,
+}
+
+/// What the last attempt left behind. Its texts are a stranger's: escape them before they reach a terminal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// The stage it was last heard of in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// What it used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The last lines it wrote, at most 4 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_tail: Option<String>,
+}
+
 /// What was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -120,10 +161,18 @@ pub enum DeadLetterSource {
 pub enum DeadLetterState {
     /// Nobody has dealt with it.
     Open,
-    /// A replay is under way.
+    /// A campaign replays it.
     Replaying,
-    /// A replay was delivered.
+    /// A replay has dealt with it: it was delivered, or failed again and stands in a letter of its own.
     Resolved,
     /// An operator has put it aside.
     Discarded,
+}
+
+/// The body that puts a letter aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiscardLetter {
+    /// Why, in words; kept with the letter.
+    pub reason: String,
 }

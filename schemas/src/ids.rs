@@ -167,6 +167,11 @@ text_id!(
 );
 
 text_id!(
+    /// A campaign of replays: `cp_` and 32 hex digits over the idempotency key it was asked for with.
+    CampaignId, "campaign id", |text| check_derived(text, "cp_")
+);
+
+text_id!(
     /// A completion event: `ev_` and 32 hex digits over review and epoch.
     EventId, "event id", |text| check_derived(text, "ev_")
 );
@@ -214,6 +219,13 @@ impl DeadLetterId {
     /// The id of the letter with these parts; equal parts give the equal letter.
     pub fn derive(parts: &[&[u8]]) -> Self {
         Self(derive("dl_", "dead-letter", parts))
+    }
+}
+
+impl CampaignId {
+    /// The campaign that this key stands for: asking twice is asking once.
+    pub fn of(key: &IdempotencyKey) -> Self {
+        Self(derive("cp_", "campaign", &[key.0.as_bytes()]))
     }
 }
 
@@ -279,6 +291,11 @@ macro_rules! counter {
             pub fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
             }
+
+            /// The one before this, unless this is the first.
+            pub fn previous(self) -> Option<Self> {
+                Self::new(self.0 - 1)
+            }
         }
 
         impl fmt::Display for $name {
@@ -314,13 +331,6 @@ counter!(
     /// One closing of a pack, from 1.
     Revision
 );
-
-impl Revision {
-    /// The one before this, unless this is the first.
-    pub fn previous(self) -> Option<Self> {
-        Self::new(self.0 - 1)
-    }
-}
 
 /// An object's generation. Unique per object, not ordered: it has no arithmetic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]

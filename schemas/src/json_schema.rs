@@ -23,6 +23,9 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("agent-event", of::<crate::agent::AgentEvent>()),
         ("findings", of::<crate::findings::Findings>()),
         ("dead-letter", of::<crate::dead_letter::DeadLetter>()),
+        ("discard-letter", of::<crate::dead_letter::DiscardLetter>()),
+        ("create-campaign", of::<crate::campaign::CreateCampaign>()),
+        ("campaign", of::<crate::campaign::Campaign>()),
     ]
 }
 

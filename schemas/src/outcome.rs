@@ -33,6 +33,9 @@ pub struct Outcome {
     pub decided_at: Timestamp,
     /// What was decided.
     pub verdict: Verdict,
+    /// The stage that the worker decided in, as it or the agent called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
     /// What became of each sealed member, in the seal's order; empty where the inputs were never looked at.
     #[serde(default)]
     pub inputs: Vec<InputReport>,

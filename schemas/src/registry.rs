@@ -59,6 +59,9 @@ pub struct Tenant {
     /// SHA-256 (hex) of bearer tokens that may act for this tenant alone.
     #[serde(default)]
     pub token_sha256: Vec<String>,
+    /// Nothing of it is launched; its uploads are sealed and wait.
+    #[serde(default)]
+    pub suspended: bool,
 }
 
 /// When a pack closes. The maximum age holds for every policy and counts from the first upload that opened it.
@@ -366,6 +369,7 @@ mod tests {
             scan: ScanPolicy::default(),
             egress: vec![],
             token_sha256: vec![],
+            suspended: false,
         }
     }
 

@@ -103,8 +103,9 @@ async fn a_fleet_that_is_started_again_goes_on_where_it_stood() {
     })
     .await;
     let letter = letters.split_whitespace().next().expect("an id").to_owned();
-    let shown = json(&carrel(&["dead-letters", "show", &letter, "--tenant", "bolt-home", "--dir", &at]));
+    let shown = json(&carrel(&["dead-letters", "show", &letter, "--dir", &at]));
     assert_eq!(shown["class"], "refused");
+    an_operator_looks_at_a_letter_and_puts_it_aside(&letter, &at);
     up.interrupt();
 
     let _up = Up::start(&at).await;
@@ -112,6 +113,41 @@ async fn a_fleet_that_is_started_again_goes_on_where_it_stood() {
     assert_eq!(shown["status"], "delivered");
     let unknown = carrel(&["upload", "nobody", "q3", &file, "--dir", &at]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("acme-foods"), "it names whom it knows: {unknown:?}");
+}
+
+fn an_operator_looks_at_a_letter_and_puts_it_aside(letter: &str, dir: &str) {
+    let letters = |args: &[&str]| carrel(&[&["dead-letters"], args, &["--dir", dir]].concat());
+    let stats = stdout(&letters(&["stats", "--class", "refused"]));
+    assert!(stats.trim_start().starts_with("1  open") && stats.contains("bolt-home"), "{stats}");
+    assert_eq!(stdout(&letters(&["list", "--older-than", "3d"])), "");
+    assert!(stdout(&letters(&["list", "--newer-than", "1h", "--text", "EMPTY.csv"])).starts_with(letter));
+    let refused = letters(&["list", "--older-than", "soon"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no age, as 90m"), "{refused:?}");
+    let refused = letters(&["list", "--class", "sad"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("unknown variant `sad`"), "{refused:?}");
+
+    let forecast = stdout(&letters(&["replay", "--dry-run", letter]));
+    assert!(forecast.contains("would_run") && forecast.contains("it should take about"), "{forecast}");
+    let begun = stdout(&letters(&["replay", letter, "--key", "again"]));
+    let campaign = begun.split_whitespace().next().expect("an id").to_owned();
+    // The same file is refused again: what a replay cannot mend halts it, and stands in a letter of its own.
+    let of_it = |args: &[&str]| carrel(&[&["campaigns"], args, &["--dir", dir]].concat());
+    let shown = loop {
+        let shown = stdout(&of_it(&["show", &campaign]));
+        if shown.contains("halted") || shown.contains("finished") {
+            break shown;
+        }
+    };
+    assert!(shown.contains("failed") && shown.contains("empty.csv"), "{shown}");
+    assert!(stdout(&of_it(&["list"])).starts_with(&campaign));
+    let second = json(&letters(&["list", "--state", "open", "--json"]))["dead_letters"][0]["id"].clone();
+    let second = second.as_str().expect("the letter of the second epoch").to_owned();
+    assert_ne!(second, letter);
+    let aside = stdout(&letters(&["discard", &second, "--reason", "the customer sends another"]));
+    assert_eq!(aside.trim(), format!("{second}  discarded"));
+    let exported = stdout(&letters(&["export", "--state", "discarded"]));
+    let exported: Value = serde_json::from_str(&exported).expect("one line of JSON");
+    assert!(exported["resolution"].as_str().is_some_and(|why| why.contains("the customer sends another")));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod hostile_files;
 mod journey;
 mod line;
 mod lost_machines;
+mod replay;
 mod steps;
 mod storm;
 mod world;

@@ -184,7 +184,7 @@ impl World {
 
     /// Every dead letter of a tenant, or of nobody.
     pub(crate) async fn dead_letters(&self, tenant: Option<&str>) -> Vec<DeadLetter> {
-        let path = tenant.map_or("/v1/dead-letters".to_owned(), |tenant| format!("/v1/tenants/{tenant}/dead-letters"));
+        let path = format!("/v1/dead-letters?tenant={}", tenant.unwrap_or("_unknown"));
         let mut page = self.operator().get(&path).await.expect("the API answers");
         serde_json::from_value(page["dead_letters"].take()).expect("letters")
     }

@@ -84,6 +84,7 @@ pub(crate) enum Decided {
 /// Creates the outcome.
 pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
     let Decision { case, verdict, inputs, room, mut usage } = decision;
+    let stage = Some(case.progress.current());
     case.progress.stage("decide");
     let state = verdict.state();
     usage.wall_ms = u64::try_from(case.began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -99,6 +100,7 @@ pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
         nonce: case.nonce.clone(),
         decided_at: SystemTime::now().into(),
         verdict,
+        stage,
         inputs,
         inputs_omitted: 0,
         scanners: case.scanners.clone(),
@@ -164,6 +166,7 @@ mod tests {
             nonce: Nonce::from_bits(1),
             decided_at: SystemTime::UNIX_EPOCH.into(),
             verdict,
+            stage: None,
             inputs,
             inputs_omitted: 0,
             scanners: Vec::new(),

@@ -55,6 +55,11 @@ impl Progress {
         Self(Arc::new(watch::Sender::new(record)))
     }
 
+    /// The stage it is in, as it or the agent called it: at most 200 characters.
+    pub(crate) fn current(&self) -> String {
+        self.0.borrow().stage.chars().take(200).collect()
+    }
+
     /// Enters a stage.
     pub(crate) fn stage(&self, stage: &str) {
         tracing::info!(stage, "stage");

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::ledger::LedgerError;
 use crate::pack::seal::SealError;
+use crate::replay::ReplayError;
 
 /// Why a call was refused.
 #[derive(Debug)]
@@ -32,6 +33,12 @@ impl From<LedgerError> for Refused {
 
 impl From<SealError> for Refused {
     fn from(error: SealError) -> Self {
+        Self::Unavailable(crate::chain(&error))
+    }
+}
+
+impl From<ReplayError> for Refused {
+    fn from(error: ReplayError) -> Self {
         Self::Unavailable(crate::chain(&error))
     }
 }

@@ -5,12 +5,20 @@
 //! | `POST /v1/tenants/{t}/reviews` with `Idempotency-Key` | tenant, operator | 202 and the review |
 //! | `GET /v1/tenants/{t}/reviews`, `…/reviews/{id}` | tenant, operator | the records |
 //! | `GET /v1/tenants/{t}/dead-letters`, `…/{id}` | tenant, operator | its letters |
-//! | `GET /v1/dead-letters`, `…/{id}` | operator | letters of nobody |
+//! | `GET /v1/dead-letters`, `…/stats`, `…/{id}` | operator | letters of all tenants and of nobody, and how they group |
+//! | `POST /v1/dead-letters/{id}/discard` | operator | the letter, put aside |
+//! | `POST /v1/campaigns` with `Idempotency-Key` | operator | 202 and the campaign; with `dry_run`, what it would come to |
+//! | `GET /v1/campaigns`, `…/{id}`, `…/{id}/letters` | operator | campaigns, and how far each letter is |
+//! | `POST /v1/campaigns/{id}/pause`, `…/resume`, `…/cancel` | operator | the campaign |
 //! | `GET /healthz`, `/readyz` | anyone | 200 |
+//!
+//! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
+//! and `page` to leaf through: the answer's `next` is the `page` that follows.
 //!
 //! A token that is not the tenant's gets 404 whether or not the tenant exists: the answer tells nothing about others.
 
 mod auth;
+mod campaigns;
 mod dead_letters;
 mod error;
 mod reviews;
@@ -21,13 +29,15 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use carrel_schemas::registry::Registry;
 use tracing::Instrument as _;
 
+use crate::dead_letters::Index;
 use crate::desk::Bell;
 use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
+use crate::replay::Replayer;
 
 pub use error::Refused;
 
@@ -35,18 +45,27 @@ pub use error::Refused;
 #[derive(Debug, Clone)]
 pub struct State(Arc<Inner>);
 
+/// What it is made of.
 #[derive(Debug)]
-struct Inner {
-    ledger: Ledger,
-    registry: Arc<Registry>,
-    sealer: Sealer,
-    bell: Bell,
+pub struct Inner {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The tenants.
+    pub registry: Arc<Registry>,
+    /// Seals what is asked for.
+    pub sealer: Sealer,
+    /// Where it rings.
+    pub bell: Bell,
+    /// Finds dead letters.
+    pub index: Index,
+    /// Foresees replays.
+    pub replayer: Arc<Replayer>,
 }
 
 impl State {
     /// The state of one dispatcher.
-    pub fn new(ledger: Ledger, registry: Arc<Registry>, sealer: Sealer, bell: Bell) -> Self {
-        Self(Arc::new(Inner { ledger, registry, sealer, bell }))
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
     }
 }
 
@@ -55,10 +74,16 @@ pub fn router(state: State) -> Router {
     Router::new()
         .route("/v1/tenants/{tenant}/reviews", get(reviews::list).post(reviews::create))
         .route("/v1/tenants/{tenant}/reviews/{review}", get(reviews::show))
-        .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list))
-        .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show))
-        .route("/v1/dead-letters", get(dead_letters::list_unknown))
-        .route("/v1/dead-letters/{letter}", get(dead_letters::show_unknown))
+        .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list_own))
+        .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show_own))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/stats", get(dead_letters::stats))
+        .route("/v1/dead-letters/{letter}", get(dead_letters::show))
+        .route("/v1/dead-letters/{letter}/discard", post(dead_letters::discard))
+        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
+        .route("/v1/campaigns/{campaign}", get(campaigns::show))
+        .route("/v1/campaigns/{campaign}/letters", get(campaigns::letters))
+        .route("/v1/campaigns/{campaign}/{wish}", post(campaigns::steered))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .layer(from_fn(traced))

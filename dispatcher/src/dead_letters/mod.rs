@@ -3,16 +3,22 @@
 //! Owns how a letter is made; the ledger keeps it. Refuses to decide: the class is given by whoever met the failure.
 
 mod fingerprint;
+mod index;
 
 use std::collections::BTreeMap;
 
 use carrel_schemas::completion::Completion;
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
-use carrel_schemas::ids::{DeadLetterId, TenantId};
+use carrel_schemas::dead_letter::{
+    DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState, Evidence, LetterAttempt,
+};
+use carrel_schemas::ids::{DeadLetterId, Epoch, ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::timestamp::Timestamp;
 
+use crate::ledger::EndedAttempt;
+
 pub use fingerprint::fingerprint;
+pub use index::{Group, Index, Page};
 
 /// A reason may quote what it refuses: a letter with the largest message and this much reason can still be read back.
 const MAX_REASON: usize = 16 << 10;
@@ -35,9 +41,7 @@ pub fn letter(
             let text = serde_json::to_vec(&attributes).expect("a map of strings is plain JSON");
             DeadLetterId::derive(&[b"message", topic_of(subscription).as_bytes(), &text, data.as_bytes()])
         }
-        DeadLetterSource::Review { review, epoch, .. } => {
-            DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
-        }
+        DeadLetterSource::Review { review, epoch, .. } => of_epoch(review, *epoch),
         DeadLetterSource::Pack { pack, revision, bucket } => DeadLetterId::derive(&[
             b"pack",
             bucket.as_str().as_bytes(),
@@ -54,9 +58,19 @@ pub fn letter(
         reason,
         source,
         filed_at: now,
+        attempts: Vec::new(),
+        evidence: None,
+        replay_of: None,
         state: DeadLetterState::Open,
+        campaign: None,
+        resolution: None,
         unknown: BTreeMap::new(),
     }
+}
+
+/// The id of the letter of a review that ended in this epoch.
+pub fn of_epoch(review: &ReviewId, epoch: Epoch) -> DeadLetterId {
+    DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
 }
 
 /// The subscription of a topic and that of its dead-letter topic carry the same messages.
@@ -64,8 +78,22 @@ fn topic_of(subscription: &str) -> String {
     subscription.replace("-dead-", "-")
 }
 
-/// The letter of a review that ended without delivery; `None` for endings that nobody has to look at.
-pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLetter> {
+/// Whether somebody has to look at a review that ended like this.
+pub fn is_owed(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Delivered { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => false,
+        Verdict::Refused { .. } | Verdict::InputsChanged { .. } | Verdict::Failed { .. } => true,
+    }
+}
+
+/// The letter of a review that ended without delivery, with what came before; `None` for endings that nobody has to
+/// look at.
+pub fn of_completion(
+    completion: &Completion,
+    ended: &[EndedAttempt],
+    evidence: Evidence,
+    now: Timestamp,
+) -> Option<DeadLetter> {
     let (class, reason) = match &completion.verdict {
         Verdict::Delivered { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => return None,
         Verdict::Refused { reason } => (DeadLetterClass::Refused, reason.clone()),
@@ -94,7 +122,15 @@ pub fn of_completion(completion: &Completion, now: Timestamp) -> Option<DeadLett
         epoch: completion.epoch,
         pack: completion.pack.clone(),
     };
-    Some(letter(Some(completion.tenant.clone()), class, reason, source, now))
+    let attempt =
+        |ended: &EndedAttempt| LetterAttempt { attempt: ended.attempt, at: ended.at, cause: ended.cause.clone() };
+    let replay_of = completion.epoch.previous().map(|epoch| of_epoch(&completion.review, epoch));
+    Some(DeadLetter {
+        attempts: ended.iter().map(attempt).collect(),
+        evidence: Some(evidence).filter(|evidence| *evidence != Evidence::default()),
+        replay_of,
+        ..letter(Some(completion.tenant.clone()), class, reason, source, now)
+    })
 }
 
 #[cfg(test)]

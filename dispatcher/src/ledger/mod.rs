@@ -3,13 +3,14 @@
 //! Owns the records, seals, open markers and dead letters, and the rule for lost replies: after a failed precondition
 //! it reads the object and compares what it meant to write. Refuses decisions: which arrow to take is the caller's.
 
+mod campaigns;
+mod letters;
 mod names;
 mod record;
 
 use bytes::Bytes;
-use carrel_cloud::{CallError, Created, Objects, ReadError, Swapped};
-use carrel_schemas::dead_letter::DeadLetter;
-use carrel_schemas::ids::{BucketName, DeadLetterId, IdempotencyKey, Nonce, PackId, ReviewId, Revision, TenantId};
+use carrel_cloud::{CallError, Created, ObjectMeta, Objects, ReadError, Swapped};
+use carrel_schemas::ids::{BucketName, Epoch, IdempotencyKey, Nonce, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::seal::Seal;
 use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
@@ -22,8 +23,6 @@ pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
 const JSON: &str = "application/json";
 /// No control object is larger than a seal may be.
 const MAX_BYTES: u64 = Seal::MAX_BYTES;
-/// A letter holds the message it is about: up to 10 MB, a third more in Base64, and its attributes escaped.
-const MAX_LETTER_BYTES: u64 = 20 << 20;
 /// Objects read at once where many are.
 const READS: usize = 32;
 
@@ -67,6 +66,17 @@ pub struct OpenReview {
     pub revision: Revision,
 }
 
+/// What beginning another epoch of a review came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Replayed {
+    /// This is its record, in a later epoch.
+    Begun(Box<ReviewRecord>),
+    /// It has not ended in that epoch, or was delivered.
+    NotEnded,
+    /// The ledger holds no such review.
+    Gone,
+}
+
 /// Where the cold sweep of one uploads bucket stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepCursor {
@@ -96,6 +106,12 @@ pub enum LedgerError {
         /// What did not fit.
         #[source]
         source: serde_json::Error,
+    },
+    /// An object that another one names is not there.
+    #[error("ledger object {name} is gone; put it back from the control bucket's versions")]
+    Gone {
+        /// Its name in the control bucket.
+        name: String,
     },
     /// An arrow that does not start here.
     #[error(transparent)]
@@ -134,7 +150,7 @@ impl Ledger {
 
     /// Every pack with unsealed uploads.
     pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
-        self.read_all(names::OPEN_PACKS, MAX_BYTES, |open| open).await
+        self.read_all(names::OPEN_PACKS).await
     }
 
     /// The pack's uploads are sealed, or it came to nothing.
@@ -208,9 +224,42 @@ impl Ledger {
         }
     }
 
+    /// Begins the epoch after `ended` of a review that ended in it without delivery, unless that was done before. The
+    /// marker comes last and is made sure of each time: whoever saw the old end may delete it once more.
+    pub async fn replay_review(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+        ended: Epoch,
+        now: Timestamp,
+    ) -> Result<Replayed, LedgerError> {
+        let Some(mut held) = self.review(tenant, review).await? else { return Ok(Replayed::Gone) };
+        if held.value.epoch == ended {
+            if !held.value.may_be_replayed() {
+                return Ok(Replayed::NotEnded);
+            }
+            let next = held.value.replay(now)?;
+            match self.swap(held.generation, next).await? {
+                Some(swapped) => held = swapped,
+                None => return Ok(Replayed::NotEnded),
+            }
+        }
+        let record = held.value;
+        if !matches!(record.state, State::Settled { announced_at: Some(_), .. }) {
+            let open = OpenReview {
+                tenant: record.tenant.clone(),
+                review: record.review.clone(),
+                pack: record.pack.clone(),
+                revision: record.revision,
+            };
+            self.create(&names::open_review(&open.tenant, &open.review), &open).await?;
+        }
+        Ok(Replayed::Begun(Box::new(record)))
+    }
+
     /// Every review that is not finished.
     pub async fn open_reviews(&self) -> Result<Vec<OpenReview>, LedgerError> {
-        self.read_all(names::OPEN_REVIEWS, MAX_BYTES, |open| open).await
+        self.read_all(names::OPEN_REVIEWS).await
     }
 
     /// The names alone of every review that is not finished: one listing, no reads.
@@ -249,8 +298,7 @@ impl Ledger {
 
     /// Every record of a tenant, newest first.
     pub async fn reviews(&self, tenant: &TenantId) -> Result<Vec<ReviewRecord>, LedgerError> {
-        let mut records: Vec<ReviewRecord> =
-            self.read_all(&names::record_prefix(tenant), MAX_BYTES, |record| record).await?;
+        let mut records: Vec<ReviewRecord> = self.read_all(&names::record_prefix(tenant)).await?;
         records.sort_by(|a, b| b.opened_at.cmp(&a.opened_at).then_with(|| a.review.cmp(&b.review)));
         Ok(records)
     }
@@ -284,32 +332,6 @@ impl Ledger {
     /// The seal that a request's idempotency key stands for, if the key was used.
     pub async fn request(&self, tenant: &TenantId, key: &IdempotencyKey) -> Result<Option<Seal>, LedgerError> {
         Ok(self.read(&names::request(tenant, key)).await?.map(|held| held.value))
-    }
-
-    // --- dead letters
-
-    /// Files a letter; false if the same letter was filed before.
-    pub async fn file(&self, letter: &DeadLetter) -> Result<bool, LedgerError> {
-        let name = names::dead_letter(letter.tenant.as_ref(), &letter.id);
-        Ok(matches!(self.objects.create(&self.bucket, &name, encode(letter), JSON).await?, Created::New(_)))
-    }
-
-    /// The letters of one tenant, or of nobody, without the bytes of their messages; newest first.
-    pub async fn dead_letters(&self, tenant: Option<&TenantId>) -> Result<Vec<DeadLetter>, LedgerError> {
-        let mut letters: Vec<DeadLetter> =
-            self.read_all(&names::dead_letter_prefix(tenant), MAX_LETTER_BYTES, DeadLetter::without_data).await?;
-        letters.sort_by(|a, b| b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id)));
-        Ok(letters)
-    }
-
-    /// One letter.
-    pub async fn dead_letter(
-        &self,
-        tenant: Option<&TenantId>,
-        id: &DeadLetterId,
-    ) -> Result<Option<DeadLetter>, LedgerError> {
-        let name = names::dead_letter(tenant, id);
-        Ok(self.read_up_to(&name, MAX_LETTER_BYTES).await?.map(|letter| letter.value))
     }
 
     // --- the rest
@@ -368,14 +390,19 @@ impl Ledger {
         }
     }
 
-    /// Reads every object under a prefix and keeps of each what `keep` keeps.
-    async fn read_all<T: DeserializeOwned>(
-        &self,
-        prefix: &str,
-        max_bytes: u64,
-        keep: impl Fn(T) -> T + Copy,
-    ) -> Result<Vec<T>, LedgerError> {
+    /// Reads every object under a prefix.
+    async fn read_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, LedgerError> {
         let found = self.objects.list(&self.bucket, prefix).await?;
+        self.read_each(found, MAX_BYTES, |_, held: Versioned<T>| held.value).await
+    }
+
+    /// Reads these objects and keeps of each what `keep` keeps.
+    async fn read_each<T: DeserializeOwned, K>(
+        &self,
+        found: Vec<ObjectMeta>,
+        max_bytes: u64,
+        keep: impl Fn(String, Versioned<T>) -> K + Copy,
+    ) -> Result<Vec<K>, LedgerError> {
         let reads = found.into_iter().map(|meta| async move {
             match self.read_up_to::<T>(&meta.name, max_bytes).await {
                 // One broken object must not hide its neighbours.
@@ -383,7 +410,7 @@ impl Ledger {
                     tracing::error!(error = crate::chain(&error), "skipped");
                     Ok::<_, LedgerError>(None)
                 }
-                read => Ok(read?.map(|held| keep(held.value))),
+                read => Ok(read?.map(|held| keep(meta.name, held))),
             }
         });
         let read: Vec<_> = futures::stream::iter(reads).buffered(READS).try_collect().await?;

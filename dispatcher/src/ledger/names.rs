@@ -8,15 +8,23 @@
 //! tenants/<tenant>/dead-letters/<id>.json            `_unknown` where the sender is nobody's
 //! tenants/<tenant>/requests/<key>.json               the seal an idempotency key stands for
 //! tenants/<tenant>/sweep.json                        where the cold sweep of the uploads bucket stands
+//! open/campaigns/<campaign>.json                     a campaign with something left to do
+//! campaigns/<campaign>.json                          its head, compare-and-swap
+//! campaign-items/<campaign>/<nonce>/<chunk>.json     some of its letters and how far each is, compare-and-swap
 //! leader.json                                        who schedules and reconciles
 //! ```
 
-use carrel_schemas::ids::{DeadLetterId, IdempotencyKey, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::campaign::LetterFilter;
+use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, Nonce, PackId, ReviewId, Revision, TenantId};
 
 /// Prefix of open packs.
 pub(super) const OPEN_PACKS: &str = "open/packs/";
 /// Prefix of open reviews.
 pub(super) const OPEN_REVIEWS: &str = "open/reviews/";
+/// Prefix of campaigns with something left to do.
+pub(super) const OPEN_CAMPAIGNS: &str = "open/campaigns/";
+/// Prefix of campaigns.
+pub(super) const CAMPAIGNS: &str = "campaigns/";
 /// The leadership object.
 pub const LEADER: &str = "leader.json";
 
@@ -58,7 +66,7 @@ pub(super) fn dead_letter(tenant: Option<&TenantId>, id: &DeadLetterId) -> Strin
 }
 
 pub(super) fn dead_letter_prefix(tenant: Option<&TenantId>) -> String {
-    format!("tenants/{}/dead-letters/", tenant.map_or("_unknown", TenantId::as_str))
+    format!("tenants/{}/dead-letters/", tenant.map_or(LetterFilter::NOBODY, TenantId::as_str))
 }
 
 pub(super) fn request(tenant: &TenantId, key: &IdempotencyKey) -> String {
@@ -68,6 +76,22 @@ pub(super) fn request(tenant: &TenantId, key: &IdempotencyKey) -> String {
 
 pub(super) fn sweep(tenant: &TenantId) -> String {
     format!("tenants/{tenant}/sweep.json")
+}
+
+pub(super) fn open_campaign(id: &CampaignId) -> String {
+    format!("{OPEN_CAMPAIGNS}{id}.json")
+}
+
+pub(super) fn campaign(id: &CampaignId) -> String {
+    format!("{CAMPAIGNS}{id}.json")
+}
+
+pub(super) fn campaign_items(id: &CampaignId, nonce: &Nonce) -> String {
+    format!("campaign-items/{id}/{nonce}/")
+}
+
+pub(super) fn campaign_chunk(items: &str, at: usize) -> String {
+    format!("{items}{at:05}.json")
 }
 
 /// The last part of a name without `.json`.

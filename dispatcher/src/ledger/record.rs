@@ -4,7 +4,8 @@
 //! open ─► Queued ─authorise─► Launching ─started─► Running ─settle─► Settled ─announced─► Settled (announced)
 //!            ▲                    │                   │ ▲ follow        ▲
 //!            └───── requeue ──────┴───────────────────┘                 │
-//!            └──────────────── settle (whoever created the outcome) ────┘
+//!            ├──────────────── settle (whoever created the outcome) ────┘
+//!            └◄─ replay (the next epoch) ── Settled without delivery (announced)
 //! ```
 
 use std::collections::BTreeMap;
@@ -45,6 +46,9 @@ pub struct ReviewRecord {
     /// Launches in a row that the cloud put off.
     #[serde(default)]
     pub put_off: u32,
+    /// Milliseconds that the deciding execution of the last epoch ran, as far as is known.
+    #[serde(default)]
+    pub ran_ms: u64,
     /// Where it stands.
     pub state: State,
     /// W3C trace context of the message that opened it.
@@ -165,6 +169,7 @@ impl ReviewRecord {
             attempts: 0,
             ended: Vec::new(),
             put_off: 0,
+            ran_ms: 0,
             state: State::Queued { not_before: now },
             traceparent,
             writer,
@@ -236,10 +241,37 @@ impl ReviewRecord {
 
     /// Any unsettled state → Settled: an outcome exists, the ledger copies it.
     pub fn settle(mut self, completion: Completion) -> Result<Self, ArrowError> {
-        if let State::Settled { .. } = self.state {
-            return Err(self.refuse("settle"));
+        match &self.state {
+            State::Settled { .. } => return Err(self.refuse("settle")),
+            State::Running { since, .. } => {
+                self.ran_ms = u64::try_from(completion.decided_at.since(*since).as_millis()).unwrap_or(u64::MAX);
+            }
+            State::Queued { .. } | State::Launching { .. } => {}
         }
         self.state = State::Settled { completion: Box::new(completion), announced_at: None };
+        Ok(self)
+    }
+
+    /// True if the epoch has ended without delivery and everybody was told: another may begin.
+    pub fn may_be_replayed(&self) -> bool {
+        match &self.state {
+            State::Settled { completion, announced_at: Some(_) } => {
+                !matches!(completion.verdict, carrel_schemas::outcome::Verdict::Delivered { .. })
+            }
+            _ => false,
+        }
+    }
+
+    /// Settled without delivery and announced → Queued, in the next epoch, with all attempts to spend.
+    pub fn replay(mut self, now: Timestamp) -> Result<Self, ArrowError> {
+        if !self.may_be_replayed() {
+            return Err(self.refuse("replay"));
+        }
+        self.epoch = self.epoch.next();
+        self.attempts = 0;
+        self.put_off = 0;
+        self.ended.clear();
+        self.state = State::Queued { not_before: now };
         Ok(self)
     }
 

@@ -226,7 +226,8 @@ impl Sealer {
         Ok(())
     }
 
-    async fn list(&self, tenant: &Tenant, pack: &PackId) -> Result<Contents, SealError> {
+    /// What the pack holds now.
+    pub async fn list(&self, tenant: &Tenant, pack: &PackId) -> Result<Contents, SealError> {
         let bucket = tenant.uploads_bucket.as_str();
         let listed = match (tenant.policy, pack.as_str()) {
             (PackPolicy::Each, name) => self.objects.find(bucket, name).await.map(|found| found.into_iter().collect()),

@@ -54,6 +54,7 @@ fn completion(record: &ReviewRecord) -> Completion {
         nonce: Nonce::from_bits(2),
         decided_at: at(9),
         verdict: Verdict::Cancelled { reason: "test".into() },
+        stage: None,
         inputs: vec![],
         inputs_omitted: 0,
         scanners: vec![],
@@ -165,4 +166,28 @@ fn a_launch_is_put_off_for_about_a_day_and_no_longer() {
     // An execution that starts begins the count anew.
     let (launching, _) = put_off.authorise(now).expect("queued");
     assert!(!launching.started(execution(), now).expect("launching").is_put_off_for_good());
+}
+
+#[test]
+fn a_review_that_ended_without_delivery_begins_its_next_epoch_once_everybody_was_told() {
+    let (launching, _) = record().authorise(at(1)).expect("from queued");
+    let completion = completion(&launching);
+    let settled = launching.settle(completion).expect("from launching");
+    assert!(!settled.may_be_replayed());
+    settled.clone().replay(at(4)).expect_err("not announced yet");
+    let told = settled.announced(at(5)).expect("from settled");
+    let again = told.replay(at(6)).expect("from announced");
+    assert_eq!((again.epoch, again.attempts, again.spent_attempts()), (Epoch::FIRST.next(), 0, 0));
+    assert_eq!(again.state, State::Queued { not_before: at(6) });
+    again.replay(at(7)).expect_err("it has begun already");
+}
+
+#[test]
+fn a_delivered_review_is_never_replayed() {
+    let (launching, _) = record().authorise(at(1)).expect("from queued");
+    let mut completion = completion(&launching);
+    completion.verdict = Verdict::Delivered { files: vec![], top_findings: vec![] };
+    let told = launching.settle(completion).and_then(|settled| settled.announced(at(5))).expect("from launching");
+    assert!(!told.may_be_replayed());
+    told.replay(at(6)).expect_err("an epoch is delivered");
 }

@@ -1,0 +1,151 @@
+//! Campaigns over HTTP: ask what one would come to, open it, look at it, steer it. All of it is an operator's.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState};
+use carrel_schemas::ids::{CampaignId, IdempotencyKey};
+use serde::Serialize;
+
+use super::{Refused, State, auth};
+use crate::ledger::Versioned;
+use crate::replay::open::{chosen, drawn_up};
+use crate::replay::plan::{Wish, steer};
+
+/// Campaigns, the newest first.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    campaigns: Vec<Campaign>,
+}
+
+/// A campaign and how far its letters are.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    #[serde(flatten)]
+    campaign: Campaign,
+    /// How many letters are `pending`, `begun`, `passed`, `failed`, `skipped`.
+    counts: BTreeMap<&'static str, usize>,
+}
+
+/// How far each letter is.
+#[derive(Debug, Serialize)]
+pub(super) struct Letters {
+    letters: Vec<CampaignItem>,
+}
+
+pub(super) async fn create(
+    Extract(state): Extract<State>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Result<Response, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    let wish: CreateCampaign = serde_json::from_slice(&body).map_err(|error| Refused::Bad(format!("body: {error}")))?;
+    if wish.per_minute == 0 {
+        return Err(Refused::Bad("per_minute is 0, must be at least 1".into()));
+    }
+    if wish.dry_run {
+        let letters = chosen(&state.0.index, &wish).await?;
+        return Ok(Json(state.0.replayer.forecast(&letters, wish.per_minute).await?).into_response());
+    }
+    let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    let key =
+        key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
+    let key = IdempotencyKey::parse(key).map_err(|error| Refused::Bad(error.to_string()))?;
+    let about = (wish.filter.clone(), wish.per_minute, wish.canary);
+    let campaign = match state.0.ledger.campaign(&CampaignId::of(&key)).await? {
+        Some(held) => held.value,
+        None => {
+            let letters = chosen(&state.0.index, &wish).await?;
+            if letters.is_empty() {
+                return Err(Refused::NotFound("open dead letter"));
+            }
+            if letters.len() > Campaign::MOST {
+                let why =
+                    format!("{} letters fit, a campaign takes {}; narrow the filter", letters.len(), Campaign::MOST);
+                return Err(Refused::Bad(why));
+            }
+            let (campaign, chunks) = drawn_up(wish, &key, &letters, crate::now());
+            state.0.ledger.open_campaign(campaign, &chunks).await?
+        }
+    };
+    if about != (campaign.filter.clone(), campaign.per_minute, campaign.canary) {
+        return Err(Refused::Conflict(format!("idempotency key {key} stands for another campaign; send another key")));
+    }
+    Ok((StatusCode::ACCEPTED, Json(campaign)).into_response())
+}
+
+pub(super) async fn list(Extract(state): Extract<State>, headers: HeaderMap) -> Result<Json<Page>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    Ok(Json(Page { campaigns: state.0.ledger.campaigns().await? }))
+}
+
+pub(super) async fn show(
+    Extract(state): Extract<State>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<View>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    let campaign = held(&state, &id).await?.value;
+    let mut counts = BTreeMap::new();
+    for item in items(&state, &campaign).await? {
+        let word = match item.state {
+            ItemState::Pending => "pending",
+            ItemState::Begun => "begun",
+            ItemState::Passed => "passed",
+            ItemState::Failed { .. } => "failed",
+            ItemState::Skipped { .. } => "skipped",
+        };
+        *counts.entry(word).or_default() += 1;
+    }
+    Ok(Json(View { campaign, counts }))
+}
+
+pub(super) async fn letters(
+    Extract(state): Extract<State>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Letters>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    let campaign = held(&state, &id).await?.value;
+    Ok(Json(Letters { letters: items(&state, &campaign).await? }))
+}
+
+pub(super) async fn steered(
+    Extract(state): Extract<State>,
+    Path((id, wish)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<Campaign>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    let wish = match wish.as_str() {
+        "pause" => Wish::Pause,
+        "resume" => Wish::Resume,
+        "cancel" => Wish::Cancel,
+        _ => return Err(Refused::NotFound("call; a campaign takes pause, resume and cancel")),
+    };
+    loop {
+        let Versioned { value, generation } = held(&state, &id).await?;
+        let stood = value.state;
+        let Some(next) = steer(value, wish, crate::now()) else {
+            return Err(Refused::Conflict(format!("campaign {id} is over")));
+        };
+        if next.state == stood || state.0.ledger.move_campaign(generation, &next).await? {
+            return Ok(Json(next));
+        }
+    }
+}
+
+async fn held(state: &State, id: &str) -> Result<Versioned<Campaign>, Refused> {
+    let id = CampaignId::parse(id).map_err(|error| Refused::Bad(error.to_string()))?;
+    state.0.ledger.campaign(&id).await?.ok_or(Refused::NotFound("campaign"))
+}
+
+async fn items(state: &State, campaign: &Campaign) -> Result<Vec<CampaignItem>, Refused> {
+    let mut items = Vec::new();
+    for at in 0..campaign.chunks as usize {
+        items.extend(state.0.ledger.chunk(campaign, at).await?.value.items);
+    }
+    Ok(items)
+}

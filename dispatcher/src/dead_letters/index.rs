@@ -1,0 +1,192 @@
+//! A disposable index of all letters in memory: whoever looks lists the bucket and reads only what has moved since.
+//!
+//! Owns filters and pages. Refuses to be the truth: what acts on a letter reads it from the ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use carrel_schemas::campaign::LetterFilter;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterState};
+use carrel_schemas::ids::{DeadLetterId, TenantId};
+use carrel_schemas::registry::Registry;
+use carrel_schemas::timestamp::Timestamp;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use crate::ledger::{Ledger, LedgerError, Versioned};
+
+/// Tenants listed at once.
+const LISTS: usize = 16;
+
+/// Letters without the bytes of their messages, by their names in the control bucket.
+#[derive(Debug)]
+pub struct Index {
+    ledger: Ledger,
+    registry: Arc<Registry>,
+    held: Mutex<HashMap<String, Versioned<Arc<DeadLetter>>>>,
+}
+
+/// Some letters, the newest first.
+#[derive(Debug, Serialize)]
+pub struct Page {
+    /// The letters, without the bytes of their messages.
+    pub dead_letters: Vec<DeadLetter>,
+    /// The last of them, where more follow: what the next page comes after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<DeadLetterId>,
+}
+
+/// Letters that failed alike.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Whose; `_unknown` is nobody's.
+    pub tenant: String,
+    /// The kind of failure.
+    pub class: DeadLetterClass,
+    /// The reason with ids, numbers and paths removed.
+    pub fingerprint: String,
+    /// What has become of them.
+    pub state: DeadLetterState,
+    /// How many there are.
+    pub letters: usize,
+    /// When the first of them was filed.
+    pub oldest: Timestamp,
+    /// When the last of them was filed.
+    pub newest: Timestamp,
+}
+
+impl Index {
+    /// An index of the letters of the registry's tenants, and of nobody's.
+    pub fn new(ledger: Ledger, registry: Arc<Registry>) -> Self {
+        Self { ledger, registry, held: Mutex::default() }
+    }
+
+    /// Every letter that fits, the newest first.
+    pub async fn find(&self, filter: &LetterFilter) -> Result<Vec<Arc<DeadLetter>>, LedgerError> {
+        let owners: Vec<Option<TenantId>> = match filter.tenant.as_deref() {
+            Some(LetterFilter::NOBODY) => vec![None],
+            Some(tenant) => TenantId::parse(tenant).ok().map(Some).into_iter().collect(),
+            None => self.registry.tenants().map(|tenant| Some(tenant.id.clone())).chain([None]).collect(),
+        };
+        let lists = owners.into_iter().map(|owner| async move { self.ledger.letters_of(owner.as_ref()).await });
+        let listed: Vec<Vec<_>> = futures::stream::iter(lists).buffered(LISTS).try_collect().await?;
+        let listed: Vec<_> = listed.into_iter().flatten().collect();
+
+        let mut held = self.held.lock().await;
+        let is_known = |held: &HashMap<String, Versioned<Arc<DeadLetter>>>, name: &str, generation: i64| {
+            held.get(name).is_some_and(|held| held.generation == generation)
+        };
+        let names: HashSet<String> = listed.iter().map(|meta| meta.name.clone()).collect();
+        let moved = listed.into_iter().filter(|meta| !is_known(&held, &meta.name, meta.generation)).collect();
+        for (name, Versioned { value, generation }) in self.ledger.read_letters(moved).await? {
+            held.insert(name, Versioned { value: Arc::new(value), generation });
+        }
+        let found = held.iter().filter(|(name, _)| names.contains(*name)).map(|(_, held)| &held.value);
+        let mut letters: Vec<_> = found.filter(|letter| filter.fits(letter)).cloned().collect();
+        letters.sort_by(|a, b| b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id)));
+        Ok(letters)
+    }
+
+    /// One page of what fits. Pages stay as they are while letters are filed: new ones come before the first.
+    pub async fn page(
+        &self,
+        filter: &LetterFilter,
+        after: Option<&DeadLetterId>,
+        limit: usize,
+    ) -> Result<Page, LedgerError> {
+        let all = self.find(filter).await?;
+        Ok(page(all, after, limit))
+    }
+
+    /// The letter with this id, whosever it is.
+    pub async fn owner_of(&self, id: &DeadLetterId) -> Result<Option<Arc<DeadLetter>>, LedgerError> {
+        Ok(self.find(&LetterFilter::default()).await?.into_iter().find(|letter| letter.id == *id))
+    }
+
+    /// What fits, grouped by how it failed; the largest group first.
+    pub async fn groups(&self, filter: &LetterFilter) -> Result<Vec<Group>, LedgerError> {
+        Ok(groups(&self.find(filter).await?))
+    }
+}
+
+fn page(all: Vec<Arc<DeadLetter>>, after: Option<&DeadLetterId>, limit: usize) -> Page {
+    let from = match after {
+        Some(after) => all.iter().position(|letter| letter.id == *after).map_or(all.len(), |at| at + 1),
+        None => 0,
+    };
+    let more = all.len() > from + limit;
+    let dead_letters: Vec<_> = all.iter().skip(from).take(limit).map(|letter| DeadLetter::clone(letter)).collect();
+    let next = dead_letters.last().filter(|_| more).map(|letter| letter.id.clone());
+    Page { dead_letters, next }
+}
+
+fn groups(letters: &[Arc<DeadLetter>]) -> Vec<Group> {
+    let mut groups: BTreeMap<_, Group> = BTreeMap::new();
+    for letter in letters {
+        let tenant = letter.tenant.as_ref().map_or(LetterFilter::NOBODY, TenantId::as_str).to_owned();
+        let (class, state, filed_at) = (letter.class, letter.state, letter.filed_at);
+        let key = (tenant.clone(), class, letter.fingerprint.clone(), state);
+        let group = groups.entry(key).or_insert_with(|| Group {
+            tenant,
+            class,
+            fingerprint: letter.fingerprint.clone(),
+            state,
+            letters: 0,
+            oldest: filed_at,
+            newest: filed_at,
+        });
+        group.letters += 1;
+        group.oldest = group.oldest.min(filed_at);
+        group.newest = group.newest.max(filed_at);
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.letters));
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_schemas::dead_letter::DeadLetterSource;
+    use carrel_schemas::ids::{BucketName, PackId, Revision};
+
+    use super::*;
+
+    fn letter(number: u32, filed_at: i64) -> Arc<DeadLetter> {
+        let source = DeadLetterSource::Pack {
+            pack: PackId::parse(format!("q{number}")).expect("id"),
+            revision: Revision::FIRST,
+            bucket: BucketName::parse("acme-uploads").expect("name"),
+        };
+        let now = Timestamp::from_unix_seconds(filed_at).expect("in range");
+        let reason = format!("pack \"q{number}\" is empty");
+        let tenant = TenantId::parse("acme").expect("id");
+        Arc::new(crate::dead_letters::letter(Some(tenant), DeadLetterClass::EmptyPack, reason, source, now))
+    }
+
+    #[test]
+    fn pages_hold_every_letter_once_though_new_ones_are_filed_between_them() {
+        let mut all: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number))).collect();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let got = page(all.clone(), after.as_ref(), 3);
+            seen.extend(got.dead_letters.iter().map(|letter| letter.id.clone()));
+            let Some(next) = got.next else { break };
+            after = Some(next);
+            all.insert(0, letter(u32::try_from(100 + all.len()).expect("small"), 200));
+        }
+        let wanted: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number)).id.clone()).collect();
+        assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn letters_that_failed_alike_are_one_group() {
+        let mut all: Vec<_> = (0..4).map(|number| letter(number, i64::from(number))).collect();
+        let mut other = DeadLetter::clone(&all[3]);
+        other.state = DeadLetterState::Discarded;
+        all[3] = Arc::new(other);
+        let groups = groups(&all);
+        assert_eq!(groups.iter().map(|group| group.letters).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!((groups[0].oldest.unix_seconds(), groups[0].newest.unix_seconds()), (0, 2));
+    }
+}

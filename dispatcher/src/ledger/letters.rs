@@ -1,0 +1,49 @@
+//! Dead letters in the control bucket: filed once, moved by compare-and-swap, listed with what is needed to look.
+
+use carrel_cloud::{Created, ObjectMeta};
+use carrel_schemas::dead_letter::DeadLetter;
+use carrel_schemas::ids::{DeadLetterId, TenantId};
+
+use super::{JSON, Ledger, LedgerError, Versioned, encode, names};
+
+/// A letter holds the message it is about: up to 10 MB, a third more in Base64, and its attributes escaped.
+const MAX_LETTER_BYTES: u64 = 20 << 20;
+
+impl Ledger {
+    /// Files a letter; false if the same letter was filed before.
+    pub async fn file(&self, letter: &DeadLetter) -> Result<bool, LedgerError> {
+        let name = names::dead_letter(letter.tenant.as_ref(), &letter.id);
+        Ok(matches!(self.objects.create(&self.bucket, &name, encode(letter), JSON).await?, Created::New(_)))
+    }
+
+    /// One letter.
+    pub async fn dead_letter(
+        &self,
+        tenant: Option<&TenantId>,
+        id: &DeadLetterId,
+    ) -> Result<Option<Versioned<DeadLetter>>, LedgerError> {
+        self.read_up_to(&names::dead_letter(tenant, id), MAX_LETTER_BYTES).await
+    }
+
+    /// Writes `next` if the letter is still the one read; false if somebody else moved it.
+    pub async fn move_letter(&self, generation: i64, next: &DeadLetter) -> Result<bool, LedgerError> {
+        let name = names::dead_letter(next.tenant.as_ref(), &next.id);
+        Ok(self.replace(&name, generation, next).await?.is_some())
+    }
+
+    /// The names and generations of the letters of one tenant, or of nobody.
+    pub async fn letters_of(&self, tenant: Option<&TenantId>) -> Result<Vec<ObjectMeta>, LedgerError> {
+        Ok(self.objects.list(&self.bucket, &names::dead_letter_prefix(tenant)).await?)
+    }
+
+    /// Reads listed letters, each without the bytes of its message, under its name and the generation read.
+    pub async fn read_letters(
+        &self,
+        found: Vec<ObjectMeta>,
+    ) -> Result<Vec<(String, Versioned<DeadLetter>)>, LedgerError> {
+        let keep = |name, held: Versioned<DeadLetter>| {
+            (name, Versioned { value: held.value.without_data(), generation: held.generation })
+        };
+        self.read_each(found, MAX_LETTER_BYTES, keep).await
+    }
+}

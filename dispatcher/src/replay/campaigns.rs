@@ -1,0 +1,212 @@
+//! Carries campaigns: the leader takes each a turn further, again and again, until nothing of it is left to do.
+//!
+//! ```text
+//! turn: take every letter under way a step further ─► plan ─► mark who begins, then begin ─► halt | finish
+//! ```
+//! What is marked in a chunk is marked before it is done, by compare-and-swap: a campaign that is killed goes on where it
+//! stood, and two that believe they lead cannot begin one letter differently. Refuses letters that were filed after the
+//! campaign began: it cannot feed itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_schemas::campaign::{Campaign, CampaignChunk, CampaignItem, CampaignState, ItemState};
+use carrel_schemas::ids::CampaignId;
+use futures::stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{Plan, plan};
+use super::{ReplayError, Replayer};
+use crate::leadership::Leadership;
+use crate::ledger::{Ledger, LedgerError, Versioned};
+
+/// Letters taken a step further at once.
+const STEPS: usize = 16;
+/// Steps that one letter is taken in one turn: to take it, and to begin.
+const AT_ONCE: usize = 2;
+
+/// Carries campaigns while it leads.
+#[derive(Debug)]
+pub struct Campaigns {
+    ledger: Ledger,
+    replayer: Arc<Replayer>,
+    leadership: Leadership,
+}
+
+/// A campaign's chunks as they were last read or written.
+type Chunks = Vec<Versioned<CampaignChunk>>;
+
+/// The place of a letter: its chunk, and where in it.
+type Place = (usize, usize);
+
+impl Campaigns {
+    /// Carries what the ledger holds.
+    pub fn new(ledger: Ledger, replayer: Arc<Replayer>, leadership: Leadership) -> Self {
+        Self { ledger, replayer, leadership }
+    }
+
+    /// Takes turns until `stop`, while this replica leads.
+    pub async fn run(self, every: Duration, stop: CancellationToken) {
+        let mut turn = tokio::time::interval(every);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut held: HashMap<CampaignId, Chunks> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = async { self.leadership.held().await; turn.tick().await; } => {}
+            }
+            // A step in hand is ended: it is short, and the drain waits for it.
+            if let Err(error) = self.turn(&mut held).await {
+                tracing::warn!(error = crate::chain(&error), "campaigns are looked at again later");
+            }
+        }
+    }
+
+    async fn turn(&self, held: &mut HashMap<CampaignId, Chunks>) -> Result<(), LedgerError> {
+        let open = self.ledger.open_campaigns(crate::now()).await?;
+        held.retain(|id, _| open.contains(id));
+        for id in open {
+            let chunks = held.remove(&id).unwrap_or_default();
+            match self.carry(&id, chunks).await {
+                Ok(Some(chunks)) => drop(held.insert(id, chunks)),
+                Ok(None) => {}
+                // One campaign that cannot be carried stops no other.
+                Err(error) => {
+                    tracing::warn!(campaign.id = %id, error = crate::chain(&error), "campaign is carried on later");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One turn of one campaign. Returns its chunks as they stand, unless they have to be read anew.
+    async fn carry(&self, id: &CampaignId, mut chunks: Chunks) -> Result<Option<Chunks>, LedgerError> {
+        let Some(Versioned { value: campaign, generation }) = self.ledger.campaign(id).await? else { return Ok(None) };
+        if chunks.is_empty() {
+            chunks = self.read(&campaign).await?;
+        }
+        let under_way = places(&chunks, |item| item.state == ItemState::Begun);
+        if !self.advance(&campaign, &mut chunks, under_way).await? {
+            return Ok(None);
+        }
+        let items: Vec<(Place, &CampaignItem)> = all(&chunks).collect();
+        let now = crate::now();
+        match plan(&campaign, &items.iter().map(|(_, item)| *item).collect::<Vec<_>>(), now) {
+            Plan::Rest => {}
+            Plan::Begin(which) => {
+                let begun: Vec<Place> = which.into_iter().map(|at| items[at].0).collect();
+                let mark = |item: &mut CampaignItem| {
+                    (item.begun_at, item.state) = (Some(now), ItemState::Begun);
+                };
+                if !self.mark(&campaign, &mut chunks, &begun, mark).await?
+                    || !self.advance(&campaign, &mut chunks, begun).await?
+                {
+                    return Ok(None);
+                }
+            }
+            Plan::Halt(reason) => {
+                tracing::warn!(campaign.id = %id, reason, "campaign halted");
+                let next = Campaign { state: CampaignState::Halted, reason: Some(reason), ..campaign };
+                self.ledger.move_campaign(generation, &next).await?;
+            }
+            Plan::Finish => {
+                tracing::info!(campaign.id = %id, "campaign finished");
+                let next = Campaign { state: CampaignState::Finished, reason: None, ..campaign };
+                self.ledger.move_campaign(generation, &next).await?;
+            }
+            Plan::Close => {
+                self.ledger.close_campaign(id).await?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(chunks))
+    }
+
+    async fn read(&self, campaign: &Campaign) -> Result<Chunks, LedgerError> {
+        let mut chunks = Chunks::new();
+        for at in 0..campaign.chunks as usize {
+            chunks.push(self.ledger.chunk(campaign, at).await?);
+        }
+        Ok(chunks)
+    }
+
+    /// Takes letters a step further and notes how those that ended did. False if somebody else moved a chunk.
+    async fn advance(
+        &self,
+        campaign: &Campaign,
+        chunks: &mut Chunks,
+        mut places: Vec<Place>,
+    ) -> Result<bool, LedgerError> {
+        for _ in 0..AT_ONCE {
+            let items: Vec<(Place, CampaignItem)> =
+                places.drain(..).map(|place @ (chunk, at)| (place, chunks[chunk].value.items[at].clone())).collect();
+            let steps = items.into_iter().map(|(place, item)| async move {
+                (place, self.replayer.advance(&campaign.id, item.tenant.as_ref(), &item.letter).await)
+            });
+            let taken: Vec<(Place, Result<_, ReplayError>)> =
+                futures::stream::iter(steps).buffer_unordered(STEPS).collect().await;
+            let mut ended = HashMap::new();
+            for (place, step) in taken {
+                match step {
+                    Ok(Some(state)) => drop(ended.insert(place, state)),
+                    Ok(None) => places.push(place),
+                    Err(error) => {
+                        let error = crate::chain(&error);
+                        tracing::warn!(campaign.id = %campaign.id, error, "letter is replayed on later");
+                    }
+                }
+            }
+            for chunk in 0..chunks.len() {
+                let of_it: Vec<Place> = ended.keys().filter(|place| place.0 == chunk).copied().collect();
+                let mut states = of_it.iter().filter_map(|place| ended.remove(place)).collect::<Vec<_>>().into_iter();
+                let note = |item: &mut CampaignItem| {
+                    if let Some(state) = states.next() {
+                        tracing::info!(campaign.id = %campaign.id, dead_letter.id = %item.letter, ?state, "replayed");
+                        item.state = state;
+                    }
+                };
+                if !of_it.is_empty() && !self.mark(campaign, chunks, &of_it, note).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Changes letters and writes their chunks. False if somebody else moved one of them.
+    async fn mark(
+        &self,
+        campaign: &Campaign,
+        chunks: &mut Chunks,
+        places: &[Place],
+        mut change: impl FnMut(&mut CampaignItem),
+    ) -> Result<bool, LedgerError> {
+        let mut moved: Vec<usize> = places.iter().map(|(chunk, _)| *chunk).collect();
+        moved.sort_unstable();
+        moved.dedup();
+        for (chunk, at) in places {
+            change(&mut chunks[*chunk].value.items[*at]);
+        }
+        for at in moved {
+            let Versioned { value, generation } = &chunks[at];
+            match self.ledger.move_chunk(campaign, at, *generation, value).await? {
+                Some(generation) => chunks[at].generation = generation,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn all(chunks: &Chunks) -> impl Iterator<Item = (Place, &CampaignItem)> {
+    let of = |(chunk, held): (usize, _)| {
+        let held: &Versioned<CampaignChunk> = held;
+        held.value.items.iter().enumerate().map(move |(at, item)| ((chunk, at), item))
+    };
+    chunks.iter().enumerate().flat_map(of)
+}
+
+fn places(chunks: &Chunks, wanted: impl Fn(&CampaignItem) -> bool) -> Vec<Place> {
+    all(chunks).filter(|(_, item)| wanted(item)).map(|(place, _)| place).collect()
+}

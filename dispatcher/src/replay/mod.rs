@@ -1,0 +1,302 @@
+//! Replays dead letters: what would become of one ([`Replayer::foresee`]), one step further with one
+//! ([`Replayer::advance`]), and campaigns of many ([`open`], [`campaigns`], paced and stopped by [`plan`]).
+//!
+//! A replay is an ordinary arrow of the ledger: a review begins its next epoch, a message passes intake once more, a
+//! pack that came to nothing is asked for under the letter's own key. Every step may be taken twice; whoever was killed
+//! takes the same step again and finds it done.
+
+pub mod campaigns;
+pub mod open;
+pub mod plan;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use carrel_cloud::{CallError, Objects};
+use carrel_schemas::campaign::{Foresight, ItemState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
+use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, TenantId};
+use carrel_schemas::outcome::Verdict;
+use carrel_schemas::registry::{Registry, Tenant};
+
+use crate::dead_letters;
+use crate::desk::{Bell, Wake};
+use crate::intake::{Carries, Intake, NoteError};
+use crate::ledger::{Ledger, LedgerError, Replayed, ReviewRecord, State};
+use crate::pack::seal::{Requested, SealError, Sealer};
+use crate::validate;
+
+/// Replays single letters.
+#[derive(Debug)]
+pub struct Replayer {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The uploads buckets.
+    pub objects: Objects,
+    /// The tenants.
+    pub registry: Arc<Registry>,
+    /// What messages pass.
+    pub intake: Arc<Intake>,
+    /// Seals what is asked for, and lists packs.
+    pub sealer: Sealer,
+    /// Where it rings.
+    pub bell: Bell,
+}
+
+/// Why a letter could not be looked at or moved; it is tried again later.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The ledger did not answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A pack could not be listed or sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A message could not be dealt with.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// An uploads bucket did not answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// What would become of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its fate.
+    pub foresight: Foresight,
+    /// Why, where that needs words.
+    pub why: Option<String>,
+    /// Milliseconds that its review ran when it last did.
+    pub ran_ms: Option<u64>,
+}
+
+impl Seen {
+    fn that(foresight: Foresight, why: impl Into<String>) -> Self {
+        Self { foresight, why: Some(why.into()), ran_ms: None }
+    }
+
+    const WOULD_RUN: Self = Self { foresight: Foresight::WouldRun, why: None, ran_ms: None };
+}
+
+/// How a replay ended.
+enum End {
+    /// In what it was for; the text says how.
+    Passed(String),
+    /// Not so; where the failure stands in a letter of its own, that one.
+    Failed { reason: String, fingerprint: String, letter: Option<DeadLetterId> },
+}
+
+impl End {
+    fn failed(reason: String) -> Self {
+        Self::Failed { fingerprint: dead_letters::fingerprint(&reason), reason, letter: None }
+    }
+}
+
+impl Replayer {
+    /// What would become of a letter if it were replayed now.
+    pub async fn foresee(&self, letter: &DeadLetter) -> Result<Seen, ReplayError> {
+        if letter.state != DeadLetterState::Open {
+            return Ok(Seen { foresight: Foresight::NotOpen, why: letter.resolution.clone(), ran_ms: None });
+        }
+        let tenant = match &letter.tenant {
+            Some(id) => match self.registry.tenant(id) {
+                Some(tenant) if tenant.suspended => return Ok(suspended(tenant)),
+                Some(tenant) => Some(tenant),
+                None => return Ok(Seen::that(Foresight::UnknownTenant, format!("no tenant {id} in the registry"))),
+            },
+            None => None,
+        };
+        match (&letter.source, tenant) {
+            (DeadLetterSource::Message { subscription, attributes, data, .. }, _) => {
+                self.foresee_message(carried(subscription), attributes, &decoded(data)).await
+            }
+            (DeadLetterSource::Review { review, epoch, .. }, Some(tenant)) => {
+                let Some(record) = self.ledger.review(&tenant.id, review).await? else {
+                    return Ok(Seen::that(Foresight::StillInvalid, format!("the ledger holds no review {review}")));
+                };
+                if record.value.epoch != *epoch || !record.value.may_be_replayed() {
+                    let why = format!("epoch {} is {}", record.value.epoch, record.value.state.word());
+                    return Ok(Seen::that(Foresight::AlreadyDone, why));
+                }
+                let seen = self.foresee_inputs(tenant, &record.value).await?;
+                Ok(Seen { ran_ms: Some(record.value.ran_ms).filter(|ms| *ms > 0), ..seen })
+            }
+            (DeadLetterSource::Pack { pack, .. }, Some(tenant)) => {
+                let contents = self.sealer.list(tenant, pack).await?;
+                Ok(match (contents.excess, contents.is_empty()) {
+                    (true, _) => Seen::that(Foresight::StillInvalid, "it still holds too many files"),
+                    (_, true) => Seen::that(Foresight::InputsGone, "it still holds no file"),
+                    _ => Seen::WOULD_RUN,
+                })
+            }
+            (DeadLetterSource::Review { .. } | DeadLetterSource::Pack { .. }, None) => {
+                Ok(Seen::that(Foresight::StillInvalid, "it names no tenant"))
+            }
+        }
+    }
+
+    async fn foresee_message(
+        &self,
+        carries: Carries,
+        attributes: &BTreeMap<String, String>,
+        data: &[u8],
+    ) -> Result<Seen, ReplayError> {
+        match carries {
+            Carries::Uploads => match validate::upload(&self.registry, attributes, data) {
+                validate::Verdict::Accepted(upload) if upload.tenant.suspended => Ok(suspended(&upload.tenant)),
+                validate::Verdict::Accepted(upload) => self.foresee_upload(&upload.object).await,
+                validate::Verdict::Refused(refusal) => Ok(Seen::that(Foresight::StillInvalid, refusal.reason)),
+                validate::Verdict::Discard(_) => Ok(Seen::WOULD_RUN),
+            },
+            Carries::ReviewRequests => match validate::request(&self.registry, attributes, data) {
+                validate::Verdict::Accepted((tenant, _)) if tenant.suspended => Ok(suspended(&tenant)),
+                validate::Verdict::Refused(refusal) => Ok(Seen::that(Foresight::StillInvalid, refusal.reason)),
+                validate::Verdict::Accepted(_) | validate::Verdict::Discard(_) => Ok(Seen::WOULD_RUN),
+            },
+            Carries::Outcomes => Ok(Seen::WOULD_RUN),
+        }
+    }
+
+    async fn foresee_upload(&self, object: &ObjectRef) -> Result<Seen, ReplayError> {
+        let found = self.objects.find(object.bucket.as_str(), object.name.as_str()).await?;
+        Ok(match found {
+            Some(_) => Seen::WOULD_RUN,
+            None => Seen::that(Foresight::InputsGone, format!("{object} is not there any more")),
+        })
+    }
+
+    async fn foresee_inputs(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Seen, ReplayError> {
+        let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, record.revision).await? else {
+            let why = format!("the ledger holds no seal of {}", record.review);
+            return Ok(Seen::that(Foresight::StillInvalid, why));
+        };
+        let contents = self.sealer.list(tenant, &record.pack).await?;
+        let there: HashSet<_> = contents.members.iter().map(|member| (&member.name, member.generation)).collect();
+        let mut gone = seal.members.iter().filter(|member| !there.contains(&(&member.name, member.generation)));
+        let Some(first) = gone.next() else { return Ok(Seen::WOULD_RUN) };
+        let why =
+            format!("{} of its files were replaced or deleted, {:?} among them", gone.count() + 1, first.name.as_str());
+        Ok(Seen::that(Foresight::InputsGone, why))
+    }
+
+    /// Takes the replay of one letter a step further; `None` while it is under way. A campaign that was killed in the
+    /// middle of a step takes it again.
+    pub async fn advance(
+        &self,
+        campaign: &CampaignId,
+        tenant: Option<&TenantId>,
+        id: &DeadLetterId,
+    ) -> Result<Option<ItemState>, ReplayError> {
+        let Some(held) = self.ledger.dead_letter(tenant, id).await? else {
+            return Ok(Some(ItemState::Skipped { reason: "the letter is gone".to_owned() }));
+        };
+        let letter = held.value;
+        if letter.campaign.as_ref() != Some(campaign) {
+            let Seen { foresight, why, .. } = self.foresee(&letter).await?;
+            if foresight != Foresight::WouldRun {
+                let reason = why.unwrap_or_else(|| "another campaign has it, or it was dealt with".to_owned());
+                return Ok(Some(ItemState::Skipped { reason }));
+            }
+            let state = DeadLetterState::Replaying;
+            let taken = DeadLetter { state, campaign: Some(campaign.clone()), ..letter };
+            self.ledger.move_letter(held.generation, &taken).await?;
+            // Looked at again with the letter in hand, or in another's.
+            return Ok(None);
+        }
+        let Some(end) = self.step(&letter).await? else { return Ok(None) };
+        let (state, resolution, item) = match end {
+            End::Passed(how) => (DeadLetterState::Resolved, how, ItemState::Passed),
+            End::Failed { reason, fingerprint, letter } => {
+                let (state, resolution) = match letter {
+                    Some(other) => (DeadLetterState::Resolved, format!("its replay failed, see {other}")),
+                    None => (DeadLetterState::Open, format!("its replay failed: {reason}")),
+                };
+                (state, resolution, ItemState::Failed { at: crate::now(), reason, fingerprint })
+            }
+        };
+        if letter.state == DeadLetterState::Replaying {
+            let next = DeadLetter { state, resolution: Some(resolution), ..letter };
+            self.ledger.move_letter(held.generation, &next).await?;
+        }
+        Ok(Some(item))
+    }
+
+    async fn step(&self, letter: &DeadLetter) -> Result<Option<End>, ReplayError> {
+        match (&letter.source, letter.tenant.as_ref().and_then(|id| self.registry.tenant(id))) {
+            (DeadLetterSource::Message { subscription, attributes, data, .. }, _) => {
+                match self.intake.admit(carried(subscription), attributes, &decoded(data)).await {
+                    Ok(None) => Ok(Some(End::Passed("the message was taken".to_owned()))),
+                    Ok(Some(refusal)) => Ok(Some(End::failed(refusal.reason))),
+                    Err(error) if error.is_permanent() => Ok(Some(End::failed(crate::chain(&error)))),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            (DeadLetterSource::Review { review, epoch, .. }, Some(tenant)) => {
+                match self.ledger.replay_review(&tenant.id, review, *epoch, crate::now()).await? {
+                    Replayed::Begun(record) => self.watch(&record).await,
+                    Replayed::NotEnded => Ok(None),
+                    Replayed::Gone => Ok(Some(End::failed(format!("the ledger holds no review {review}")))),
+                }
+            }
+            (DeadLetterSource::Pack { pack, .. }, Some(tenant)) => self.ask(tenant, pack, &letter.id).await,
+            (DeadLetterSource::Review { .. } | DeadLetterSource::Pack { .. }, None) => {
+                Ok(Some(End::failed("its tenant is not in the registry any more".to_owned())))
+            }
+        }
+    }
+
+    /// Asks for a review of what the pack holds now; the letter is the key, so it is asked for once.
+    async fn ask(&self, tenant: &Tenant, pack: &PackId, letter: &DeadLetterId) -> Result<Option<End>, ReplayError> {
+        let key = IdempotencyKey::parse(format!("replay/{letter}")).expect("a letter's id is plain");
+        let traceparent = carrel_telemetry::inject();
+        let review: ReviewId = match self.sealer.seal_request(tenant, pack, &key, traceparent, crate::now()).await? {
+            Requested::Review(review) => review,
+            Requested::NoFile => return Ok(Some(End::failed(format!("pack {:?} still holds no file", pack.as_str())))),
+            Requested::Excess => {
+                return Ok(Some(End::failed(format!("pack {:?} holds too many files", pack.as_str()))));
+            }
+            Requested::KeyTaken(other) => {
+                return Ok(Some(End::failed(format!("key {key} stands for pack {:?}", other.as_str()))));
+            }
+        };
+        match self.ledger.review(&tenant.id, &review).await? {
+            Some(record) => self.watch(&record.value).await,
+            None => Ok(None),
+        }
+    }
+
+    /// How a replayed review stands; one that is not at its end is rung for.
+    async fn watch(&self, record: &ReviewRecord) -> Result<Option<End>, ReplayError> {
+        let State::Settled { completion, announced_at: Some(_) } = &record.state else {
+            self.bell.ring(Wake::Review(record.tenant.clone(), record.review.clone())).await;
+            return Ok(None);
+        };
+        if let Verdict::Delivered { .. } = completion.verdict {
+            return Ok(Some(End::Passed(format!("delivered as {} in epoch {}", record.review, record.epoch))));
+        }
+        let id = dead_letters::of_epoch(&record.review, record.epoch);
+        Ok(Some(match self.ledger.dead_letter(Some(&record.tenant), &id).await? {
+            Some(held) => {
+                let DeadLetter { reason, fingerprint, id, .. } = held.value;
+                End::Failed { reason, fingerprint, letter: Some(id) }
+            }
+            None => End::failed(format!("review {} is {}", record.review, completion.verdict.state())),
+        }))
+    }
+}
+
+/// What the messages of a subscription are, by its name.
+fn carried(subscription: &str) -> Carries {
+    if subscription.contains("review-requests") { Carries::ReviewRequests } else { Carries::Uploads }
+}
+
+/// The bytes of a letter's message; what is not Base64 is no message that anything takes.
+fn decoded(data: &str) -> Vec<u8> {
+    base64::engine::general_purpose::STANDARD.decode(data).unwrap_or_default()
+}
+
+fn suspended(tenant: &Tenant) -> Seen {
+    Seen::that(Foresight::TenantSuspended, format!("tenant {} is suspended", tenant.id))
+}

@@ -1,0 +1,169 @@
+//! What a campaign would come to, and its beginning: which letters, oldest first, and for how long.
+//!
+//! Refuses to move a letter: a dry run only looks.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_schemas::campaign::{
+    Campaign, CampaignChunk, CampaignItem, CampaignState, CreateCampaign, Foresight, ItemState, LetterFilter,
+};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
+use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, TenantId};
+use carrel_schemas::timestamp::Timestamp;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+
+use super::{ReplayError, Replayer, Seen};
+use crate::dead_letters::Index;
+use crate::ledger::LedgerError;
+
+/// Letters looked at at once.
+const LOOKS: usize = 32;
+
+/// What a campaign would come to.
+#[derive(Debug, Serialize)]
+pub struct Forecast {
+    /// How many letters meet each fate.
+    pub counts: BTreeMap<Foresight, usize>,
+    /// Seconds that it should take, if an earlier run of one of the reviews tells how long such runs last.
+    pub seconds: Option<u64>,
+    /// Letter by letter, in the order of their turns.
+    pub letters: Vec<Foreseen>,
+}
+
+/// What would become of one letter.
+#[derive(Debug, Serialize)]
+pub struct Foreseen {
+    /// Which.
+    pub letter: DeadLetterId,
+    /// Whose; none is nobody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// Its fate.
+    pub foresight: Foresight,
+    /// Why, where that needs words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Milliseconds that its review ran when it last did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
+}
+
+/// The open letters that a campaign is for, the oldest first.
+pub async fn chosen(index: &Index, wish: &CreateCampaign) -> Result<Vec<Arc<DeadLetter>>, LedgerError> {
+    let filter = LetterFilter { state: Some(DeadLetterState::Open), ..wish.filter.clone() };
+    let named: HashSet<&DeadLetterId> = wish.letters.iter().collect();
+    let mut letters = index.find(&filter).await?;
+    letters.retain(|letter| named.is_empty() || named.contains(&letter.id));
+    letters.reverse();
+    Ok(letters)
+}
+
+/// The head and the chunks of a campaign over these letters.
+pub fn drawn_up(
+    wish: CreateCampaign,
+    key: &IdempotencyKey,
+    letters: &[Arc<DeadLetter>],
+    now: Timestamp,
+) -> (Campaign, Vec<CampaignChunk>) {
+    let item = |letter: &Arc<DeadLetter>| CampaignItem {
+        letter: letter.id.clone(),
+        tenant: letter.tenant.clone(),
+        fingerprint: letter.fingerprint.clone(),
+        begun_at: None,
+        state: ItemState::Pending,
+    };
+    let chunk = |letters: &[Arc<DeadLetter>]| CampaignChunk {
+        schema: Campaign::SCHEMA,
+        items: letters.iter().map(item).collect(),
+        unknown: BTreeMap::new(),
+    };
+    let chunks: Vec<_> = letters.chunks(Campaign::CHUNK).map(chunk).collect();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let campaign = Campaign {
+        schema: Campaign::SCHEMA,
+        id: CampaignId::of(key),
+        created_at: now,
+        filter: wish.filter,
+        per_minute: wish.per_minute,
+        canary: wish.canary,
+        state: CampaignState::Running,
+        reason: None,
+        going_since: now,
+        items: String::new(),
+        chunks: count(chunks.len()),
+        letters: count(letters.len()),
+        unknown: BTreeMap::new(),
+    };
+    (campaign, chunks)
+}
+
+impl Replayer {
+    /// What would become of these letters if they were replayed now.
+    pub async fn forecast(&self, letters: &[Arc<DeadLetter>], per_minute: u32) -> Result<Forecast, ReplayError> {
+        let looks = letters.iter().cloned().map(|letter| async move {
+            // An index holds no message bodies, and a message is judged by its body.
+            let Some(whole) = self.ledger.dead_letter(letter.tenant.as_ref(), &letter.id).await? else {
+                return Ok(None);
+            };
+            let Seen { foresight, why, ran_ms } = self.foresee(&whole.value).await?;
+            let (letter, tenant) = (letter.id.clone(), letter.tenant.clone());
+            Ok::<_, ReplayError>(Some(Foreseen { letter, tenant, foresight, why, ran_ms }))
+        });
+        let looked: Vec<Option<Foreseen>> = futures::stream::iter(looks).buffered(LOOKS).try_collect().await?;
+        let letters: Vec<Foreseen> = looked.into_iter().flatten().collect();
+        let mut counts = BTreeMap::new();
+        for letter in &letters {
+            *counts.entry(letter.foresight).or_default() += 1;
+        }
+        let concurrency =
+            |tenant: &TenantId| self.registry.tenant(tenant).map_or(1, |tenant| tenant.limits.max_concurrent).max(1);
+        let seconds = duration(&letters, concurrency, per_minute).map(|long| long.as_secs());
+        Ok(Forecast { counts, seconds, letters })
+    }
+}
+
+/// How long the letters that would run take: as long as the slowest tenant needs with its own concurrency, and as the
+/// pace allows. A review that was never measured is taken for an average one; none if no review was.
+fn duration(letters: &[Foreseen], concurrency: impl Fn(&TenantId) -> u32, per_minute: u32) -> Option<Duration> {
+    let would: Vec<&Foreseen> = letters.iter().filter(|letter| letter.foresight == Foresight::WouldRun).collect();
+    let measured: Vec<u64> = would.iter().filter_map(|letter| letter.ran_ms).collect();
+    let mut tenants: BTreeMap<&TenantId, u64> = BTreeMap::new();
+    for letter in &would {
+        let Some(tenant) = &letter.tenant else { continue };
+        let average = || measured.iter().sum::<u64>().checked_div(measured.len() as u64);
+        *tenants.entry(tenant).or_default() += letter.ran_ms.or_else(average)?;
+    }
+    let slowest = tenants.into_iter().map(|(tenant, ms)| ms / u64::from(concurrency(tenant))).max().unwrap_or(0);
+    let paced = (would.len() as u64).saturating_sub(1) * 60_000 / u64::from(per_minute.max(1));
+    Some(Duration::from_millis(slowest.max(paced)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn foreseen(tenant: &str, foresight: Foresight, ran_ms: Option<u64>) -> Foreseen {
+        let tenant = Some(TenantId::parse(tenant).expect("id"));
+        Foreseen { letter: DeadLetterId::derive(&[b"a"]), tenant, foresight, why: None, ran_ms }
+    }
+
+    #[test]
+    fn a_campaign_takes_as_long_as_its_slowest_tenant_or_its_pace() {
+        let (would, gone) = (Foresight::WouldRun, Foresight::InputsGone);
+        let letters = [
+            foreseen("acme", would, Some(4_000)),
+            foreseen("acme", would, None),
+            foreseen("bolt", would, Some(2_000)),
+            foreseen("bolt", gone, Some(900_000)),
+        ];
+        // acme: 4 s, and an unmeasured one of 3 s on average, on two slots.
+        assert_eq!(duration(&letters, |_| 2, 6_000), Some(Duration::from_millis(3_500)));
+        // Three replays, one every ten seconds.
+        assert_eq!(duration(&letters, |_| 2, 6), Some(Duration::from_secs(20)));
+        assert_eq!(duration(&[foreseen("acme", would, None)], |_| 1, 60), None);
+        assert_eq!(duration(&[foreseen("acme", gone, None)], |_| 1, 60), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,261 @@
+//! Dead letters replayed by campaigns: once, at their pace, stopped where it does not help, and carried on by whoever
+//! leads after a kill.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use carrel::fleet::Setup;
+use carrel::plan;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
+use carrel_schemas::ids::{Epoch, EventId, PackId};
+use carrel_schemas::outcome::Verdict;
+use futures::stream::StreamExt as _;
+use serde_json::{Value, json};
+
+use crate::files::sales;
+use crate::world::{Prepared, World, eventually, program, tenant};
+
+/// An agent that fails as long as it is broken, and is the analyst once it is mended.
+struct Flaw(PathBuf);
+
+impl Flaw {
+    fn install(setup: &mut Setup) -> Self {
+        let flag = setup.dir.join("flaw");
+        std::fs::write(&flag, "broken").expect("written");
+        let script = "read -r flaw < \"$2\"; [ \"$flaw\" != broken ] || { echo no luck >&2; exit 3; }\n\
+                      exec \"$1\" internal analyst \"$3\"";
+        let words = ["/bin/sh", "-c", script, "flawed", &program().display().to_string(), &flag.display().to_string()];
+        setup.agent = words.map(str::to_owned).to_vec();
+        Self(flag)
+    }
+
+    fn mend(&self) {
+        // In place: rooms show the file, not its name.
+        std::fs::write(&self.0, "mended\n").expect("written");
+    }
+}
+
+async fn flawed(tenants: Vec<Value>) -> (World, Flaw) {
+    let mut flaw = None;
+    let world = World::start(tenants, |setup| flaw = Some(Flaw::install(setup))).await;
+    (world, flaw.expect("installed"))
+}
+
+/// Uploads packs that fail, and returns their letters, the newest first.
+async fn failed(world: &World, packs: &[&str]) -> Vec<DeadLetter> {
+    for pack in packs {
+        world.upload("acme", pack, vec![("sales.csv", sales())]).await;
+    }
+    eventually("a letter of each pack", async || {
+        let letters = world.dead_letters(Some("acme")).await;
+        (letters.len() == packs.len()).then_some(letters)
+    })
+    .await
+}
+
+async fn replay(world: &World, key: &str, wish: Value) -> Value {
+    world.operator().post("/v1/campaigns", key, &wish).await.expect("taken")
+}
+
+async fn campaign(world: &World, id: &Value) -> Value {
+    world.operator().get(&format!("/v1/campaigns/{}", id.as_str().expect("an id"))).await.expect("answered")
+}
+
+async fn is(world: &World, id: &Value, state: &str) -> Value {
+    eventually(&format!("campaign {state}"), async || {
+        let campaign = campaign(world, id).await;
+        (campaign["state"] == state).then_some(campaign)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_review_is_replayed_once_it_can_pass_and_its_pack_is_delivered_in_the_next_epoch() {
+    let (world, flaw) = flawed(vec![tenant("acme", json!({}))]).await;
+    let letter = failed(&world, &["q3"]).await.remove(0);
+    assert_eq!((letter.class, letter.state), (DeadLetterClass::AgentFailed, DeadLetterState::Open));
+    let evidence = letter.evidence.expect("what is known of its end");
+    assert_eq!(evidence.stage.as_deref(), Some("review"));
+    assert!(evidence.log_tail.is_some_and(|tail| tail.contains("no luck")));
+    assert!(evidence.usage.is_some_and(|usage| usage.agent_peak_bytes > 0));
+
+    flaw.mend();
+    let begun = replay(&world, "mended", json!({ "letters": [letter.id] })).await;
+    let again = replay(&world, "mended", json!({ "letters": [letter.id] })).await;
+    assert_eq!(begun["id"], again["id"], "asking twice is asking once");
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "passed": 1 }));
+    let events = deliveries(&world, 1).await;
+    assert_eq!(events.iter().map(|(_, epoch, _)| epoch.get()).collect::<Vec<_>>(), [2]);
+    let letters = world.dead_letters(Some("acme")).await;
+    assert_eq!(letters.len(), 1, "the letter itself is resolved: {letters:?}");
+    assert_eq!(letters[0].state, DeadLetterState::Resolved);
+
+    // A delivered review is not replayed, whoever asks for it.
+    let refused = world.operator().post("/v1/campaigns", "once-more", &json!({ "letters": [letter.id] })).await;
+    assert!(refused.expect_err("nothing is open").to_string().contains("no such open dead letter"));
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_halts_when_its_canary_fails_as_before_and_goes_on_when_told_to() {
+    let (world, flaw) = flawed(vec![tenant("acme", json!({ "limits": { "max_concurrent": 3 } }))]).await;
+    failed(&world, &["a", "b", "c"]).await;
+    let begun = replay(&world, "halts", json!({ "canary": 1 })).await;
+    let halted = is(&world, &begun["id"], "halted").await;
+    assert!(halted["reason"].as_str().is_some_and(|why| why.contains("failed again as it had")), "{halted}");
+    assert_eq!(halted["counts"], json!({ "failed": 1, "pending": 2 }), "nothing but the canary was begun");
+    let letters = world.dead_letters(Some("acme")).await;
+    let second = letters.iter().find(|letter| letter.replay_of.is_some()).expect("a letter of the second epoch");
+    let first = letters.iter().find(|letter| Some(&letter.id) == second.replay_of.as_ref()).expect("of the first");
+    assert_eq!((first.state, second.state), (DeadLetterState::Resolved, DeadLetterState::Open));
+
+    flaw.mend();
+    let path = format!("/v1/campaigns/{}/resume", begun["id"].as_str().expect("an id"));
+    world.operator().post(&path, "resume", &json!({})).await.expect("resumed");
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "failed": 1, "passed": 2 }));
+    // The second letter of the canary was filed after the campaign began, which does not feed itself.
+    let open = world.dead_letters(Some("acme")).await;
+    let open: Vec<_> = open.into_iter().filter(|letter| letter.state == DeadLetterState::Open).collect();
+    assert_eq!(open.iter().map(|letter| &letter.id).collect::<Vec<_>>(), [&second.id]);
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_would_become_of_each_letter_and_disturbs_none() {
+    let (world, flaw) = flawed(vec![tenant("acme", json!({}))]).await;
+    failed(&world, &["kept", "replaced"]).await;
+    world.put("acme", "replaced/sales.csv", "other,bytes\n1,2\n").await;
+    let stranger = [("eventType", "OBJECT_FINALIZE"), ("payloadFormat", "NONE"), ("bucketId", "nobodys-uploads")];
+    let of_it = [("objectId", "a/b.csv"), ("objectGeneration", "7")];
+    world.publish("uploads", Vec::new(), &[&stranger[..], &of_it[..]].concat()).await;
+    world.dead_letter(None, "the stranger's letter", |_| true).await;
+    flaw.mend();
+    let generations = async || {
+        let listed = world.objects.list(plan::CONTROL_BUCKET, "tenants/").await.expect("answered");
+        let letters = listed.into_iter().filter(|meta| meta.name.contains("/dead-letters/"));
+        letters.map(|meta| (meta.name, meta.generation)).collect::<BTreeSet<_>>()
+    };
+    let before = generations().await;
+    let forecast = replay(&world, "dry", json!({ "dry_run": true })).await;
+    assert_eq!(forecast["counts"], json!({ "would_run": 1, "inputs_gone": 1, "still_invalid": 1 }), "{forecast}");
+    assert!(forecast["seconds"].is_u64(), "{forecast}");
+    let gone =
+        forecast["letters"].as_array().expect("letters").iter().find(|letter| letter["foresight"] == "inputs_gone");
+    assert!(gone.is_some_and(|gone| gone["why"].as_str().is_some_and(|why| why.contains("replaced/sales.csv"))));
+    assert_eq!(generations().await, before);
+    let campaigns = world.operator().get("/v1/campaigns").await.expect("answered");
+    assert_eq!(campaigns["campaigns"], json!([]));
+
+    // What the dry run has said is what a campaign does.
+    let begun = replay(&world, "wet", json!({})).await;
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "passed": 1, "skipped": 2 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_letters_are_replayed_though_the_dispatcher_is_killed_midway_none_lost_none_twice() {
+    many_letters(500, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: cargo test --test promises -- --ignored --nocapture ten_thousand_letters"]
+async fn ten_thousand_letters() {
+    let began = std::time::Instant::now();
+    many_letters(10_000, 200).await;
+    println!("10000 letters, 200 of them reviews, each replayed once in {} s", began.elapsed().as_secs());
+}
+
+/// Replays letters of uploads to a bucket that nobody knew, and of reviews that failed.
+async fn many_letters(all: usize, reviews: usize) {
+    let mut flaw = None;
+    let late = tenant("late", json!({}));
+    let prepared = Prepared::new(vec![tenant("acme", json!({})), late.clone()], |setup| {
+        flaw = Some(Flaw::install(setup));
+    });
+    // The cloud knows late's buckets, the dispatcher does not yet.
+    let registry = prepared.fleet.dir().join("tenants.yaml");
+    let whole = std::fs::read_to_string(&registry).expect("written");
+    without_last_tenant(&registry);
+    let mut world = prepared.start().await;
+    let packs: Vec<String> = (0..all - reviews).map(|at| format!("pack-{at}")).collect();
+    futures::stream::iter(&packs)
+        .for_each_concurrent(16, async |pack| {
+            world.put("late", &format!("{pack}/sales.csv"), sales()).await;
+        })
+        .await;
+    for at in 0..reviews {
+        world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
+    }
+    let letters = async |world: &World| {
+        let of_acme = every_letter(world, "acme").await;
+        [every_letter(world, "_unknown").await, of_acme].concat()
+    };
+    let filed =
+        eventually("every letter", async || Some(letters(&world).await).filter(|found| found.len() == all)).await;
+    let ids: BTreeSet<_> = filed.iter().map(|letter| letter.id.clone()).collect();
+    assert_eq!(ids.len(), all);
+
+    flaw.expect("installed").mend();
+    world.kill_dispatcher();
+    std::fs::write(&registry, whole).expect("written");
+    world.restart_dispatcher().await;
+    let begun = replay(&world, "all", json!({ "per_minute": 1_000_000 })).await;
+    assert_eq!(begun["letters"], all);
+    for share in [3, 2] {
+        eventually("a part of them passed", async || {
+            let passed = campaign(&world, &begun["id"]).await["counts"]["passed"].as_u64()?;
+            (passed as usize * share >= all).then_some(())
+        })
+        .await;
+        world.kill_dispatcher();
+        world.restart_dispatcher().await;
+    }
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "passed": all }), "{over}");
+    let resolved = letters(&world).await;
+    assert_eq!(resolved.len(), all, "a replay that passes files no letter");
+    assert!(resolved.iter().all(|letter| letter.state == DeadLetterState::Resolved && ids.contains(&letter.id)));
+    let is_message = |letter: &&DeadLetter| matches!(letter.source, DeadLetterSource::Message { .. });
+    assert_eq!(resolved.iter().filter(is_message).count(), packs.len());
+
+    let open: BTreeSet<String> = world.names(plan::CONTROL_BUCKET, "open/packs/late/").await.into_iter().collect();
+    assert_eq!(open.len(), packs.len(), "each upload has opened its pack, and opened it once");
+    deliveries(&world, reviews).await;
+    assert_eq!(world.names("acme-outputs", "outcomes/").await.len(), 2 * reviews, "one outcome of each epoch");
+}
+
+/// Waits for so many packs to be delivered, and holds that each has one completion id.
+async fn deliveries(world: &World, packs: usize) -> BTreeSet<(PackId, Epoch, EventId)> {
+    let events = eventually("every delivery", async || {
+        let delivered = world.received().into_iter().map(|got| got.completion);
+        let delivered = delivered.filter(|got| matches!(got.verdict, Verdict::Delivered { .. }));
+        let events: BTreeSet<_> = delivered.map(|got| (got.pack, got.epoch, got.event)).collect();
+        let named: BTreeSet<_> = events.iter().map(|(pack, ..)| pack).collect();
+        (named.len() == packs).then_some(events)
+    })
+    .await;
+    assert_eq!(events.len(), packs, "each pack is delivered under one completion id: {events:?}");
+    events
+}
+
+/// Every letter of an owner, page by page.
+async fn every_letter(world: &World, owner: &str) -> Vec<DeadLetter> {
+    let (mut letters, mut page) = (Vec::new(), String::new());
+    loop {
+        let mut found =
+            world.operator().get(&format!("/v1/dead-letters?tenant={owner}{page}")).await.expect("answered");
+        let some: Vec<DeadLetter> = serde_json::from_value(found["dead_letters"].take()).expect("letters");
+        letters.extend(some);
+        let Some(next) = found["next"].as_str() else { return letters };
+        page = format!("&page={next}");
+    }
+}
+
+fn without_last_tenant(registry: &Path) {
+    let text = std::fs::read_to_string(registry).expect("written");
+    let mut file: Value = serde_yaml_ng::from_str(&text).expect("a registry");
+    file["tenants"].as_array_mut().expect("tenants").pop();
+    std::fs::write(registry, file.to_string()).expect("written");
+}
