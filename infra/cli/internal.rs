@@ -17,7 +17,7 @@ pub(crate) fn run(part: Internal) -> ExitCode {
             end_with_parent().and_then(|()| cloud(&config)).map_or_else(failed, |()| ExitCode::SUCCESS)
         }
         Internal::Dispatcher => end_with_parent().map_or_else(failed, |()| carrel_dispatcher::main()),
-        Internal::Worker { args } => carrel_worker::main(args),
+        Internal::Worker { args } => carrel_worker::main(&["internal", "worker"], args),
         Internal::Volume { args } => volume(args),
         Internal::Room => rooms::inner().map_or_else(failed, |()| ExitCode::SUCCESS),
         Internal::Analyst { args } => carrel_analyst::main(&args, || SystemTime::now().into()),

@@ -163,7 +163,8 @@ fn every_job_is_told_all_it_needs() {
         variables.insert("CLOUD_RUN_EXECUTION".into(), format!("{name}-x1"));
         let review = format!("rv_{}", "0".repeat(32));
         let args = ["--review", &review, "--epoch", "1", "--attempt", "1"].map(str::to_owned);
-        let config = carrel_worker::Config::parse(args, &variables, "/tmp".into()).expect("a complete environment");
+        let config =
+            carrel_worker::Config::parse(args, &variables, "/tmp".into(), Vec::new()).expect("a complete environment");
         assert_eq!(config.execution.job().as_str(), variables["CARREL_JOB"]);
     }
 }

@@ -46,7 +46,7 @@ async fn a_bomb_is_refused_by_its_ratio_before_anything_parses_it() {
     let outcome = world.outcome(&got.completion).await;
     assert_eq!(refused(&outcome, "bomb.xlsx"), Some(RefusalCode::ArchiveBomb));
     assert_eq!(outcome.scanners, ["structure"]);
-    assert!(outcome.room.is_none(), "no agent was started");
+    assert_eq!(outcome.usage.expect("measured").agent_cpu_ms, 0, "no agent was started");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ mod journey;
 mod line;
 mod lost_machines;
 mod replay;
+mod scanner;
 mod steps;
 mod storm;
 mod world;

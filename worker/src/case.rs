@@ -3,11 +3,11 @@
 //! A fault of the cloud is never a verdict: [`Stop::Retry`] leaves no outcome, and the next attempt starts afresh.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use carrel_cloud::Objects;
 use carrel_schemas::ids::{FileId, Nonce, ObjectName};
-use carrel_schemas::outcome::{InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
+use carrel_schemas::outcome::{InputMode, InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
 use carrel_schemas::scan::ScanFlag;
 use carrel_schemas::seal::Seal;
 
@@ -25,6 +25,8 @@ pub(crate) struct Case {
     pub(crate) began: Instant,
     /// What has looked at the files so far.
     pub(crate) scanners: Vec<String>,
+    /// How what touched hostile bytes so far was confined.
+    pub(crate) room: Option<RoomReport>,
 }
 
 /// Why the journey ends before its last stage.
@@ -94,7 +96,20 @@ impl Case {
     pub(crate) fn decide(self, verdict: Verdict, looked: &[Looked]) -> Stop {
         let usage = Usage { wall_ms: 0, agent_cpu_ms: 0, agent_peak_bytes: 0, input_bytes: 0, output_bytes: 0 };
         let inputs = looked.iter().map(Looked::report).collect();
-        Stop::Decide(Box::new(Decision { case: self, verdict, inputs, room: None, usage }))
+        let room = self.room.clone();
+        Stop::Decide(Box::new(Decision { case: self, verdict, inputs, room, usage }))
+    }
+
+    /// How inputs come into its rooms.
+    pub(crate) fn input(&self) -> InputMode {
+        if self.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate }
+    }
+
+    /// What remains of the review's time, less a fifth (30 s at most) for judging and delivering.
+    pub(crate) fn time_left(&self) -> Duration {
+        let all = Duration::from_secs(self.config.limits.timeout_seconds);
+        let reserve = (all / 5).min(Duration::from_secs(30));
+        all.saturating_sub(reserve).saturating_sub(self.began.elapsed()).max(Duration::from_secs(1))
     }
 
     /// A member's name within its pack: what the customer calls it.

@@ -32,6 +32,8 @@ pub(crate) struct Fetched {
     pub(crate) index: usize,
     pub(crate) format: FileFormat,
     pub(crate) size: u64,
+    /// The name it is shown under.
+    pub(crate) shown: String,
     /// Below the attempt's own directory, or in the volume.
     pub(crate) path: PathBuf,
 }
@@ -205,7 +207,7 @@ async fn find_or_fetch(
         let (size, wanted) = (member.size, member.clone());
         let found = tokio::task::spawn_blocking(move || volume.find(&wanted)).await.context("looking was cut off")?;
         if let Some(path) = found {
-            return Ok(Ok(Fetched { index, format, size, path }));
+            return Ok(Ok(Fetched { index, format, size, shown: shown(&id, format), path }));
         }
         tracing::warn!(object.name = %member.name, "the volume does not show this file; it is fetched");
     }
@@ -221,7 +223,8 @@ async fn fetch(
     member: Member,
 ) -> Result<Result<Fetched, ObjectName>, Stop> {
     let format = format_of(member.name.as_str()).context("a member without a format was refused before")?;
-    let path = place.dir("input").join(format!("{id}.{}", format.extension()));
+    let shown = shown(&id, format);
+    let path = place.dir("input").join(&shown);
     let bucket = case.config.uploads.as_str();
     let (name, generation) = (member.name.as_str(), member.generation.get());
     let got = match case.objects.download(bucket, name, generation, &path, member.size).await {
@@ -238,7 +241,12 @@ async fn fetch(
             member.crc32c
         )));
     }
-    Ok(Ok(Fetched { index, format, size: got.size, path }))
+    Ok(Ok(Fetched { index, format, size: got.size, shown, path }))
+}
+
+/// The name that a file is shown under.
+fn shown(id: &FileId, format: FileFormat) -> String {
+    format!("{id}.{}", format.extension())
 }
 
 /// A review whose inputs were still the live versions after it was made.

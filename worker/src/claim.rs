@@ -67,7 +67,16 @@ pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progr
             }));
         }
     }
-    Ok(Claimed(Case { config, objects, progress, seal: Arc::new(seal), nonce, began, scanners: Vec::new() }))
+    Ok(Claimed(Case {
+        config,
+        objects,
+        progress,
+        seal: Arc::new(seal),
+        nonce,
+        began,
+        scanners: Vec::new(),
+        room: None,
+    }))
 }
 
 fn verify(seal: &Seal, config: &Config) -> anyhow::Result<()> {

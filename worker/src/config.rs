@@ -17,6 +17,7 @@ use carrel_schemas::scan::{Antivirus, ScanPolicy};
 use carrel_telemetry::{Format, TelemetryConfig};
 
 use crate::scan::Clamd;
+use crate::scan::child::COMMAND;
 use crate::volume::Volume;
 
 /// Everything one attempt is told.
@@ -42,6 +43,8 @@ pub struct Config {
     pub scan: ScanPolicy,
     /// `CARREL_CLAMD`: clamd's socket, `/run/clamav/clamd.ctl` or `host:port`; absent, no virus scanner sees the files.
     pub clamd: Option<Clamd>,
+    /// The command line of a scanner without its last argument: this program itself, as it was started.
+    pub scanner: Vec<String>,
     /// `CARREL_AGENT`: JSON array, the agent's command line without the request file.
     pub agent: Vec<String>,
     /// `CARREL_ISOLATION`: the tier of the room that the agent runs in; absent is `namespaces`. A machine that cannot
@@ -154,12 +157,19 @@ fn format(text: &str) -> Result<Format, String> {
 }
 
 impl Config {
-    /// Reads the process's environment.
-    pub fn from_process(args: impl IntoIterator<Item = String>) -> Result<Self, ConfigError> {
+    /// Reads the process's environment. `itself` are the words between this program's name and the worker's arguments.
+    pub fn from_process(itself: &[&str], args: impl IntoIterator<Item = String>) -> Result<Self, ConfigError> {
+        let program =
+            std::env::current_exe().map_err(|error| ConfigError(vec![format!("find this program: {error}")]))?;
+        let program = program.to_str().map(str::to_owned);
+        let program =
+            program.ok_or_else(|| ConfigError(vec!["the path of this program is no UTF-8; move it".into()]))?;
+        let words = itself.iter().chain([&COMMAND]).map(|word| (*word).to_owned());
+        let scanner = std::iter::once(program).chain(words).collect();
         let names = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self::parse(args, &std::env::vars_os().filter_map(names).collect(), std::env::temp_dir())
+        Self::parse(args, &std::env::vars_os().filter_map(names).collect(), std::env::temp_dir(), scanner)
     }
 
     /// Reads arguments and variables; the error lists everything that is wrong.
@@ -167,6 +177,7 @@ impl Config {
         args: impl IntoIterator<Item = String>,
         variables: &BTreeMap<String, String>,
         scratch: PathBuf,
+        scanner: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let mut values = variables.clone();
         let mistakes = take_arguments(args, &mut values);
@@ -236,6 +247,7 @@ impl Config {
                 limits,
                 scan,
                 clamd,
+                scanner,
                 agent,
                 isolation,
                 volume,
@@ -316,12 +328,12 @@ mod tests {
 
     #[test]
     fn a_job_as_cloud_run_starts_it_is_understood() {
-        let config = Config::parse(args(), &variables(), "/tmp".into()).expect("complete");
+        let config = Config::parse(args(), &variables(), "/tmp".into(), Vec::new()).expect("complete");
         assert_eq!(config.attempt.get(), 2);
         assert_eq!(config.execution.as_str(), "projects/p/locations/-/jobs/review-acme/executions/review-acme-x1");
         assert_eq!(config.limits, Limits::default());
         let full = BTreeMap::from([("CARREL_JOB".to_owned(), "projects/p/locations/l/jobs/j".to_owned())]);
-        let config = Config::parse(args(), &variables().into_iter().chain(full).collect(), "/tmp".into());
+        let config = Config::parse(args(), &variables().into_iter().chain(full).collect(), "/tmp".into(), Vec::new());
         assert_eq!(config.expect("complete").execution.job().as_str(), "projects/p/locations/l/jobs/j");
     }
 
@@ -334,7 +346,7 @@ mod tests {
         wrong.insert("CARREL_INPUT".into(), "hybrid".into());
         wrong.insert("CARREL_LIMITS".into(), r#"{"max_fils":1}"#.into());
         wrong.insert("CARREL_SCAN".into(), r#"{"antivirus":"required"}"#.into());
-        let error = Config::parse(["--epoch".into(), "0".into(), "--fast".into()], &wrong, "/tmp".into());
+        let error = Config::parse(["--epoch".into(), "0".into(), "--fast".into()], &wrong, "/tmp".into(), Vec::new());
         let text = error.expect_err("wrong").to_string();
         let named = ["--review is missing", "--epoch", "--attempt is missing", "--fast", "CARREL_TENANT is missing"];
         for name in named.into_iter().chain([

@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use crate::config::Config;
 use crate::run::{End, run};
+use crate::scan::child;
 
 /// EX_USAGE of sysexits.h.
 const USAGE: u8 = 64;
@@ -22,9 +23,16 @@ const STOPPED: u8 = 143;
 /// Blocking work that is left when the process ends, such as a scan, is not waited for longer.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs one attempt; `args` are those after the program's name.
-pub fn main(args: impl IntoIterator<Item = String>) -> ExitCode {
-    let config = match Config::from_process(args) {
+/// Runs one attempt, or the scanner that an attempt has started. `args` are the worker's own; `itself` are the words
+/// before them that make this program a worker.
+pub fn main(itself: &[&str], args: impl IntoIterator<Item = String>) -> ExitCode {
+    let args: Vec<String> = args.into_iter().collect();
+    if let [command, ask] = &args[..]
+        && command == child::COMMAND
+    {
+        return child::main(ask);
+    }
+    let config = match Config::from_process(itself, args) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");

@@ -17,10 +17,11 @@ use crate::{judge, scan};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("scan_csv", |bytes| scan_as(FileFormat::Csv, bytes)),
     ("scan_xlsx", |bytes| scan_as(FileFormat::Xlsx, bytes)),
     ("scan_pdf", |bytes| scan_as(FileFormat::Pdf, bytes)),
+    ("scanner", scan::scanner::heard),
     ("manifest", manifest),
     ("agent_event", agent_event),
     ("findings", findings),

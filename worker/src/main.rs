@@ -8,5 +8,5 @@ fn main() -> ExitCode {
         eprintln!("start the launcher of rooms: {error}");
         return ExitCode::from(75);
     }
-    carrel_worker::main(std::env::args().skip(1))
+    carrel_worker::main(&[], std::env::args().skip(1))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use carrel_sandbox::{Ended, Exit, Finished, Hearing, LimitHit};
 use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentInput, AgentRequest, RefusedInput, exit_code};
-use carrel_schemas::outcome::{FailureClass, FindingSummary, InputMode, RoomReport, Usage, Verdict};
+use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
 use tempfile::TempDir;
 
 use crate::case::{Case, Decision, Looked, Stop};
@@ -57,9 +57,9 @@ impl Reviewed {
 pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let Scanned { case, looked, accepted, place } = scanned;
     case.progress.stage("review");
-    let wall = time_left(&case);
+    let wall = case.time_left();
     let tier = case.config.isolation;
-    let input = if case.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate };
+    let input = case.input();
     let inside = Inside::of(tier, &place);
     let plan = room::plan(&case, &place, &accepted, wall)?;
     let accepted: Vec<AgentInput> = accepted.into_iter().map(|file| file.input).collect();
@@ -174,13 +174,6 @@ fn end(ended: &Ended) -> End {
             End::Failed(FailureClass::AgentFailed, format!("the agent was ended by signal {signal}"))
         }
     }
-}
-
-/// What remains of the review's time, less a fifth (30 s at most) for judging and delivering.
-fn time_left(case: &Case) -> Duration {
-    let all = Duration::from_secs(case.config.limits.timeout_seconds);
-    let reserve = (all / 5).min(Duration::from_secs(30));
-    all.saturating_sub(reserve).saturating_sub(case.began.elapsed()).max(Duration::from_secs(1))
 }
 
 fn write_request(

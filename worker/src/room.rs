@@ -1,6 +1,7 @@
-//! The inner room: where everything of the agent happens. It sees programs, the sealed files under generated names, the
-//! request, and three directories of its own; nobody's credentials or metadata, and no network but a proxy to the hosts
-//! that its tenant lists.
+//! The inner rooms: where everything happens that touches hostile bytes. The agent's sees programs, the sealed files under
+//! generated names, the request, and three directories of its own; nobody's credentials or metadata, and no network but
+//! a proxy to the hosts that its tenant lists. The scanner's sees this program, the files and what is asked of it; it has
+//! nothing to write to and nobody to talk to.
 //!
 //! Owns where things lie inside, for each tier. Refuses a weaker tier than the settings name.
 
@@ -14,7 +15,7 @@ use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tie
 use carrel_schemas::outcome::{EgressDecision, EgressReport};
 
 use crate::case::Case;
-use crate::check::Place;
+use crate::check::{Fetched, Place};
 use crate::config::Config;
 use crate::scan::Accepted;
 
@@ -28,6 +29,10 @@ const HOME_BYTES: u64 = 64 << 20;
 const PROCESSES: u64 = 512;
 /// Where an agent that may reach hosts finds the proxy that leads to them, in the network of its room.
 const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// What a scanner is asked, as a file.
+const ASK: &str = "scan.json";
+/// A scanner is one process with one thread, and its launcher.
+const SCANNER_PROCESSES: u64 = 8;
 /// The smallest file beside its bytes takes a page.
 const PAGE: u64 = 4096;
 
@@ -44,6 +49,11 @@ impl Inside {
             Tier::Process => Self { root: place.root().to_owned() },
             Tier::Namespaces | Tier::Oci(_) => Self { root: PathBuf::from("/") },
         }
+    }
+
+    /// Where a file lies that is to be looked at.
+    pub(crate) fn input(&self, file: &Fetched) -> PathBuf {
+        self.at("input").join(&file.shown)
     }
 
     /// `input`, `scratch`, `output`, `home` or `request.json`.
@@ -115,6 +125,44 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
             processes: PROCESSES,
             file_bytes: limits.max_output_bytes.max(limits.max_inflated_bytes),
             open_files: 1024,
+        },
+    })
+}
+
+/// The room of a scanner of these files, which is told what is asked of it.
+pub(crate) fn scanner(case: &Case, place: &Place, files: &[Fetched], ask: &[u8]) -> anyhow::Result<Room> {
+    let config = &case.config;
+    let (tier, inside) = (config.isolation, Inside::of(config.isolation, place));
+    let asked = place.dir(ASK);
+    std::fs::write(&asked, ask).with_context(|| format!("write {}", asked.display()))?;
+    let (program, words) = config.scanner.split_first().context("the scanner's command line is empty")?;
+    let program = PathBuf::from(program);
+    let mut view = Vec::new();
+    if tier != Tier::Process {
+        view = Entry::system();
+        Entry::add(&mut view, &program);
+        view.extend(files.iter().map(|file| Entry::Show { from: file.path.clone(), at: inside.input(file) }));
+        view.push(Entry::Show { from: asked, at: inside.at(ASK) });
+    }
+    // Half of what remains: a file that takes it all is refused, and the others are still reviewed.
+    let wall = case.time_left() / 2;
+    Ok(Room {
+        command: Command {
+            program,
+            args: words.iter().cloned().chain([inside.at(ASK).to_string_lossy().into_owned()]).collect(),
+            env: vec![("LANG".to_owned(), "C.UTF-8".to_owned())],
+            cwd: PathBuf::from("/"),
+        },
+        view,
+        network: Network::None,
+        profile: Profile::Command,
+        limits: Limits {
+            wall,
+            cpu_seconds: wall.as_secs().max(1),
+            memory_bytes: config.limits.agent_memory_bytes,
+            processes: SCANNER_PROCESSES,
+            file_bytes: 1,
+            open_files: 64,
         },
     })
 }

@@ -2,13 +2,15 @@
 //!
 //! Owns the structural refusals: wrong type, nothing in it, encryption, macros, bombs; and the flags: what runs, reaches
 //! out or carries another file. What is done about a flag is the tenant's policy. Each scanner is a plain function over
-//! a reader with limits, so that it can be fuzzed. Refuses to interpret: what passes here is only worth showing to a
-//! parser, in a process of its own.
+//! a reader with limits, so that it can be fuzzed, and runs in a child in a room of its own (`child`, asked by `scanner`).
+//! Refuses to interpret: what passes here is only worth showing to a parser.
 
+pub(crate) mod child;
 mod clamd;
 mod formula;
 mod found;
 mod pdf;
+pub(crate) mod scanner;
 mod stage;
 mod text;
 mod tokens;
@@ -20,13 +22,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 use carrel_schemas::agent::FileFormat;
 use carrel_schemas::outcome::RefusalCode;
 use carrel_schemas::scan::ScanFlag;
+use serde::{Deserialize, Serialize};
 
 pub use self::clamd::Clamd;
 pub use crate::case::Refusal;
 pub(crate) use stage::{Accepted, Scanned, scan};
 
 /// How far a file may unfold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ScanLimits {
     /// Bytes that all entries of one container may inflate to, counted while inflating.
     pub inflated_bytes: u64,

@@ -1,23 +1,26 @@
 //! The stage around the scanners: every fetched file is looked at, hashed, and accepted or refused.
 //!
-//! Scanning is blocking work on bytes of strangers, so each file has a blocking task; a scanner that panics refuses
-//! its file. A virus scanner that is set and does not answer ends the attempt: no file passes it unseen. Refuses the
-//! whole pack only when no file is left.
+//! What parses runs elsewhere ([`super::scanner`]); the policy, the hashes and the virus scanner's socket are here. A virus
+//! scanner that is set and does not answer ends the attempt: no file passes it unseen. Refuses the whole pack only when
+//! no file is left.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use carrel_schemas::agent::{AgentInput, FileFormat};
-use carrel_schemas::outcome::{RefusalCode, Verdict};
+use carrel_schemas::agent::AgentInput;
+use carrel_schemas::outcome::{RefusalCode, RoomReport, Verdict};
 use carrel_schemas::scan::{ScanFlag, ScanPolicy, Treatment};
 use sha2::{Digest as _, Sha256};
 
+use super::child::AskedFile;
 use super::clamd::{Answer, Clamd};
-use super::{Refusal, ScanLimits, inspect};
+use super::scanner::{self, Looks};
+use super::{Refusal, ScanLimits};
 use crate::case::{Case, Looked, Stop};
 use crate::check::{Fetched, Hydrated, Place};
+use crate::room::{self, Inside};
 
 /// One file the agent will see, and where it lies.
 #[derive(Debug)]
@@ -39,23 +42,32 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
     let Hydrated { mut case, mut looked, fetched, manifest, place } = hydrated;
     case.progress.stage("scan");
     case.scanners = scanners(case.config.clamd.clone()).await?;
-    let limits = ScanLimits { inflated_bytes: case.config.limits.max_inflated_bytes, entries: ScanLimits::ENTRIES };
-    let rules = Rules { limits, policy: case.config.scan, clamd: case.config.clamd.clone() };
+    let (looks, hashes) = tokio::try_join!(look(&case, &place, &fetched), hashes(&fetched))?;
+    case.room = Some(RoomReport {
+        tier: case.config.isolation.to_string(),
+        memory_guarantee: looks.memory_guarantee,
+        input: case.input(),
+        egress: None,
+    });
     let mut accepted = Vec::new();
-    for file in fetched {
+    for ((file, judged), sha256) in fetched.into_iter().zip(looks.judged).zip(hashes) {
         let look = &mut looked[file.index];
         let name = case.short_name(&look.name).to_owned();
+        let judged = match judged.and_then(|flags| hold(flags, &case.config.scan)) {
+            Ok(flags) => virus(&case, &file).await?.map_or(Ok(flags), Err),
+            Err(refusal) => Err(refusal),
+        };
         let named = |refusal: Refusal| Refusal::new(refusal.code, format!("{name:?} {}", refusal.message));
-        let judged = judge(&file, rules.clone()).await?.map_err(named).and_then(|seen| {
-            let mismatch = manifest.as_ref().and_then(|m| m.check_sha256(&name, look.name.as_str(), &seen.sha256));
-            mismatch.map_or(Ok(seen), Err)
+        let judged = judged.map_err(named).and_then(|flags| {
+            let mismatch = manifest.as_ref().and_then(|m| m.check_sha256(&name, look.name.as_str(), &sha256));
+            mismatch.map_or(Ok(flags), Err)
         });
         match judged {
-            Ok(Seen { sha256, flags }) => {
+            Ok(flags) => {
                 look.flags.clone_from(&flags);
                 let input = AgentInput {
                     file_id: look.file_id.clone(),
-                    path: format!("{}.{}", look.file_id, file.format.extension()),
+                    path: file.shown,
                     name,
                     format: file.format,
                     size: file.size,
@@ -101,20 +113,6 @@ fn reason(looked: &[Looked]) -> String {
     reason
 }
 
-/// What a file is held against.
-#[derive(Debug, Clone)]
-struct Rules {
-    limits: ScanLimits,
-    policy: ScanPolicy,
-    clamd: Option<Clamd>,
-}
-
-/// A file that may be shown.
-struct Seen {
-    sha256: String,
-    flags: Vec<ScanFlag>,
-}
-
 /// What will look at the files. A virus scanner names itself before any file is shown to it.
 async fn scanners(clamd: Option<Clamd>) -> anyhow::Result<Vec<String>> {
     let mut names = vec!["structure".to_owned()];
@@ -124,30 +122,29 @@ async fn scanners(clamd: Option<Clamd>) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-async fn judge(file: &Fetched, rules: Rules) -> anyhow::Result<Result<Seen, Refusal>> {
-    let (path, format) = (file.path.clone(), file.format);
-    match tokio::task::spawn_blocking(move || look_at(&path, format, &rules)).await {
-        Ok(looked) => looked.with_context(|| format!("scan {}", file.path.display())),
-        Err(error) if error.is_panic() => {
-            let message = "cannot be looked at safely; open it, save it again and upload that";
-            Ok(Err(Refusal::new(RefusalCode::Broken, message)))
-        }
-        Err(error) => Err(error).context("scan was cancelled"),
-    }
+/// Has a child in a room look at every file.
+async fn look(case: &Case, place: &Place, fetched: &[Fetched]) -> anyhow::Result<Looks> {
+    let limits = ScanLimits { inflated_bytes: case.config.limits.max_inflated_bytes, entries: ScanLimits::ENTRIES };
+    let (tier, inside) = (case.config.isolation, Inside::of(case.config.isolation, place));
+    let asked = |file: &Fetched| AskedFile { path: inside.input(file), format: file.format };
+    let files: Vec<AskedFile> = fetched.iter().map(asked).collect();
+    scanner::look(tier, limits, &files, |ask| room::scanner(case, place, fetched, ask)).await
 }
 
-fn look_at(path: &Path, format: FileFormat, rules: &Rules) -> anyhow::Result<Result<Seen, Refusal>> {
-    let mut file = BufReader::with_capacity(64 * 1024, File::open(path)?);
-    let flags = match inspect(format, &mut file, &rules.limits)?.and_then(|flags| hold(flags, &rules.policy)) {
-        Ok(flags) => flags,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if let Some(clamd) = &rules.clamd
-        && let Some(refusal) = infected(clamd.look(&mut File::open(path)?)?)
-    {
-        return Ok(Err(refusal));
-    }
-    Ok(Ok(Seen { sha256: sha256(path)?, flags }))
+/// The SHA-256 of every file, in order. A scanner is not asked for them: they are evidence.
+async fn hashes(fetched: &[Fetched]) -> anyhow::Result<Vec<String>> {
+    let paths: Vec<PathBuf> = fetched.iter().map(|file| file.path.clone()).collect();
+    let hash = |path: &PathBuf| sha256(path).with_context(|| format!("hash {}", path.display()));
+    tokio::task::spawn_blocking(move || paths.iter().map(hash).collect()).await.context("scan was cancelled")?
+}
+
+/// What the virus scanner has against a file.
+async fn virus(case: &Case, file: &Fetched) -> anyhow::Result<Option<Refusal>> {
+    let Some(clamd) = case.config.clamd.clone() else { return Ok(None) };
+    let path = file.path.clone();
+    let looked = tokio::task::spawn_blocking(move || anyhow::Ok(clamd.look(&mut File::open(path)?)?));
+    let answer = looked.await.context("scan was cancelled")?;
+    Ok(infected(answer.with_context(|| format!("scan {}", file.path.display()))?))
 }
 
 /// Lets the flags through that the policy lets through.

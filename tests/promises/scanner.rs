@@ -1,0 +1,81 @@
+//! What parses a customer's bytes does so in a room of its own, and dies there alone.
+
+use std::path::PathBuf;
+
+use carrel_schemas::outcome::{InputVerdict, RefusalCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::files::sales;
+use crate::world::{World, eventually, parent, tenant};
+
+/// Long enough to be looked at that whoever watches sees it happen.
+const LONG: usize = 200 << 20;
+
+fn about(pid: Pid, what: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{what}", pid.as_raw_nonzero()))
+}
+
+fn words(pid: Pid) -> Option<Vec<String>> {
+    let line = std::fs::read_to_string(about(pid, "cmdline")).ok()?;
+    Some(line.split_terminator('\0').map(str::to_owned).collect())
+}
+
+/// The scanner of a fleet, stopped as soon as it is seen; what it forked carries the same words.
+fn stopped_scanner(dir: &str) -> Option<Pid> {
+    let is_scanner = |pid: Pid| {
+        let scans = ["internal", "worker", "scan"].map(str::to_owned);
+        words(pid).is_some_and(|words| words.get(1..).is_some_and(|words| words.starts_with(&scans)))
+    };
+    let is_of_it = |pid: Pid| {
+        std::iter::successors(parent(pid), |pid| parent(*pid))
+            .filter_map(words)
+            .any(|words| words.iter().any(|word| word.starts_with(dir)))
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc");
+    let pids = all.filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?));
+    let mut scanners = pids.filter(|pid| is_scanner(*pid) && !parent(*pid).is_some_and(is_scanner));
+    let found = scanners.find(|pid| is_of_it(*pid))?;
+    kill_process(found, Signal::STOP).ok()?;
+    Some(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_takes_its_scanner_down_is_refused_and_its_neighbours_are_reviewed() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let mut long = b"sku,units\n".to_vec();
+    long.resize(LONG, b'1');
+    world.upload("acme", "q3", vec![("a-long.csv", long), ("sales.csv", sales())]).await;
+    let dir = world.dir().display().to_string();
+    let scanner = eventually("a scanner at work", async || stopped_scanner(&dir)).await;
+
+    let environment = std::fs::read_to_string(about(scanner, "environ")).expect("it is stopped");
+    assert_eq!(environment.trim_end_matches('\0'), "LANG=C.UTF-8", "no word of tenant, bucket or metadata");
+    for kind in ["net", "mnt", "pid", "user", "ipc", "uts"] {
+        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).expect("a namespace");
+        assert_ne!(of(&scanner.as_raw_nonzero().to_string()), of("self"), "{kind}");
+    }
+    let interfaces = std::fs::read_to_string(about(scanner, "net/dev")).expect("its network");
+    let named = interfaces.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    assert_eq!(named.collect::<Vec<_>>(), ["lo"]);
+    let status = std::fs::read_to_string(about(scanner, "status")).expect("its status");
+    for held in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(held), "{held} is not in {status}");
+    }
+    let root: Vec<String> = std::fs::read_dir(about(scanner, "root"))
+        .map(|found| found.filter_map(|entry| Some(entry.ok()?.file_name().into_string().ok()?)).collect())
+        .unwrap_or_default();
+    assert!(root.iter().all(|name| name != "home" && name != "root" && name != "tmp"), "{root:?}");
+
+    kill_process(scanner, Signal::ABORT).expect("it is stopped");
+    kill_process(scanner, Signal::CONT).expect("it is there");
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    let outcome = world.outcome(&got.completion).await;
+    assert_eq!(outcome.room.as_ref().expect("said").tier, "namespaces");
+    let of = |name: &str| outcome.inputs.iter().find(|input| input.name.as_str().ends_with(name)).expect("sealed");
+    let InputVerdict::Refused { code, message } = &of("a-long.csv").verdict else { panic!("{outcome:?}") };
+    assert_eq!(*code, RefusalCode::Broken);
+    assert!(message.contains("a-long.csv") && message.contains("cannot be looked at safely"), "{message}");
+    assert_eq!(of("sales.csv").verdict, InputVerdict::Accepted);
+}
