@@ -182,7 +182,7 @@ async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
 
 /// Kills whichever worker has started its agent, for as long as it is polled.
 async fn kill_every_worker(mark: &str) {
-    // Fifteen fleets look through all processes at once; looking more often costs the fleets more than it wins.
+    // Ten fleets look through all processes at once; looking more often costs the fleets more than it wins.
     let mut turn = tokio::time::interval(std::time::Duration::from_millis(150));
     loop {
         turn.tick().await;
@@ -211,7 +211,6 @@ async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
             let script = format!(": {}\nwhile :; do sleep 60; done", setup.dir.display());
             setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
         },
-        fleets: 3,
         ends: |world, pack, what| ends_though_workers_are_killed(world, pack, what).boxed_local(),
         ..Course::USUAL
     };
