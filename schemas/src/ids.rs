@@ -133,13 +133,25 @@ text_id!(
     PackId, "pack id", check_name
 );
 
+/// A name is put into an address as it is, and may come from where a tenant's worker writes: what an address would read
+/// as something else (`\`, `..`, `%`, `?`) could make it the name of another's.
+fn is_segment(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !text.is_empty() && text != "." && text != ".." && text.bytes().all(plain)
+}
+
+/// That of a project of a domain holds a colon.
+fn is_project(text: &str) -> bool {
+    text.split(':').all(is_segment)
+}
+
 text_id!(
     /// One Cloud Run Job: `projects/P/locations/L/jobs/J`.
     JobName, "job name", |text| {
         let parts: Vec<_> = text.split('/').collect();
         match parts.as_slice() {
-            ["projects", p, "locations", l, "jobs", j] if ![p, l, j].iter().any(|s| s.is_empty()) => Ok(()),
-            _ => Err("must read projects/P/locations/L/jobs/J"),
+            ["projects", p, "locations", l, "jobs", j] if is_project(p) && is_segment(l) && is_segment(j) => Ok(()),
+            _ => Err("must read projects/P/locations/L/jobs/J, each of letters, digits and - _ ."),
         }
     }
 );
@@ -150,8 +162,8 @@ text_id!(
         let parts: Vec<_> = text.split('/').collect();
         match parts.as_slice() {
             ["projects", p, "locations", l, "jobs", j, "executions", e]
-                if ![p, l, j, e].iter().any(|s| s.is_empty()) => Ok(()),
-            _ => Err("must read projects/P/locations/L/jobs/J/executions/E"),
+                if is_project(p) && is_segment(l) && is_segment(j) && is_segment(e) => Ok(()),
+            _ => Err("must read projects/P/locations/L/jobs/J/executions/E, each of letters, digits and - _ ."),
         }
     }
 );
@@ -431,6 +443,18 @@ mod tests {
         assert!(ObjectName::parse("x".repeat(1024)).is_ok());
         assert!(ObjectName::parse("x".repeat(1025)).is_err());
         assert!(ReviewId::parse("rv_0123").is_err());
+    }
+
+    #[test]
+    fn an_execution_s_name_is_no_way_to_another_s() {
+        let named =
+            |execution: &str| ExecutionName::parse(format!("projects/p/locations/l/jobs/a/executions/{execution}"));
+        for astray in ["", ".", "..", "..\\..\\b\\executions\\x", "%2e%2e", "x?alt=media", "x#y", "x:cancel", "x y"] {
+            assert!(named(astray).is_err(), "{astray:?}");
+        }
+        assert!(named("a-x7k2m").is_ok());
+        assert!(JobName::parse("projects/example.com:p/locations/-/jobs/a").is_ok());
+        assert!(JobName::parse("projects/p/locations/l/jobs/a\\b").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns nothing that one room can show alone; those tests lie beside the room. Refuses waiting on time: every wait is
 //! for something that happens, with a deadline that only a failure reaches.
 
+mod across;
 mod agents;
 mod bad_input;
 mod commands;

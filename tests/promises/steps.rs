@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use carrel_schemas::outcome::Verdict;
 use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::files::sales;
 use crate::line::{Armed, Fault, Line, every_call};
@@ -46,16 +46,15 @@ fn worker_of(tenant: &str) -> Pid {
 
 /// Gives the workers of a tenant another way to the cloud.
 fn reroute(prepared: &Prepared, tenant: &str, address: &str) {
-    let path = prepared.fleet.dir().join("cloud.json");
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
-    let jobs = config["jobs"].as_array_mut().expect("jobs");
-    let job = jobs.iter_mut().find(|job| job["env"]["CARREL_TENANT"] == tenant).expect("the tenant's job");
-    for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT"] {
-        job["env"][service] = json!(address);
-    }
-    // From its room a task reaches the cloud and what it is let reach.
-    config["reach"].as_array_mut().expect("a list").push(json!(address.trim_start_matches("http://")));
-    std::fs::write(&path, config.to_string()).expect("rewritten");
+    prepared.reconfigure(|config| {
+        let jobs = config["jobs"].as_array_mut().expect("jobs");
+        let job = jobs.iter_mut().find(|job| job["env"]["CARREL_TENANT"] == tenant).expect("the tenant's job");
+        for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT"] {
+            job["env"][service] = json!(address);
+        }
+        // From its room a task reaches the cloud and what it is let reach.
+        config["reach"].as_array_mut().expect("a list").push(json!(address.trim_start_matches("http://")));
+    });
 }
 
 /// Fails every call of a worker in turn, one review each; returns how many there were.

@@ -66,6 +66,14 @@ impl Prepared {
         Self { fleet: Fleet::prepare(setup).expect("a sound setup"), dir }
     }
 
+    /// Changes what its cloud will be told.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
+        let path = self.fleet.dir().join("cloud.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+        change(&mut config);
+        std::fs::write(&path, config.to_string()).expect("rewritten");
+    }
+
     /// Starts it.
     pub(crate) async fn start(mut self) -> World {
         self.fleet.start_cloud().await.expect("the cloud starts");

@@ -301,9 +301,14 @@ async fn go_on(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDa
         Some(text) => content_range(text)
             .ok_or_else(|| Refusal::Invalid(format!("content-range {text:?} is none of a resumable upload")))?,
     };
+    let find = || {
+        let session = inner.store.read(|txn| sessions::find(txn, &id))?.filter(|s| s.bucket == bucket.as_str());
+        session.ok_or_else(|| Refusal::NoUpload(id.clone()))
+    };
+    // Before anything is said of who is at it: an upload to another bucket is none.
+    find()?;
     let hold = Hold::take(storage, &id)?;
-    let session = inner.store.read(|txn| sessions::find(txn, &id))?.filter(|s| s.bucket == bucket.as_str());
-    let mut session = session.ok_or_else(|| Refusal::NoUpload(id.clone()))?;
+    let mut session = find()?;
     if let Some(record) = &session.finished {
         return Ok(resource(storage, record));
     }
