@@ -124,6 +124,30 @@ impl Driver {
         }
     }
 
+    /// Decides that the review's epoch ends as cancelled, unless it is decided; returns the verdict that holds, none
+    /// where the ledger holds no such review. What runs is ended by whoever looks at the review next.
+    pub async fn cancel(
+        &self,
+        tenant: &Tenant,
+        review: &ReviewId,
+        reason: String,
+    ) -> Result<Option<Verdict>, DriveError> {
+        loop {
+            let Some(held) = self.ledger.review(&tenant.id, review).await? else { return Ok(None) };
+            if let State::Settled { completion, .. } = &held.value.state {
+                return Ok(Some(completion.verdict.clone()));
+            }
+            let verdict = Verdict::Cancelled { reason: reason.clone() };
+            let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+            let verdict = completion.verdict.clone();
+            let is_queued = matches!(held.value.state, State::Queued { .. });
+            // One that waits has nobody else to look whether it was decided before its turn comes.
+            if !is_queued || matches!(self.settle(held, completion).await?, Step::Moved(_)) {
+                return Ok(Some(verdict));
+            }
+        }
+    }
+
     async fn step(
         &self,
         tenant: &Tenant,
@@ -238,6 +262,10 @@ impl Driver {
         let State::Running { attempt, execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
         let (attempt, execution) = (*attempt, execution.clone());
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
+            if matches!(completion.verdict, Verdict::Cancelled { .. } | Verdict::Superseded { .. }) {
+                // Decided over its head: it can decide nothing any more, and works on for nobody.
+                self.launcher.cancel(&execution).await?;
+            }
             return self.settle(held, completion).await;
         }
         if !self.launcher.is_terminal(&execution).await? {

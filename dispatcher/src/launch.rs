@@ -112,6 +112,14 @@ impl Launcher {
         Ok(self.jobs.execution(execution.as_str()).await?.is_none_or(|execution| execution.terminal))
     }
 
+    /// Ends an execution, unless it has ended.
+    pub async fn cancel(&self, execution: &ExecutionName) -> Result<(), CallError> {
+        match self.jobs.cancel(execution.as_str()).await {
+            Err(error) if !self.is_terminal(execution).await? => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Takes the attempt's claim, so that no execution of it can ever act; or finds the execution that holds it.
     pub async fn revoke(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
         let bucket = tenant.outputs_bucket.as_str();

@@ -123,7 +123,8 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         opener.clone(),
         leadership.clone(),
     );
-    let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
+    let driver = Arc::new(driver);
+    let (desk, bell) = desk(sealer.clone(), driver.clone(), registry.clone(), leadership.clone(), config.capacity);
     parts.spawn(desk.run(stop.clone()));
 
     let reconciler = Arc::new(Reconciler {
@@ -169,7 +170,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     }
 
     let index = Index::new(ledger.clone(), registry.clone());
-    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, index, replayer })))
+    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, driver, index, replayer })))
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

@@ -141,6 +141,19 @@ pub enum Reviews {
         #[command(flatten)]
         fleet: Which,
     },
+    /// End a review that is not finished; nothing of it is delivered.
+    Cancel {
+        /// Whose.
+        tenant: String,
+        /// Which.
+        review: String,
+        /// Why; it stands in the outcome and in the completion event.
+        #[arg(long)]
+        reason: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
     /// Wait until a review is finished; fails unless it was delivered.
     Wait {
         /// Whose.

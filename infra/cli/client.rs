@@ -111,6 +111,15 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
         Reviews::Show { tenant, review, fleet } => {
             show(&Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews/{review}")).await?)
         }
+        Reviews::Cancel { tenant, review, reason, fleet } => {
+            let path = format!("/v1/tenants/{tenant}/reviews/{review}/cancel");
+            let answer = Api::of(&fleet)?.post(&path, &review, &serde_json::json!({ "reason": reason })).await?;
+            if fleet.json {
+                return show(&answer);
+            }
+            println!("{review}  cancelled");
+            Ok(())
+        }
         Reviews::Wait { tenant, review, timeout, fleet } => {
             let (api, deadline) = (Api::of(&fleet)?, Instant::now() + Duration::from_secs(timeout));
             loop {

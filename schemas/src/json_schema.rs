@@ -14,6 +14,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("upload-event", of::<crate::upload_event::UploadEvent>()),
         ("review-requested", of::<crate::review_request::ReviewRequested>()),
         ("create-review", of::<crate::review_request::CreateReview>()),
+        ("cancel-review", of::<crate::review_request::CancelReview>()),
         ("seal", of::<crate::seal::Seal>()),
         ("claim", of::<crate::claim::Claim>()),
         ("outcome", of::<crate::outcome::Outcome>()),

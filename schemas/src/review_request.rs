@@ -30,3 +30,11 @@ pub struct CreateReview {
     /// Which pack of the tenant named in the path.
     pub pack: PackId,
 }
+
+/// The body that ends a review.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelReview {
+    /// Why, in words: it stands in the outcome and in the completion event, cut at 1,000 characters.
+    pub reason: String,
+}

@@ -68,7 +68,7 @@ const TABLE: &[(&str, u16, &[&str])] = &[
     ("run job with overrides", 200, &[]),
     ("list executions", 200, &[DAVE]),
     ("get execution", 404, &[DAVE]),
-    ("cancel execution", 404, &[]),
+    ("cancel execution", 404, &[DAVE]),
     ("list tasks", 404, &[DAVE]),
     ("get operation", 404, &[]),
 ];

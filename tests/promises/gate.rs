@@ -35,6 +35,11 @@ impl Gate {
         agents(&self.mark)
     }
 
+    /// True if nobody waits at it.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.agents().is_empty()
+    }
+
     /// The workers whose agents have reached the gate so far.
     fn reached(&self) -> Vec<Pid> {
         let mut seen = self.seen.lock().expect("nobody panics with it");

@@ -6,6 +6,7 @@
 mod across;
 mod agents;
 mod bad_input;
+mod cancel;
 mod commands;
 mod effects;
 mod files;

@@ -1,13 +1,13 @@
 //! What parses a customer's bytes does so in a room of its own, and dies there alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use carrel_schemas::outcome::{InputVerdict, RefusalCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::files::sales;
-use crate::world::{World, eventually, parent, tenant};
+use crate::world::{World, descends_from, eventually, parent, tenant};
 
 /// Long enough to be looked at that whoever watches sees it happen.
 const LONG: usize = 200 << 20;
@@ -22,20 +22,15 @@ fn words(pid: Pid) -> Option<Vec<String>> {
 }
 
 /// The scanner of a fleet, stopped as soon as it is seen; what it forked carries the same words.
-fn stopped_scanner(dir: &str) -> Option<Pid> {
+fn stopped_scanner(dir: &Path) -> Option<Pid> {
     let is_scanner = |pid: Pid| {
         let scans = ["internal", "worker", "scan"].map(str::to_owned);
         words(pid).is_some_and(|words| words.get(1..).is_some_and(|words| words.starts_with(&scans)))
     };
-    let is_of_it = |pid: Pid| {
-        std::iter::successors(parent(pid), |pid| parent(*pid))
-            .filter_map(words)
-            .any(|words| words.iter().any(|word| word.starts_with(dir)))
-    };
     let all = std::fs::read_dir("/proc").expect("/proc");
     let pids = all.filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?));
     let mut scanners = pids.filter(|pid| is_scanner(*pid) && !parent(*pid).is_some_and(is_scanner));
-    let found = scanners.find(|pid| is_of_it(*pid))?;
+    let found = scanners.find(|pid| descends_from(*pid, dir))?;
     kill_process(found, Signal::STOP).ok()?;
     Some(found)
 }
@@ -46,8 +41,7 @@ async fn a_file_that_takes_its_scanner_down_is_refused_and_its_neighbours_are_re
     let mut long = b"sku,units\n".to_vec();
     long.resize(LONG, b'1');
     world.upload("acme", "q3", vec![("a-long.csv", long), ("sales.csv", sales())]).await;
-    let dir = world.dir().display().to_string();
-    let scanner = eventually("a scanner at work", async || stopped_scanner(&dir)).await;
+    let scanner = eventually("a scanner at work", async || stopped_scanner(world.dir())).await;
 
     let environment = std::fs::read_to_string(about(scanner, "environ")).expect("it is stopped");
     assert_eq!(environment.trim_end_matches('\0'), "LANG=C.UTF-8", "no word of tenant, bucket or metadata");

@@ -266,6 +266,15 @@ pub(crate) fn parent(pid: Pid) -> Option<Pid> {
     Pid::from_raw(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?)
 }
 
+/// True if a process was started, at however many removes, by one whose command line names a path in this directory.
+pub(crate) fn descends_from(process: Pid, dir: &Path) -> bool {
+    let dir = dir.display().to_string();
+    std::iter::successors(parent(process), |pid| parent(*pid)).any(|pid| {
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+        line.is_ok_and(|line| line.split('\0').any(|word| word.starts_with(&dir)))
+    })
+}
+
 /// Every process whose environment holds `NAME=value`, with its whole environment; what such a process forked, which
 /// carries the same, left out.
 pub(crate) fn processes_with(variable: &str) -> Vec<(Pid, BTreeMap<String, String>)> {

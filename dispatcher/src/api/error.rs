@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::drive::DriveError;
 use crate::ledger::LedgerError;
 use crate::pack::seal::SealError;
 use crate::replay::ReplayError;
@@ -33,6 +34,12 @@ impl From<LedgerError> for Refused {
 
 impl From<SealError> for Refused {
     fn from(error: SealError) -> Self {
+        Self::Unavailable(crate::chain(&error))
+    }
+}
+
+impl From<DriveError> for Refused {
+    fn from(error: DriveError) -> Self {
         Self::Unavailable(crate::chain(&error))
     }
 }

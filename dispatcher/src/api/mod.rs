@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST /v1/tenants/{t}/reviews` with `Idempotency-Key` | tenant, operator | 202 and the review |
 //! | `GET /v1/tenants/{t}/reviews`, `…/reviews/{id}` | tenant, operator | the records |
+//! | `POST /v1/tenants/{t}/reviews/{id}/cancel` | tenant, operator | the review, ended as cancelled |
 //! | `GET /v1/tenants/{t}/dead-letters`, `…/{id}` | tenant, operator | its letters |
 //! | `GET /v1/dead-letters`, `…/stats`, `…/{id}` | operator | letters of all tenants and of nobody, and how they group |
 //! | `POST /v1/dead-letters/{id}/discard` | operator | the letter, put aside |
@@ -35,6 +36,7 @@ use tracing::Instrument as _;
 
 use crate::dead_letters::Index;
 use crate::desk::Bell;
+use crate::drive::Driver;
 use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
@@ -56,6 +58,8 @@ pub struct Inner {
     pub sealer: Sealer,
     /// Where it rings.
     pub bell: Bell,
+    /// Ends reviews.
+    pub driver: Arc<Driver>,
     /// Finds dead letters.
     pub index: Index,
     /// Foresees replays.
@@ -74,6 +78,7 @@ pub fn router(state: State) -> Router {
     Router::new()
         .route("/v1/tenants/{tenant}/reviews", get(reviews::list).post(reviews::create))
         .route("/v1/tenants/{tenant}/reviews/{review}", get(reviews::show))
+        .route("/v1/tenants/{tenant}/reviews/{review}/cancel", post(reviews::cancel))
         .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list_own))
         .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show_own))
         .route("/v1/dead-letters", get(dead_letters::list))

@@ -1,16 +1,20 @@
-//! Reviews over HTTP: ask for one, look at them.
+//! Reviews over HTTP: ask for one, look at them, end one.
 
 use axum::Json;
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use carrel_schemas::ids::{IdempotencyKey, ReviewId};
-use carrel_schemas::review_request::CreateReview;
+use carrel_schemas::outcome::Verdict;
+use carrel_schemas::review_request::{CancelReview, CreateReview};
 use serde::Serialize;
 
 use super::{Refused, State, auth};
 use crate::desk::Wake;
 use crate::ledger::ReviewRecord;
 use crate::pack::seal::Requested;
+
+/// Characters of a reason that an outcome keeps.
+const MAX_REASON: usize = 1000;
 
 /// A record with the word for its state.
 #[derive(Debug, Serialize)]
@@ -80,6 +84,27 @@ pub(super) async fn show(
 ) -> Result<Json<View>, Refused> {
     let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
     let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
+    let held = state.0.ledger.review(&tenant.id, &review).await?.ok_or(Refused::NotFound("review"))?;
+    Ok(Json(held.value.into()))
+}
+
+pub(super) async fn cancel(
+    Extract(state): Extract<State>,
+    Path((tenant, review)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Result<Json<View>, Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
+    let CancelReview { reason } = serde_json::from_slice(&body)
+        .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"reason\": \"…\"}}")))?;
+    let reason: String = reason.chars().take(MAX_REASON).collect();
+    match state.0.driver.cancel(tenant, &review, reason).await? {
+        Some(Verdict::Cancelled { .. }) => {}
+        Some(verdict) => return Err(Refused::Conflict(format!("review {review} is {} already", verdict.state()))),
+        None => return Err(Refused::NotFound("review")),
+    }
+    state.0.bell.ring(Wake::Review(tenant.id.clone(), review.clone())).await;
     let held = state.0.ledger.review(&tenant.id, &review).await?.ok_or(Refused::NotFound("review"))?;
     Ok(Json(held.value.into()))
 }

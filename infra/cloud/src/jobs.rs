@@ -117,6 +117,14 @@ impl Jobs {
             }
         })
     }
+
+    /// Ends an execution's tasks. An error may be that of one that has ended already: look before trusting it.
+    pub fn cancel<'a>(&'a self, name: &'a str) -> Call<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let sent = self.in_time(self.executions.cancel_execution().set_name(name).send()).await;
+            sent.map(|_operation| ()).map_err(|error| CallError::new("cancel execution", name, error))
+        })
+    }
 }
 
 fn execution(wire: WireExecution) -> Execution {

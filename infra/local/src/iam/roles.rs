@@ -74,8 +74,10 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
             "run.tasks.list",
         ],
         "roles/iam.serviceAccountUser" => &["iam.serviceAccounts.actAs"],
-        "roles/run.jobsExecutor" => &["run.jobs.run"],
-        "roles/run.jobsExecutorWithOverrides" => &["run.jobs.run", "run.jobs.runWithOverrides"],
+        "roles/run.jobsExecutor" => &["run.executions.cancel", "run.jobs.run"],
+        "roles/run.jobsExecutorWithOverrides" => {
+            &["run.executions.cancel", "run.jobs.run", "run.jobs.runWithOverrides"]
+        }
         _ => return None,
     })
 }
