@@ -19,6 +19,7 @@ pub mod intake;
 pub mod launch;
 pub mod leadership;
 pub mod ledger;
+pub mod pace;
 pub mod pack;
 pub mod reconcile;
 pub mod registry_file;

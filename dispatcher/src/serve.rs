@@ -20,6 +20,7 @@ use crate::drive::Driver;
 use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
+use crate::pace::Pace;
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
 use crate::reconcile::{Reconciler, Walk};
@@ -123,7 +124,14 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         opener.clone(),
         leadership.clone(),
     );
-    let (desk, bell) = desk(sealer.clone(), Arc::new(driver), registry.clone(), leadership.clone(), config.capacity);
+    let (desk, bell) = desk(
+        sealer.clone(),
+        Arc::new(driver),
+        registry.clone(),
+        leadership.clone(),
+        config.capacity,
+        Pace::new(config.launches_per_minute),
+    );
     parts.spawn(desk.run(stop.clone()));
 
     let reconciler = Arc::new(Reconciler {

@@ -47,6 +47,11 @@ pub struct Tenant {
     /// When a pack closes.
     #[serde(default)]
     pub policy: PackPolicy,
+    /// Its part of the fleet's time beside tenants that have work waiting as well: one of weight 2 gets twice what one of
+    /// weight 1 does. From 1 to 100.
+    #[serde(default = "Tenant::default_weight")]
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: u32,
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
@@ -62,6 +67,15 @@ pub struct Tenant {
     /// Nothing of it is launched; its uploads are sealed and wait.
     #[serde(default)]
     pub suspended: bool,
+}
+
+impl Tenant {
+    /// The largest weight.
+    pub const MAX_WEIGHT: u32 = 100;
+
+    const fn default_weight() -> u32 {
+        1
+    }
 }
 
 /// When a pack closes. The maximum age holds for every policy and counts from the first upload that opened it.
@@ -196,6 +210,14 @@ pub enum RegistryMistake {
         /// Which tenant.
         tenant: TenantId,
     },
+    /// A weight that would starve a tenant, or all others.
+    #[error("tenant {tenant}: weight is {weight}, must be from 1 to 100")]
+    Weight {
+        /// Which tenant.
+        tenant: TenantId,
+        /// What stood there.
+        weight: u32,
+    },
     /// A limit or period that can never be met.
     #[error("tenant {tenant}: {field} is 0, must be at least 1")]
     Zero {
@@ -312,6 +334,9 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
     if !well_formed {
         mistakes.push(RegistryMistake::ServiceAccount { tenant: id(), value: tenant.service_account.clone() });
     }
+    if !(1..=Tenant::MAX_WEIGHT).contains(&tenant.weight) {
+        mistakes.push(RegistryMistake::Weight { tenant: id(), weight: tenant.weight });
+    }
     check_tokens(format!("tenant {}", tenant.id), &tenant.token_sha256, mistakes);
     let Limits {
         max_files,
@@ -365,6 +390,7 @@ mod tests {
             service_account: format!("{id}@fleet.iam.gserviceaccount.com"),
             job: JobName::parse(format!("projects/fleet/locations/eu/jobs/review-{id}")).expect("job"),
             policy: PackPolicy::default(),
+            weight: 1,
             limits: Limits::default(),
             scan: ScanPolicy::default(),
             egress: vec![],
@@ -401,6 +427,16 @@ mod tests {
         let bucket = BucketName::parse("bolt-uploads").expect("bucket");
         assert_eq!(registry.by_uploads_bucket(&bucket).map(|t| t.id.as_str()), Some("bolt"));
         assert!(registry.by_outputs_bucket(&bucket).is_none());
+    }
+
+    #[test]
+    fn a_weight_outside_its_range_is_refused_by_name() {
+        for weight in [0, 101] {
+            let mut acme = tenant("acme");
+            acme.weight = weight;
+            let error = Registry::check(file(vec![acme])).expect_err("no weight").to_string();
+            assert!(error.contains(&format!("tenant acme: weight is {weight}, must be from 1 to 100")), "{error}");
+        }
     }
 
     #[test]
