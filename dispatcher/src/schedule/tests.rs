@@ -292,7 +292,7 @@ fn a_report_that_came_late_is_charged_no_more_than_a_run_may_take() {
 /// maps, each of a few nodes of eleven keys.
 fn bound(tenants: u64, packs: u64) -> u64 {
     let depth = |entries: u64| u64::from(entries.max(2).ilog2());
-    8 * (depth(tenants) + depth(packs))
+    4 * (depth(tenants) + depth(packs))
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn ten_thousand_tenants_with_a_million_packs_cost_each_decision_its_logarithm() 
         worst = worst.max(COMPARED.get() - before);
     };
     // Half of everything is the first tenant's, and a few wait for an instant.
-    let owner = |number: u32| &names[if number % 2 == 0 { 0 } else { (number / 2 % TENANTS) as usize }];
+    let owner = |number: u32| &names[if number.is_multiple_of(2) { 0 } else { (number / 2 % TENANTS) as usize }];
     for number in 0..PACKS {
         let not_before = at(if number % 1000 == 1 { i64::from(number) / 1000 } else { 0 });
         counted(&mut || {
