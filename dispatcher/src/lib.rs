@@ -15,6 +15,8 @@ pub mod config;
 pub mod dead_letters;
 pub mod desk;
 pub mod drive;
+pub mod flight;
+pub mod flood;
 pub mod intake;
 pub mod launch;
 pub mod leadership;

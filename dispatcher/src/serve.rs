@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dead_letters::Index;
 use crate::desk::desk;
 use crate::drive::Driver;
+use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
@@ -150,6 +151,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let intake = Arc::new(Intake {
         ledger: ledger.clone(),
         registry: registry.clone(),
+        floods: Floods::new(ledger.clone()),
         opener,
         sealer: sealer.clone(),
         bell: bell.clone(),

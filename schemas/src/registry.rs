@@ -132,6 +132,9 @@ pub struct Limits {
     pub max_concurrent: u32,
     /// Attempts within one epoch.
     pub max_attempts: u32,
+    /// Uploads that each replica of the dispatcher deals with one by one in a minute, and of which ten seconds' worth may
+    /// come at once; of more, it lists the bucket.
+    pub max_events_per_minute: u32,
 }
 
 impl Default for Limits {
@@ -145,6 +148,7 @@ impl Default for Limits {
             max_output_bytes: 128 << 20,
             max_concurrent: 2,
             max_attempts: 3,
+            max_events_per_minute: 6000,
         }
     }
 }
@@ -347,6 +351,7 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         max_output_bytes,
         max_concurrent,
         max_attempts,
+        max_events_per_minute,
     } = tenant.limits;
     let mut numbers = vec![
         ("limits.max_files", u64::from(max_files)),
@@ -357,6 +362,7 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         ("limits.max_output_bytes", max_output_bytes),
         ("limits.max_concurrent", u64::from(max_concurrent)),
         ("limits.max_attempts", u64::from(max_attempts)),
+        ("limits.max_events_per_minute", u64::from(max_events_per_minute)),
     ];
     match tenant.policy {
         PackPolicy::Marker { max_age_seconds } => numbers.push(("policy.max_age_seconds", max_age_seconds)),

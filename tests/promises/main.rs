@@ -7,6 +7,7 @@ mod agents;
 mod bad_input;
 mod commands;
 mod effects;
+mod fair;
 mod files;
 mod fuzz;
 mod gate;
