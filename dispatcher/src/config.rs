@@ -7,7 +7,7 @@
 //! | `CARREL_CONTROL_BUCKET` | the ledger's bucket | required |
 //! | `CARREL_LISTEN` | address of the HTTP API | `127.0.0.1:8080` |
 //! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
-//! | `CARREL_LAUNCHES_PER_MINUTE` | launches over all tenants; any minute may see a sixth more, so that stays below Cloud Run's quota of 180 job run requests | `150` |
+//! | `CARREL_LAUNCHES_PER_MINUTE` | launches over all tenants, on average; any one minute may see a sixth more. Set it to five sixths of the region's quota `JobRunPerMinutePerProjectRegion`; the default is for 60 | `50` |
 //! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
 //! | `CARREL_REPLICA` | name of this replica where no two of one name run: one that is started again leads at once | random |
 //! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
@@ -154,7 +154,7 @@ impl Config {
         let control_bucket = reader.control_bucket(registry.as_ref());
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
-        let launches_per_minute = reader.parsed::<NonZeroU32>("CARREL_LAUNCHES_PER_MINUTE", "150");
+        let launches_per_minute = reader.parsed::<NonZeroU32>("CARREL_LAUNCHES_PER_MINUTE", "50");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
         let replica = reader.optional("CARREL_REPLICA");
         let endpoints = Endpoints {

@@ -9,7 +9,9 @@
 //! took of late, and when its slot is released the charge becomes what it really took: so a tenant gains nothing by
 //! cutting its work into many small packs, nor by a few long ones. A tenant that has used up its round waits for the
 //! next; one in debt skips as many rounds as it owes. Within a round tenants take turns, one launch each, and who comes
-//! back from idleness joins the round in force: nobody saves up for later.
+//! back from idleness joins the round in force: nobody saves up for later. So a newcomer waits until a slot is free, and
+//! for one launch of each tenant before it at most. No slot is taken back: whoever may hold all of them at once can keep
+//! others waiting for as long as a run of its takes.
 //!
 //! Slots follow from what the ledger says of each review, so none leaks: whatever is reported last about a review
 //! replaces what was known of it. A tenant with many reviews waits behind its own lane only, where what somebody asked

@@ -77,8 +77,9 @@ impl Fleet {
 
 #[test]
 fn a_flooding_tenant_delays_another_by_one_launch_at_most_however_it_splits_its_work() {
-    for flood_ms in [1, 1_000, 60_000, 900_000] {
-        let mut fleet = Fleet::of(1);
+    let cases = [1, 1_000, 60_000, 900_000].into_iter().flat_map(|ms| [(ms, 1), (ms, 10)]);
+    for (flood_ms, capacity) in cases {
+        let mut fleet = Fleet::of(capacity);
         let (flood, small) = (tenant("flood"), tenant("small"));
         for number in 0..1000 {
             upload(&mut fleet.schedule, &flood, number, share(1, 1000), at(0));
@@ -214,6 +215,27 @@ fn an_idle_tenant_saves_nothing_up() {
     let its = turns.iter().filter(|tenant| **tenant == late).count();
     // Half, and at most what is left of the round in force besides.
     assert!(its <= turns.len() / 2 + 6, "{its} of {}", turns.len());
+}
+
+#[test]
+fn a_tenant_does_not_shed_its_debt_by_emptying_its_queue() {
+    let mut fleet = Fleet::of(1);
+    for number in 0..5_000 {
+        upload(&mut fleet.schedule, &tenant("steady"), number, share(1, 10), at(0));
+    }
+    let ms = |tenant: &TenantId| if tenant.as_str() == "steady" { 10_000 } else { 600_000 };
+    let mut number = 10_000;
+    while fleet.now < 8 * 3_600_000 {
+        // One long run at a time, asked for whenever none of its waits.
+        if !fleet.schedule.is_waiting(&tenant("bursts"), &review(number)) {
+            number += 1;
+            upload(&mut fleet.schedule, &tenant("bursts"), number, share(1, 10), after(fleet.now));
+        }
+        fleet.launch(ms);
+        fleet.end_one();
+    }
+    let (steady, bursts) = (fleet.got("steady"), fleet.got("bursts"));
+    assert!(steady.abs_diff(bursts) < (steady + bursts) / 20, "steady {steady} ms, bursts {bursts} ms");
 }
 
 #[test]
