@@ -7,6 +7,7 @@
 //! | `CARREL_CONTROL_BUCKET` | the ledger's bucket | required |
 //! | `CARREL_LISTEN` | address of the HTTP API | `127.0.0.1:8080` |
 //! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
+//! | `CARREL_LAUNCHES_PER_MINUTE` | launches over all tenants, on average; any one minute may see a sixth more. Set it to five sixths of the region's quota `JobRunPerMinutePerProjectRegion`; the default is for 60 | `50` |
 //! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
 //! | `CARREL_REPLICA` | name of this replica where no two of one name run: one that is started again leads at once | random |
 //! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
@@ -17,6 +18,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Reviews that run at once over all tenants.
     pub capacity: usize,
+    /// Launches over all tenants, on average.
+    pub launches_per_minute: NonZeroU32,
     /// Between two hot loops.
     pub reconcile: Duration,
     /// Name of this replica, if it has one that outlives the process.
@@ -150,6 +154,7 @@ impl Config {
         let control_bucket = reader.control_bucket(registry.as_ref());
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
+        let launches_per_minute = reader.parsed::<NonZeroU32>("CARREL_LAUNCHES_PER_MINUTE", "50");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
         let replica = reader.optional("CARREL_REPLICA");
         let endpoints = Endpoints {
@@ -159,13 +164,14 @@ impl Config {
         };
         let telemetry = reader.telemetry(project.clone());
         let ready_file = reader.optional("CARREL_READY_FILE").map(PathBuf::from);
-        match (project, registry, control_bucket, listen, capacity, reconcile, reader.mistakes) {
+        match (project, registry, control_bucket, listen, capacity, launches_per_minute, reconcile, reader.mistakes) {
             (
                 Some(project),
                 Some(registry),
                 Some(control_bucket),
                 Some(listen),
                 Some(capacity),
+                Some(launches_per_minute),
                 Some(reconcile),
                 none,
             ) if none.is_empty() => Ok(Self {
@@ -174,6 +180,7 @@ impl Config {
                 control_bucket,
                 listen,
                 capacity: capacity.get(),
+                launches_per_minute,
                 reconcile: Duration::from_millis(reconcile.get()),
                 replica,
                 endpoints,
@@ -193,13 +200,21 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let lookup = |name: &str| match name {
             "CARREL_LISTEN" => Some("nowhere".to_owned()),
-            "CARREL_CAPACITY" => Some("0".to_owned()),
+            "CARREL_CAPACITY" | "CARREL_LAUNCHES_PER_MINUTE" => Some("0".to_owned()),
             "CARREL_LOG_FORMAT" => Some("xml".to_owned()),
             "CARREL_REGISTRY" => Some("/does/not/exist.yaml".to_owned()),
             _ => None,
         };
         let text = Config::read(&lookup).expect_err("many mistakes").to_string();
-        for word in ["CARREL_PROJECT", "CARREL_CONTROL_BUCKET", "nowhere", "CARREL_CAPACITY", "xml", "exist.yaml"] {
+        for word in [
+            "CARREL_PROJECT",
+            "CARREL_CONTROL_BUCKET",
+            "nowhere",
+            "CARREL_CAPACITY",
+            "CARREL_LAUNCHES_PER_MINUTE",
+            "xml",
+            "exist.yaml",
+        ] {
             assert!(text.contains(word), "{word} is missing from:\n{text}");
         }
     }

@@ -23,8 +23,9 @@ use crate::backlog::Backlog;
 use crate::drive::{DriveError, Driver, Rest};
 use crate::leadership::Leadership;
 use crate::ledger::OpenPack;
+use crate::pace::Pace;
 use crate::pack::seal::{Considered, SealError, Sealer};
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Share};
 
 /// Looks under way at once, besides those that a slot was granted for.
 const LOOKS: usize = 64;
@@ -74,6 +75,8 @@ pub struct Desk {
     wakes: mpsc::Receiver<Wake>,
     capacity: usize,
     schedule: Schedule,
+    /// How fast the cloud takes launches.
+    pace: Pace,
     looks: JoinSet<Looked>,
     looked_at: HashMap<Id, Key>,
     /// What is being looked at, and what is to follow.
@@ -127,13 +130,14 @@ impl Key {
     }
 }
 
-/// A desk and the bell that wakes it; `capacity` reviews run at once over all tenants.
+/// A desk and the bell that wakes it; `capacity` reviews run at once over all tenants, launched at `pace`.
 pub fn desk(
     sealer: Sealer,
     driver: Arc<Driver>,
     registry: Arc<Registry>,
     leadership: Leadership,
     capacity: usize,
+    pace: Pace,
 ) -> (Desk, Bell) {
     let (sender, wakes) = mpsc::channel(WAKES);
     let desk = Desk {
@@ -144,6 +148,7 @@ pub fn desk(
         wakes,
         capacity,
         schedule: Schedule::new(capacity),
+        pace,
         looks: JoinSet::new(),
         looked_at: HashMap::new(),
         busy: HashMap::new(),
@@ -158,14 +163,16 @@ impl Desk {
     /// Runs until `stop`, then lets the looks under way end.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut terms = self.leadership.watch();
+        let mut too_fast = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = terms.changed() => self.forget_slots(),
                 Some(done) = self.looks.join_next_with_id() => self.done(done),
                 Some(wake) = self.wakes.recv(), if !self.backlog.is_full(BACKLOG) => self.wake(wake),
+                () = pause(too_fast), if too_fast.is_some() => {}
             }
-            self.grant();
+            too_fast = self.grant();
         }
         while self.looks.join_next().await.is_some() {}
     }
@@ -264,15 +271,15 @@ impl Desk {
         let Key::Review(tenant, review) = key else { return };
         match found {
             // Others than the leader grant no slots, and need not know who waits for one.
-            Ok(Rest::Waiting(_) | Rest::Active) if !self.leadership.is_held() => {}
-            Ok(Rest::Waiting(not_before)) => {
-                let limit = self.registry.tenant(tenant).map_or(1, |tenant| tenant.limits.max_concurrent as usize);
-                self.schedule.wait(tenant, review, not_before, limit, crate::now());
+            Ok(Rest::Waiting { .. } | Rest::Active { .. }) if !self.leadership.is_held() => {}
+            Ok(Rest::Waiting { not_before, urgency }) => {
+                let share = self.share(tenant);
+                self.schedule.wait(tenant, review, share, urgency, not_before, crate::now());
             }
-            Ok(Rest::Active) => self.schedule.activate(tenant, review),
-            Ok(Rest::Behind | Rest::Unknown) => self.schedule.remove(tenant, review),
+            Ok(Rest::Active { since }) => self.schedule.activate(tenant, review, self.share(tenant), since),
+            Ok(Rest::Behind | Rest::Unknown) => self.schedule.remove(tenant, review, crate::now()),
             Ok(Rest::Finished(next)) => {
-                self.schedule.remove(tenant, review);
+                self.schedule.remove(tenant, review, crate::now());
                 if let Some(next) = next {
                     self.look(Subject::Review(tenant.clone(), next), false);
                 }
@@ -284,14 +291,36 @@ impl Desk {
         }
     }
 
-    /// Launches what the schedule allows. Only the leader does: others would only lose the compare-and-swap.
-    fn grant(&mut self) {
+    /// Launches what the schedule and the pace allow, and returns how long to wait where the pace does not. Only the
+    /// leader launches: others would only lose the compare-and-swap.
+    fn grant(&mut self) -> Option<Duration> {
         let knows_all = self.unseen.as_ref().is_some_and(HashSet::is_empty);
         if !knows_all || !self.leadership.is_held() {
-            return;
+            return None;
         }
-        while let Some((tenant, review)) = self.schedule.next(crate::now()) {
+        loop {
+            let now = crate::now();
+            if let Some(wait) = self.pace.wait(now) {
+                return Some(wait);
+            }
+            let (tenant, review) = self.schedule.next(now)?;
+            self.pace.spend(now);
             self.look(Subject::Review(tenant, review), true);
         }
     }
+
+    /// What the registry grants a tenant. One that it does not know launches nothing.
+    fn share(&self, tenant: &TenantId) -> Share {
+        let known = self.registry.tenant(tenant);
+        Share {
+            weight: known.map_or(1, |tenant| tenant.weight),
+            concurrent: known.map_or(1, |tenant| tenant.limits.max_concurrent as usize),
+            longest: Duration::from_secs(known.map_or(0, |tenant| tenant.limits.timeout_seconds)),
+        }
+    }
+}
+
+/// Time until the next launch may go; looks go on meanwhile.
+async fn pause(wait: Option<Duration>) {
+    tokio::time::sleep(wait.unwrap_or_default()).await;
 }

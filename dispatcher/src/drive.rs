@@ -20,16 +20,25 @@ use crate::launch::{Launched, Launcher, Look};
 use crate::leadership::Leadership;
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
 use crate::pack::open::Opener;
+use crate::schedule::Urgency;
 
 /// Where a review rests after it was driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rest {
-    /// It waits for a slot, not before the given instant.
-    Waiting(Timestamp),
+    /// It waits for a slot.
+    Waiting {
+        /// Not before this instant.
+        not_before: Timestamp,
+        /// Whether somebody asked for it.
+        urgency: Urgency,
+    },
     /// It waits for the former revision of its pack.
     Behind,
     /// An attempt is authorised or runs.
-    Active,
+    Active {
+        /// Since when, as far as the ledger knows.
+        since: Timestamp,
+    },
     /// It is finished; the next revision of its pack may go.
     Finished(Option<ReviewId>),
     /// The ledger does not know it.
@@ -158,18 +167,20 @@ impl Driver {
             // Whoever adds the tenant's work back starts the dispatcher anew, which looks at everything open.
             State::Queued { .. } if tenant.suspended => Ok(Step::Rest(Rest::Behind)),
             State::Queued { not_before } => {
-                let not_before = *not_before;
+                let (not_before, urgency) = (*not_before, Urgency::from(held.value.closed_by));
                 if self.is_behind(&held.value).await? {
                     return Ok(Step::Rest(Rest::Behind));
                 }
                 if !std::mem::take(granted) {
-                    return Ok(Step::Rest(Rest::Waiting(not_before)));
+                    return Ok(Step::Rest(Rest::Waiting { not_before, urgency }));
                 }
                 let span = span(tracing::info_span!("launch", review.id = %held.value.review), &held.value);
                 self.launch(tenant, held).instrument(span).await
             }
             // Whoever authorised it may still be at it: looking now would only revoke what it launches.
-            State::Launching { .. } if !self.leadership.is_held() => Ok(Step::Rest(Rest::Active)),
+            State::Launching { since, .. } if !self.leadership.is_held() => {
+                Ok(Step::Rest(Rest::Active { since: *since }))
+            }
             State::Launching { .. } => self.find(tenant, held).await,
             State::Running { .. } => self.watch(tenant, held).await,
             State::Settled { announced_at: None, .. } => {
@@ -239,7 +250,7 @@ impl Driver {
                 self.requeue(held, AttemptEnd::Denied(cause)).await
             }
             Launched::Denied(cause) | Launched::Refused(cause) => self.decide(tenant, held, refused(cause)).await,
-            Launched::InDoubt => Ok(Step::Rest(Rest::Active)),
+            Launched::InDoubt => Ok(Step::Rest(Rest::Active { since: now })),
         }
     }
 
@@ -259,8 +270,8 @@ impl Driver {
     }
 
     async fn watch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
-        let State::Running { attempt, execution, .. } = &held.value.state else { return Ok(Step::Overtaken) };
-        let (attempt, execution) = (*attempt, execution.clone());
+        let State::Running { attempt, execution, since } = &held.value.state else { return Ok(Step::Overtaken) };
+        let (attempt, execution, since) = (*attempt, execution.clone(), *since);
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
             if matches!(completion.verdict, Verdict::Cancelled { .. } | Verdict::Superseded { .. }) {
                 // Decided over its head: it can decide nothing any more, and works on for nobody.
@@ -269,7 +280,7 @@ impl Driver {
             return self.settle(held, completion).await;
         }
         if !self.launcher.is_terminal(&execution).await? {
-            return Ok(Step::Rest(Rest::Active));
+            return Ok(Step::Rest(Rest::Active { since }));
         }
         // The cloud may have started the attempt twice: it is given up only once no execution of it is left to act.
         if let Look::Found(claimant) = self.launcher.revoke(tenant, &held.value, attempt).await?

@@ -4,7 +4,7 @@
 //! message ─► judge (validate) ─► note (open pack, seal, dead letter) ─► ack
 //!                                        └─ it could not be noted ─► nack: it comes again
 //! ```
-//! What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more; if
+//! Uploads above a tenant's rate are left to a sweep ([`Floods`]). What Pub/Sub itself has given up on comes by the dead-letter subscriptions and passes the same way once more; if
 //! it cannot be noted even then, it is filed.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ use tracing::Instrument as _;
 
 use crate::dead_letters;
 use crate::desk::{Bell, Wake};
+use crate::flood::Floods;
 use crate::ledger::{Ledger, LedgerError};
 use crate::pack::open::Opener;
 use crate::pack::seal::{Requested, SealError, Sealer};
@@ -69,6 +70,8 @@ pub struct Intake {
     pub ledger: Ledger,
     /// The tenants.
     pub registry: Arc<Registry>,
+    /// Which uploads are too many to be opened one by one.
+    pub floods: Floods,
     /// Opens packs.
     pub opener: Arc<Opener>,
     /// Seals packs of one, and requests.
@@ -149,7 +152,7 @@ impl Intake {
     }
 
     async fn handle(&self, subscription: &str, source: Source, delivery: Delivery) {
-        let noted = match self.admit(source.carries, &delivery.attributes, &delivery.data).await {
+        let noted = match self.note(source, &delivery).await {
             Ok(None) => Ok(()),
             Ok(Some(refusal)) => self.file(subscription, &delivery, refusal).await,
             Err(error) if source.is_dead_letter && error.is_permanent() => {
@@ -168,6 +171,18 @@ impl Intake {
                 delivery.receipt.nack();
             }
         }
+    }
+
+    /// Admits a message, unless it is one upload of too many. What has been given up once is seldom, and admitted.
+    async fn note(&self, source: Source, delivery: &Delivery) -> Result<Option<Refusal>, NoteError> {
+        if source.carries == Carries::Uploads
+            && !source.is_dead_letter
+            && let Verdict::Accepted(upload) = validate::upload(&self.registry, &delivery.attributes, &delivery.data)
+            && self.floods.is_left_to_sweep(&upload, crate::now()).await?
+        {
+            return Ok(None);
+        }
+        self.admit(source.carries, &delivery.attributes, &delivery.data).await
     }
 
     /// Makes a message a fact; the refusal of one that cannot be is returned, to be filed.

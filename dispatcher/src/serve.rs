@@ -17,9 +17,11 @@ use crate::config::Config;
 use crate::dead_letters::Index;
 use crate::desk::desk;
 use crate::drive::Driver;
+use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
+use crate::pace::Pace;
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
 use crate::reconcile::{Reconciler, Walk};
@@ -124,7 +126,14 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         leadership.clone(),
     );
     let driver = Arc::new(driver);
-    let (desk, bell) = desk(sealer.clone(), driver.clone(), registry.clone(), leadership.clone(), config.capacity);
+    let (desk, bell) = desk(
+        sealer.clone(),
+        driver.clone(),
+        registry.clone(),
+        leadership.clone(),
+        config.capacity,
+        Pace::new(config.launches_per_minute),
+    );
     parts.spawn(desk.run(stop.clone()));
 
     let reconciler = Arc::new(Reconciler {
@@ -143,6 +152,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let intake = Arc::new(Intake {
         ledger: ledger.clone(),
         registry: registry.clone(),
+        floods: Floods::new(ledger.clone()),
         opener,
         sealer: sealer.clone(),
         bell: bell.clone(),

@@ -47,6 +47,11 @@ pub struct Tenant {
     /// When a pack closes.
     #[serde(default)]
     pub policy: PackPolicy,
+    /// Its part of the fleet's time beside tenants that have work waiting as well: one of weight 2 gets twice what one of
+    /// weight 1 does. From 1 to 100.
+    #[serde(default = "Tenant::default_weight")]
+    #[schemars(range(min = 1, max = 100))]
+    pub weight: u32,
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
@@ -62,6 +67,15 @@ pub struct Tenant {
     /// Nothing of it is launched; its uploads are sealed and wait.
     #[serde(default)]
     pub suspended: bool,
+}
+
+impl Tenant {
+    /// The largest weight.
+    pub const MAX_WEIGHT: u32 = 100;
+
+    const fn default_weight() -> u32 {
+        1
+    }
 }
 
 /// When a pack closes. The maximum age holds for every policy and counts from the first upload that opened it.
@@ -118,6 +132,9 @@ pub struct Limits {
     pub max_concurrent: u32,
     /// Attempts within one epoch.
     pub max_attempts: u32,
+    /// Uploads that each replica of the dispatcher deals with one by one in a minute, and of which ten seconds' worth may
+    /// come at once; of more, it lists the bucket.
+    pub max_events_per_minute: u32,
 }
 
 impl Default for Limits {
@@ -131,6 +148,7 @@ impl Default for Limits {
             max_output_bytes: 128 << 20,
             max_concurrent: 2,
             max_attempts: 3,
+            max_events_per_minute: 6000,
         }
     }
 }
@@ -195,6 +213,14 @@ pub enum RegistryMistake {
     OperatorToken {
         /// Which tenant.
         tenant: TenantId,
+    },
+    /// A weight that would starve a tenant, or all others.
+    #[error("tenant {tenant}: weight is {weight}, must be from 1 to 100")]
+    Weight {
+        /// Which tenant.
+        tenant: TenantId,
+        /// What stood there.
+        weight: u32,
     },
     /// A limit or period that can never be met.
     #[error("tenant {tenant}: {field} is 0, must be at least 1")]
@@ -312,6 +338,9 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
     if !well_formed {
         mistakes.push(RegistryMistake::ServiceAccount { tenant: id(), value: tenant.service_account.clone() });
     }
+    if !(1..=Tenant::MAX_WEIGHT).contains(&tenant.weight) {
+        mistakes.push(RegistryMistake::Weight { tenant: id(), weight: tenant.weight });
+    }
     check_tokens(format!("tenant {}", tenant.id), &tenant.token_sha256, mistakes);
     let Limits {
         max_files,
@@ -322,6 +351,7 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         max_output_bytes,
         max_concurrent,
         max_attempts,
+        max_events_per_minute,
     } = tenant.limits;
     let mut numbers = vec![
         ("limits.max_files", u64::from(max_files)),
@@ -332,6 +362,7 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         ("limits.max_output_bytes", max_output_bytes),
         ("limits.max_concurrent", u64::from(max_concurrent)),
         ("limits.max_attempts", u64::from(max_attempts)),
+        ("limits.max_events_per_minute", u64::from(max_events_per_minute)),
     ];
     match tenant.policy {
         PackPolicy::Marker { max_age_seconds } => numbers.push(("policy.max_age_seconds", max_age_seconds)),
@@ -365,6 +396,7 @@ mod tests {
             service_account: format!("{id}@fleet.iam.gserviceaccount.com"),
             job: JobName::parse(format!("projects/fleet/locations/eu/jobs/review-{id}")).expect("job"),
             policy: PackPolicy::default(),
+            weight: 1,
             limits: Limits::default(),
             scan: ScanPolicy::default(),
             egress: vec![],
@@ -401,6 +433,16 @@ mod tests {
         let bucket = BucketName::parse("bolt-uploads").expect("bucket");
         assert_eq!(registry.by_uploads_bucket(&bucket).map(|t| t.id.as_str()), Some("bolt"));
         assert!(registry.by_outputs_bucket(&bucket).is_none());
+    }
+
+    #[test]
+    fn a_weight_outside_its_range_is_refused_by_name() {
+        for weight in [0, 101] {
+            let mut acme = tenant("acme");
+            acme.weight = weight;
+            let error = Registry::check(file(vec![acme])).expect_err("no weight").to_string();
+            assert!(error.contains(&format!("tenant acme: weight is {weight}, must be from 1 to 100")), "{error}");
+        }
     }
 
     #[test]

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::gate::{agents, worker_above};
-use crate::line::{Armed, Counts, Fault, Line, every_effect, launches, reads_of_outcomes};
+use crate::line::{Armed, Counts, Fault, Line, every_effect, fleet_by_line, launches, reads_of_outcomes};
 use crate::steps::ends_as_ever;
-use crate::world::{Prepared, World, tenant};
+use crate::world::{World, tenant};
 
 /// One way of a pack of acme's: how it comes in, and how it must end whatever fails in between.
 #[derive(Clone, Copy)]
@@ -90,17 +90,9 @@ impl Course {
 
 /// A fleet whose dispatcher reaches the cloud by a line.
 async fn by_line(counts: Counts, policy: Value, change: impl FnOnce(&mut Setup)) -> (World, Line) {
-    let line = Line::open(counts).await;
     // A second attempt is allowed, so that the way to it is walked too.
     let acme = tenant("acme", json!({ "policy": policy, "limits": { "max_attempts": 2 } }));
-    let prepared = Prepared::new(vec![acme], |setup| {
-        for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {
-            setup.dispatcher.push((service.to_owned(), line.address()));
-        }
-        change(setup);
-    });
-    line.lead_to(&prepared.fleet.address().cloud);
-    (prepared.start().await, line)
+    fleet_by_line(counts, vec![acme], change).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,12 +12,33 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
+use carrel::fleet::Setup;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::world::{Prepared, World};
+
+/// A fleet of these tenants whose dispatcher reaches the cloud by a line.
+pub(crate) async fn fleet_by_line(
+    counts: Counts,
+    tenants: Vec<Value>,
+    change: impl FnOnce(&mut Setup),
+) -> (World, Line) {
+    let line = Line::open(counts).await;
+    let prepared = Prepared::new(tenants, |setup| {
+        for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {
+            setup.dispatcher.push((service.to_owned(), line.address()));
+        }
+        change(setup);
+    });
+    line.lead_to(&prepared.fleet.address().cloud);
+    (prepared.start().await, line)
+}
 
 /// What happens to the chosen call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +85,11 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
 /// Launches of executions.
 pub(crate) fn launches(call: &Parts) -> bool {
     call.method == Method::POST && call.uri.path().ends_with(":run")
+}
+
+/// Marks of tenants whose uploads are found by a sweep.
+pub(crate) fn sweep_marks(call: &Parts) -> bool {
+    call.method == Method::POST && call.uri.to_string().replace("%2F", "/").contains("open/sweeps/")
 }
 
 /// Reads of outcomes.
@@ -129,6 +155,11 @@ impl Line {
     /// Fails the `at`-th call from now on that counts, from 0.
     pub(crate) fn arm(&self, at: usize, fault: Fault) {
         self.inner.plan.send_replace(Plan { seen: 0, armed: Some((at, fault)), holding: false });
+    }
+
+    /// How many calls that count have come since it was last armed, or ever.
+    pub(crate) fn seen(&self) -> usize {
+        self.inner.plan.borrow().seen
     }
 
     /// Fails no call from now on.

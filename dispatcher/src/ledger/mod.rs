@@ -7,6 +7,7 @@ mod campaigns;
 mod letters;
 mod names;
 mod record;
+mod sweeps;
 
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, ObjectMeta, Objects, ReadError, Swapped};

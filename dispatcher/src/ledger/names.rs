@@ -3,6 +3,7 @@
 //! ```text
 //! open/packs/<tenant>/<pack key>/<revision>.json     a pack that has uploads and no seal for them yet
 //! open/reviews/<tenant>/<review>.json                a review whose completion is not announced; names its seal
+//! open/sweeps/<tenant>.json                         a tenant whose uploads bucket is to be swept at once
 //! tenants/<tenant>/seals/<pack key>/<revision>.json  write-once
 //! tenants/<tenant>/reviews/<review>.json             the record, compare-and-swap, one name for life
 //! tenants/<tenant>/dead-letters/<id>.json            `_unknown` where the sender is nobody's
@@ -21,6 +22,8 @@ use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, Nonce, PackI
 pub(super) const OPEN_PACKS: &str = "open/packs/";
 /// Prefix of open reviews.
 pub(super) const OPEN_REVIEWS: &str = "open/reviews/";
+/// Prefix of tenants to be swept.
+pub(super) const SWEEP_MARKS: &str = "open/sweeps/";
 /// Prefix of campaigns with something left to do.
 pub(super) const OPEN_CAMPAIGNS: &str = "open/campaigns/";
 /// Prefix of campaigns.
@@ -76,6 +79,10 @@ pub(super) fn request(tenant: &TenantId, key: &IdempotencyKey) -> String {
 
 pub(super) fn sweep(tenant: &TenantId) -> String {
     format!("tenants/{tenant}/sweep.json")
+}
+
+pub(super) fn sweep_mark(tenant: &TenantId) -> String {
+    format!("{SWEEP_MARKS}{tenant}.json")
 }
 
 pub(super) fn open_campaign(id: &CampaignId) -> String {

@@ -9,37 +9,26 @@
 //! Events of one pack that arrive while a run is under way share the next run, which begins after their arrival.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use carrel_schemas::ids::{PackId, Revision, TenantId};
 use carrel_schemas::registry::Tenant;
 use carrel_schemas::timestamp::Timestamp;
 
+use crate::flight::Flight;
 use crate::ledger::{Ledger, LedgerError, OpenPack};
 
 /// Packs remembered before idle ones are forgotten; forgetting costs one listing.
 const REMEMBERED: usize = 4096;
 
+type Slot = Arc<Flight<OpenPack>>;
+
 /// Opens packs, coalescing concurrent events of the same pack.
 #[derive(Debug)]
 pub struct Opener {
     ledger: Ledger,
-    slots: Mutex<HashMap<(TenantId, PackId), Arc<Slot>>>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    arrivals: AtomicU64,
-    run: tokio::sync::Mutex<Run>,
-}
-
-#[derive(Debug, Default)]
-struct Run {
-    /// Arrivals up to this one are covered by a finished run.
-    covered: u64,
-    /// What the last run left open: a hint, checked by every run.
-    open: Option<OpenPack>,
+    /// What the last run left open is the next one's hint, and checked by it.
+    slots: Mutex<HashMap<(TenantId, PackId), Slot>>,
 }
 
 impl Opener {
@@ -57,20 +46,10 @@ impl Opener {
         now: Timestamp,
     ) -> Result<OpenPack, LedgerError> {
         let slot = self.slot(tenant, pack);
-        let arrival = slot.arrivals.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut run = slot.run.lock().await;
-        match &run.open {
-            Some(open) if run.covered >= arrival => return Ok(open.clone()),
-            _ => {}
-        }
-        let covers = slot.arrivals.load(Ordering::SeqCst);
-        let open = self.run(tenant, pack, run.open.take(), traceparent, now).await?;
-        run.covered = covers;
-        run.open = Some(open.clone());
-        Ok(open)
+        slot.join(|hint| self.run(tenant, pack, hint, traceparent, now)).await
     }
 
-    fn slot(&self, tenant: &Tenant, pack: &PackId) -> Arc<Slot> {
+    fn slot(&self, tenant: &Tenant, pack: &PackId) -> Slot {
         let mut slots = self.slots.lock().expect("no code panics while it holds the map");
         if slots.len() >= REMEMBERED {
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
