@@ -15,6 +15,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod desk;
 pub mod drive;
+pub mod explain;
 pub mod flight;
 pub mod flood;
 pub mod intake;

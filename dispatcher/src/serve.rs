@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dead_letters::Index;
 use crate::desk::desk;
 use crate::drive::Driver;
+use crate::explain::Explainer;
 use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
@@ -164,7 +165,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     }
     let replayer = Arc::new(Replayer {
         ledger: ledger.clone(),
-        objects,
+        objects: objects.clone(),
         registry: registry.clone(),
         intake,
         sealer: sealer.clone(),
@@ -179,8 +180,9 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
     }
 
+    let explainer = Explainer { ledger: ledger.clone(), objects, registry: registry.clone() };
     let index = Index::new(ledger.clone(), registry.clone());
-    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, driver, index, replayer })))
+    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, driver, explainer, index, replayer })))
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

@@ -141,6 +141,14 @@ pub enum Reviews {
         #[command(flatten)]
         fleet: Which,
     },
+    /// Say in plain words what became of an upload or a review, and what is being waited for.
+    Explain {
+        /// gs://BUCKET/NAME of an upload, or a review's id.
+        what: String,
+        /// Which fleet.
+        #[command(flatten)]
+        fleet: Which,
+    },
     /// End a review that is not finished; nothing of it is delivered.
     Cancel {
         /// Whose.

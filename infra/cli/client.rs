@@ -111,6 +111,16 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
         Reviews::Show { tenant, review, fleet } => {
             show(&Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews/{review}")).await?)
         }
+        Reviews::Explain { what, fleet } => {
+            let answer = Api::of(&fleet)?.find("/v1/explain", &[("what", what)]).await?;
+            if fleet.json {
+                return show(&answer);
+            }
+            for sentence in answer["told"].as_array().into_iter().flatten() {
+                println!("{}", shown(sentence.as_str().unwrap_or_default()));
+            }
+            Ok(())
+        }
         Reviews::Cancel { tenant, review, reason, fleet } => {
             let path = format!("/v1/tenants/{tenant}/reviews/{review}/cancel");
             let answer = Api::of(&fleet)?.post(&path, &review, &serde_json::json!({ "reason": reason })).await?;

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::drive::DriveError;
+use crate::explain::ExplainError;
 use crate::ledger::LedgerError;
 use crate::pack::seal::SealError;
 use crate::replay::ReplayError;
@@ -40,6 +41,12 @@ impl From<SealError> for Refused {
 
 impl From<DriveError> for Refused {
     fn from(error: DriveError) -> Self {
+        Self::Unavailable(crate::chain(&error))
+    }
+}
+
+impl From<ExplainError> for Refused {
+    fn from(error: ExplainError) -> Self {
         Self::Unavailable(crate::chain(&error))
     }
 }

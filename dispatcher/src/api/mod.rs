@@ -5,6 +5,7 @@
 //! | `POST /v1/tenants/{t}/reviews` with `Idempotency-Key` | tenant, operator | 202 and the review |
 //! | `GET /v1/tenants/{t}/reviews`, `…/reviews/{id}` | tenant, operator | the records |
 //! | `POST /v1/tenants/{t}/reviews/{id}/cancel` | tenant, operator | the review, ended as cancelled |
+//! | `GET /v1/tenants/{t}/explain?what=…`, `/v1/explain?what=…` | tenant, operator | what became of `gs://…` or `rv_…`, in sentences |
 //! | `GET /v1/tenants/{t}/dead-letters`, `…/{id}` | tenant, operator | its letters |
 //! | `GET /v1/dead-letters`, `…/stats`, `…/{id}` | operator | letters of all tenants and of nobody, and how they group |
 //! | `POST /v1/dead-letters/{id}/discard` | operator | the letter, put aside |
@@ -22,6 +23,7 @@ mod auth;
 mod campaigns;
 mod dead_letters;
 mod error;
+mod explain;
 mod reviews;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use tracing::Instrument as _;
 use crate::dead_letters::Index;
 use crate::desk::Bell;
 use crate::drive::Driver;
+use crate::explain::Explainer;
 use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
@@ -60,6 +63,8 @@ pub struct Inner {
     pub bell: Bell,
     /// Ends reviews.
     pub driver: Arc<Driver>,
+    /// Explains uploads and reviews.
+    pub explainer: Explainer,
     /// Finds dead letters.
     pub index: Index,
     /// Foresees replays.
@@ -79,6 +84,8 @@ pub fn router(state: State) -> Router {
         .route("/v1/tenants/{tenant}/reviews", get(reviews::list).post(reviews::create))
         .route("/v1/tenants/{tenant}/reviews/{review}", get(reviews::show))
         .route("/v1/tenants/{tenant}/reviews/{review}/cancel", post(reviews::cancel))
+        .route("/v1/tenants/{tenant}/explain", get(explain::own))
+        .route("/v1/explain", get(explain::any))
         .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list_own))
         .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show_own))
         .route("/v1/dead-letters", get(dead_letters::list))

@@ -11,7 +11,7 @@ use carrel_schemas::completion::Completion;
 use carrel_schemas::dead_letter::{
     DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState, Evidence, LetterAttempt,
 };
-use carrel_schemas::ids::{DeadLetterId, Epoch, ReviewId, TenantId};
+use carrel_schemas::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::timestamp::Timestamp;
 
@@ -42,12 +42,7 @@ pub fn letter(
             DeadLetterId::derive(&[b"message", topic_of(subscription).as_bytes(), &text, data.as_bytes()])
         }
         DeadLetterSource::Review { review, epoch, .. } => of_epoch(review, *epoch),
-        DeadLetterSource::Pack { pack, revision, bucket } => DeadLetterId::derive(&[
-            b"pack",
-            bucket.as_str().as_bytes(),
-            pack.as_str().as_bytes(),
-            &revision.get().to_be_bytes(),
-        ]),
+        DeadLetterSource::Pack { pack, revision, bucket } => of_pack(bucket, pack, *revision),
     };
     DeadLetter {
         schema: DeadLetter::SCHEMA,
@@ -71,6 +66,12 @@ pub fn letter(
 /// The id of the letter of a review that ended in this epoch.
 pub fn of_epoch(review: &ReviewId, epoch: Epoch) -> DeadLetterId {
     DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
+}
+
+/// The id of the letter of a closing of a pack that came to nothing.
+pub fn of_pack(bucket: &BucketName, pack: &PackId, revision: Revision) -> DeadLetterId {
+    let parts = [b"pack", bucket.as_str().as_bytes(), pack.as_str().as_bytes(), &revision.get().to_be_bytes()];
+    DeadLetterId::derive(&parts)
 }
 
 /// The subscription of a topic and that of its dead-letter topic carry the same messages.

@@ -1,0 +1,47 @@
+//! What became of an upload or a review, over HTTP.
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::HeaderMap;
+use carrel_schemas::ids::TenantId;
+use serde::{Deserialize, Serialize};
+
+use super::{Refused, State, auth};
+use crate::explain::Question;
+
+/// The query.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    what: String,
+}
+
+/// The answer, a sentence a line.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    told: Vec<String>,
+}
+
+pub(super) async fn own(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Result<Json<Told>, Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    explain(&state, &asked, |id| *id == tenant.id).await
+}
+
+pub(super) async fn any(
+    Extract(state): Extract<State>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Result<Json<Told>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    explain(&state, &asked, |_| true).await
+}
+
+async fn explain(state: &State, asked: &Asked, may_see: impl Fn(&TenantId) -> bool) -> Result<Json<Told>, Refused> {
+    let question = Question::parse(&asked.what).map_err(|why| Refused::Bad(format!("what: {why}")))?;
+    let told = state.0.explainer.explain(question, may_see).await?;
+    Ok(Json(Told { told: told.ok_or(Refused::NotFound("upload or review"))? }))
+}
