@@ -28,6 +28,8 @@ struct Course {
     setup: fn(&mut Setup),
     /// The name of a pack, from the number of the effect that fails on its way.
     name: fn(usize) -> String,
+    /// The first effect that fails; those before it are another course's too.
+    from: usize,
     /// Fleets that share out the effects: the more of a pack's time is pauses, the more of them.
     fleets: usize,
     comes: for<'a> fn(&'a World, &'a str) -> LocalBoxFuture<'a, ()>,
@@ -40,6 +42,7 @@ impl Course {
         policy: || json!({ "close": "marker" }),
         setup: |_| {},
         name: |at| format!("pack-{at}"),
+        from: 0,
         fleets: 2,
         comes: |world, pack| world.upload("acme", pack, vec![("sales.csv", sales())]).boxed_local(),
         ends: |world, pack, what| ends_as_ever(world, "acme", pack, what).boxed_local(),
@@ -47,7 +50,7 @@ impl Course {
 
     /// Fails every effect of the dispatcher in turn, one pack each; returns how many there were.
     async fn fail_every_effect(self, fault: Fault) -> usize {
-        join_all((0..self.fleets).map(|first| self.fail_a_share(fault, first))).await.into_iter().sum()
+        join_all((0..self.fleets).map(|first| self.fail_a_share(fault, self.from + first))).await.into_iter().sum()
     }
 
     async fn fail_a_share(self, fault: Fault, first: usize) -> usize {
@@ -172,13 +175,21 @@ async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
     assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
 }
 
-/// Kills whichever worker has started its agent, for as long as it is polled.
-async fn kill_every_worker(mark: &str) {
-    // Ten fleets look through all processes at once; looking more often costs the fleets more than it wins.
+/// What agents whose workers are to die carry in their command line: this process's own.
+fn doomed() -> String {
+    format!("doomed-by-{}", std::process::id())
+}
+
+/// Kills whichever worker has started such an agent, until it is aborted. One for all fleets, and beside them: looking
+/// through all processes takes time.
+async fn kill_every_worker() {
     let mut turn = tokio::time::interval(std::time::Duration::from_millis(150));
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        for worker in agents(mark).into_iter().filter_map(worker_above) {
+        let found = tokio::task::spawn_blocking(|| agents(&doomed()).into_iter().filter_map(worker_above).collect());
+        let workers: Vec<_> = found.await.expect("it looks to the end");
+        for worker in workers {
             match kill_process_group(worker, Signal::KILL) {
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                 Err(error) => panic!("kill a worker: {error}"),
@@ -187,27 +198,23 @@ async fn kill_every_worker(mark: &str) {
     }
 }
 
-async fn ends_though_workers_are_killed(world: &World, pack: &str, what: &str) {
-    let mark = world.dir().display().to_string();
-    tokio::select! {
-        () = ends_as_crashed(world, pack, what) => {}
-        () = kill_every_worker(&mark) => {}
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
     let course = Course {
         // Its agent never ends by itself; each worker is killed as soon as it has come that far.
         setup: |setup| {
-            let script = format!(": {}\nwhile :; do sleep 60; done", setup.dir.display());
+            let script = format!(": {}\nwhile :; do sleep 60; done", doomed());
             setup.agent = ["/bin/sh", "-c", &script, "agent"].map(str::to_owned).to_vec();
         },
-        ends: |world, pack, what| ends_though_workers_are_killed(world, pack, what).boxed_local(),
+        // Up to the first attempt's start it is the usual course.
+        from: 8,
+        ends: |world, pack, what| ends_as_crashed(world, pack, what).boxed_local(),
         ..Course::USUAL
     };
-    // As the first without delivery, and requeue, authorise, run, started once more, and the outcome and the letter.
-    course.holds(16).await;
+    let killer = tokio::spawn(kill_every_worker());
+    // Requeue, authorise, run, started once more, the outcome, settle, the letter, publish, announced, finish.
+    course.holds(8).await;
+    killer.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
