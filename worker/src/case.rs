@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use carrel_cloud::Objects;
 use carrel_schemas::ids::{FileId, Nonce, ObjectName};
-use carrel_schemas::outcome::{InputMode, InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
+use carrel_schemas::outcome::{InputReport, InputVerdict, RefusalCode, RoomReport, Usage, Verdict};
 use carrel_schemas::scan::ScanFlag;
 use carrel_schemas::seal::Seal;
 
@@ -98,11 +98,6 @@ impl Case {
         let inputs = looked.iter().map(Looked::report).collect();
         let room = self.room.clone();
         Stop::Decide(Box::new(Decision { case: self, verdict, inputs, room, usage }))
-    }
-
-    /// How inputs come into its rooms.
-    pub(crate) fn input(&self) -> InputMode {
-        if self.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate }
     }
 
     /// What remains of the review's time, less a fifth (30 s at most) for judging and delivering.

@@ -59,7 +59,6 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     case.progress.stage("review");
     let wall = case.time_left();
     let tier = case.config.isolation;
-    let input = case.input();
     let inside = Inside::of(tier, &place);
     let plan = room::plan(&case, &place, &accepted, wall)?;
     let accepted: Vec<AgentInput> = accepted.into_iter().map(|file| file.input).collect();
@@ -78,8 +77,8 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
     let outbox = outbox.context("the room handed out no output directory")?;
 
-    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee, input, egress };
-    tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
+    let is_scan_held = case.room.as_ref().is_none_or(|room| room.memory_guarantee);
+    let room = room::report(&case, ended.memory_guarantee && is_scan_held, egress).await;
     let usage = Usage {
         wall_ms: 0,
         agent_cpu_ms: millis(ended.used.cpu),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use carrel_egress::{Decision, NextHop, Report, Resolver, Running, Upstream};
 use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
-use carrel_schemas::outcome::{EgressDecision, EgressReport};
+use carrel_schemas::outcome::{EgressDecision, EgressReport, InputMode, RoomReport};
 
 use crate::case::Case;
 use crate::check::{Fetched, Place};
@@ -179,6 +179,24 @@ fn find(program: &str) -> anyhow::Result<PathBuf> {
         return Ok(found);
     }
     bail!("find the agent {program:?}: it is no absolute path and no program in {PATH}; correct CARREL_AGENT")
+}
+
+/// How what touched hostile bytes so far was confined.
+pub(crate) async fn report(case: &Case, memory_guarantee: bool, egress: Option<EgressReport>) -> RoomReport {
+    let report = RoomReport {
+        tier: case.config.isolation.to_string(),
+        memory_guarantee,
+        cloud_run_sandbox: carrel_sandbox::probe_cloud_run().await.is_ok(),
+        input: if case.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate },
+        egress,
+    };
+    tracing::info!(
+        room.tier = report.tier,
+        room.memory_guarantee = report.memory_guarantee,
+        room.cloud_run_sandbox = report.cloud_run_sandbox,
+        "room"
+    );
+    report
 }
 
 /// Accepts at the socket that the room handed out, for as long as the room lives.

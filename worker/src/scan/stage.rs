@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_schemas::agent::AgentInput;
-use carrel_schemas::outcome::{RefusalCode, RoomReport, Verdict};
+use carrel_schemas::outcome::{RefusalCode, Verdict};
 use carrel_schemas::scan::{ScanFlag, ScanPolicy, Treatment};
 use sha2::{Digest as _, Sha256};
 
@@ -43,12 +43,7 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
     case.progress.stage("scan");
     case.scanners = scanners(case.config.clamd.clone()).await?;
     let (looks, hashes) = tokio::try_join!(look(&case, &place, &fetched), hashes(&fetched))?;
-    case.room = Some(RoomReport {
-        tier: case.config.isolation.to_string(),
-        memory_guarantee: looks.memory_guarantee,
-        input: case.input(),
-        egress: None,
-    });
+    case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
     let mut accepted = Vec::new();
     for ((file, judged), sha256) in fetched.into_iter().zip(looks.judged).zip(hashes) {
         let look = &mut looked[file.index];
