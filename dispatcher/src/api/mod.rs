@@ -5,12 +5,17 @@
 //! | `POST /v1/tenants/{t}/reviews` with `Idempotency-Key` | tenant, operator | 202 and the review |
 //! | `GET /v1/tenants/{t}/reviews`, `…/reviews/{id}` | tenant, operator | the records |
 //! | `POST /v1/tenants/{t}/reviews/{id}/cancel` | tenant, operator | the review, ended as cancelled |
+//! | `GET /v1/tenants/{t}/reviews/{id}/events` | tenant, operator | server-sent events: the record whenever it changes |
+//! | `GET /v1/tenants/{t}/completions` | tenant, operator | completions after a cursor, oldest first |
+//! | `GET /v1/tenants/{t}/events` | tenant, operator | server-sent events: completions as they are announced |
+//! | `GET /v1/completions` | operator | completions of all tenants after a cursor |
 //! | `GET /v1/tenants/{t}/dead-letters`, `…/{id}` | tenant, operator | its letters |
 //! | `GET /v1/dead-letters`, `…/stats`, `…/{id}` | operator | letters of all tenants and of nobody, and how they group |
 //! | `POST /v1/dead-letters/{id}/discard` | operator | the letter, put aside |
 //! | `POST /v1/campaigns` with `Idempotency-Key` | operator | 202 and the campaign; with `dry_run`, what it would come to |
 //! | `GET /v1/campaigns`, `…/{id}`, `…/{id}/letters` | operator | campaigns, and how far each letter is |
 //! | `POST /v1/campaigns/{id}/pause`, `…/resume`, `…/cancel` | operator | the campaign |
+//! | `GET /v1/openapi.json` | anyone | all of this as OpenAPI 3.1 |
 //! | `GET /healthz`, `/readyz` | anyone | 200 |
 //!
 //! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
@@ -20,9 +25,13 @@
 
 mod auth;
 mod campaigns;
+mod completions;
 mod dead_letters;
+mod document;
 mod error;
+mod events;
 mod reviews;
+mod routes;
 
 use std::sync::Arc;
 
@@ -30,8 +39,8 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::{get, post};
 use carrel_schemas::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::dead_letters::Index;
@@ -41,7 +50,9 @@ use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
 
+pub use document::open_api;
 pub use error::Refused;
+pub use events::Streams;
 
 /// What every call needs.
 #[derive(Debug, Clone)]
@@ -62,6 +73,10 @@ pub struct Inner {
     pub driver: Arc<Driver>,
     /// Finds dead letters.
     pub index: Index,
+    /// Streams of events that are open.
+    pub streams: Streams,
+    /// Ends them.
+    pub stop: CancellationToken,
     /// Foresees replays.
     pub replayer: Arc<Replayer>,
 }
@@ -75,24 +90,8 @@ impl State {
 
 /// Every route.
 pub fn router(state: State) -> Router {
-    Router::new()
-        .route("/v1/tenants/{tenant}/reviews", get(reviews::list).post(reviews::create))
-        .route("/v1/tenants/{tenant}/reviews/{review}", get(reviews::show))
-        .route("/v1/tenants/{tenant}/reviews/{review}/cancel", post(reviews::cancel))
-        .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list_own))
-        .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show_own))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/stats", get(dead_letters::stats))
-        .route("/v1/dead-letters/{letter}", get(dead_letters::show))
-        .route("/v1/dead-letters/{letter}/discard", post(dead_letters::discard))
-        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/v1/campaigns/{campaign}", get(campaigns::show))
-        .route("/v1/campaigns/{campaign}/letters", get(campaigns::letters))
-        .route("/v1/campaigns/{campaign}/{wish}", post(campaigns::steered))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .layer(from_fn(traced))
-        .with_state(state)
+    let routes = routes::calls().into_iter().fold(Router::new(), |router, call| router.route(call.path, call.handler));
+    routes.layer(from_fn(traced)).with_state(state)
 }
 
 /// One span per call, a part of the caller's trace if it sends one.
