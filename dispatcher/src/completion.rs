@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, Objects, ReadError, Topic};
-use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT, Completion};
+use carrel_schemas::completion::Completion;
 use carrel_schemas::dead_letter::Evidence;
 use carrel_schemas::ids::{Attempt, ObjectName};
 use carrel_schemas::layout;
@@ -184,9 +184,7 @@ impl Announcer {
 
     /// Publishes one completion; the event's id is the same however often this is called.
     pub async fn announce(&self, completion: &Completion, traceparent: Option<&str>) -> Result<(), CallError> {
-        let mut attributes = completion.context().to_attributes();
-        attributes.insert(ATTRIBUTE_TENANT.to_owned(), completion.tenant.to_string());
-        attributes.insert(ATTRIBUTE_STATE.to_owned(), completion.verdict.state().to_owned());
+        let mut attributes = completion.attributes();
         if let Some(traceparent) = traceparent {
             attributes.insert(carrel_telemetry::ATTRIBUTE.to_owned(), traceparent.to_owned());
         }

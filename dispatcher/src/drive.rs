@@ -347,6 +347,7 @@ impl Driver {
             self.opener.open(tenant, &completion.pack, held.value.traceparent.clone(), crate::now()).await?;
         }
         let traceparent = carrel_telemetry::inject().or_else(|| held.value.traceparent.clone());
+        self.ledger.log_completion(completion).await?;
         self.announcer.announce(completion, traceparent.as_deref()).await?;
         tracing::info!(
             tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),

@@ -11,6 +11,7 @@
 pub mod api;
 pub mod backlog;
 pub mod completion;
+pub mod completion_log;
 pub mod config;
 pub mod dead_letters;
 pub mod desk;

@@ -182,7 +182,9 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
 
     let explainer = Explainer { ledger: ledger.clone(), objects, registry: registry.clone() };
     let index = Index::new(ledger.clone(), registry.clone());
-    Ok(api::router(api::State::new(api::Inner { ledger, registry, sealer, bell, driver, explainer, index, replayer })))
+    let (streams, stop) = (api::Streams::default(), stop.clone());
+    let inner = api::Inner { ledger, registry, sealer, bell, driver, explainer, index, replayer, streams, stop };
+    Ok(api::router(api::State::new(inner)))
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

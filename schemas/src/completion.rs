@@ -1,5 +1,7 @@
 //! The completion event that integrators consume, and the wake-up that workers send for it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,8 @@ pub const OUTCOME_WRITTEN: &str = "dev.carrel.outcome.written.v1";
 pub const ATTRIBUTE_TENANT: &str = "tenant";
 /// Pub/Sub attribute to filter on: the state, as in [`Verdict::state`].
 pub const ATTRIBUTE_STATE: &str = "state";
+/// Pub/Sub attribute to filter on: the pack.
+pub const ATTRIBUTE_PACK: &str = "pack";
 
 /// The data of one completion event, verified by the dispatcher against the outcome in the tenant's bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +75,15 @@ impl Completion {
             subject: Some(self.review.to_string()),
             time: Some(self.decided_at),
         }
+    }
+
+    /// The event's attributes. A pack's name has 1,024 bytes at most, which is what an attribute's value may have.
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes = self.context().to_attributes();
+        attributes.insert(ATTRIBUTE_TENANT.to_owned(), self.tenant.to_string());
+        attributes.insert(ATTRIBUTE_STATE.to_owned(), self.verdict.state().to_owned());
+        attributes.insert(ATTRIBUTE_PACK.to_owned(), self.pack.to_string());
+        attributes
     }
 }
 

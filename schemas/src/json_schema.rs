@@ -2,9 +2,18 @@
 //! `schemas/json/`; a test holds the checked-in files against the types.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+use serde::Serialize;
 
 fn of<T: JsonSchema>() -> Schema {
     SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<T>()
+}
+
+/// A generator for a document that keeps its schemas under `components/schemas`, as OpenAPI and AsyncAPI do.
+pub fn components() -> SchemaGenerator {
+    let mut settings = SchemaSettings::draft2020_12();
+    settings.definitions_path = "/components/schemas".into();
+    settings.meta_schema = None;
+    SchemaGenerator::new(settings)
 }
 
 /// Every published schema: file name without `.json`, and the schema.
@@ -31,8 +40,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
 }
 
 /// The text of a schema file: pretty JSON and a final newline.
-pub fn render(schema: &Schema) -> String {
-    let mut text = serde_json::to_string_pretty(schema).expect("a schema is plain JSON");
+pub fn render(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document).expect("a document is plain JSON");
     text.push('\n');
     text
 }
@@ -45,14 +54,14 @@ mod tests {
     fn checked_in_schemas_match_the_types() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("json");
         for (name, schema) in super::all() {
-            let path = folder.join(format!("{name}.json"));
-            let stored = std::fs::read_to_string(&path).unwrap_or_default();
-            assert_eq!(
-                stored,
-                super::render(&schema),
-                "{} has drifted; run `cargo run --example json_schemas`",
-                path.display()
-            );
+            held(&folder, name, &super::render(&schema));
         }
+        held(&folder, "asyncapi", &super::render(&crate::async_api::document()));
+    }
+
+    fn held(folder: &Path, name: &str, made: &str) {
+        let path = folder.join(format!("{name}.json"));
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(stored, made, "{} has drifted; run `cargo run --example json_schemas`", path.display());
     }
 }

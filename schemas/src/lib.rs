@@ -6,6 +6,7 @@
 //! Refuses behaviour: no I/O, no clock, no network.
 
 pub mod agent;
+pub mod async_api;
 pub mod campaign;
 pub mod claim;
 pub mod cloud_event;

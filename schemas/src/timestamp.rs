@@ -29,6 +29,11 @@ impl Timestamp {
         self.0.unix_timestamp()
     }
 
+    /// Milliseconds since 1970-01-01T00:00:00Z, rounded down.
+    pub fn unix_millis(self) -> i64 {
+        i64::try_from(self.0.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX)
+    }
+
     /// Time from `earlier` until `self`; zero when `earlier` is in fact later.
     pub fn since(self, earlier: Self) -> Duration {
         (self.0 - earlier.0).try_into().unwrap_or(Duration::ZERO)
@@ -39,6 +44,13 @@ impl Timestamp {
     pub fn plus(self, duration: Duration) -> Self {
         let step = time::Duration::try_from(duration).unwrap_or(time::Duration::MAX);
         Self(self.0.saturating_add(step))
+    }
+
+    /// This instant less `duration`, saturating at the first representable one.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let step = time::Duration::try_from(duration).unwrap_or(time::Duration::MAX);
+        Self(self.0.saturating_sub(step))
     }
 }
 

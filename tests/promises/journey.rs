@@ -1,6 +1,6 @@
 //! One upload on its whole way, and asking for a review instead of uploading.
 
-use carrel_schemas::completion::{ATTRIBUTE_STATE, ATTRIBUTE_TENANT};
+use carrel_schemas::completion::{ATTRIBUTE_PACK, ATTRIBUTE_STATE, ATTRIBUTE_TENANT};
 use carrel_schemas::findings::Findings;
 use carrel_schemas::ids::EventId;
 use carrel_schemas::outcome::{DecidedBy, InputMode, Verdict};
@@ -22,6 +22,7 @@ async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
     assert_eq!(got.context.id, got.completion.event.to_string());
     assert_eq!(got.attributes[ATTRIBUTE_TENANT], "acme");
     assert_eq!(got.attributes[ATTRIBUTE_STATE], "delivered");
+    assert_eq!(got.attributes[ATTRIBUTE_PACK], "q3");
     for wanted in ["findings.json", "deck.html", "appendix.xlsx"] {
         let file = files.iter().find(|file| file.name == wanted).unwrap_or_else(|| panic!("{wanted}: {files:?}"));
         let body = world.objects.get("acme-outputs", file.object.as_str(), file.size).await.expect("answered");

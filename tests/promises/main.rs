@@ -15,6 +15,7 @@ mod files;
 mod fuzz;
 mod gate;
 mod hostile_files;
+mod integrators;
 mod journey;
 mod line;
 mod lost_machines;

@@ -25,6 +25,14 @@ fn caller<'a>(registry: &'a Registry, headers: &HeaderMap) -> Result<Caller<'a>,
     registry.by_token_sha256(&hash).map(Caller::Tenant).ok_or(Refused::Stranger)
 }
 
+/// What the caller is counted under.
+pub(super) fn name(registry: &Registry, headers: &HeaderMap) -> Result<String, Refused> {
+    Ok(match caller(registry, headers)? {
+        Caller::Operator => "operator".to_owned(),
+        Caller::Tenant(own) => format!("tenant:{}", own.id),
+    })
+}
+
 /// The tenant named in the path, if the caller may act for it. A tenant is told the same of another as of none.
 pub(super) fn tenant<'a>(registry: &'a Registry, headers: &HeaderMap, id: &str) -> Result<&'a Tenant, Refused> {
     let named = match caller(registry, headers)? {

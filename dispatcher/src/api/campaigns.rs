@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState};
 use carrel_schemas::ids::{CampaignId, IdempotencyKey};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Refused, State, auth};
@@ -16,13 +17,15 @@ use crate::replay::open::{chosen, drawn_up};
 use crate::replay::plan::{Wish, steer};
 
 /// Campaigns, the newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CampaignPage")]
 pub(super) struct Page {
     campaigns: Vec<Campaign>,
 }
 
 /// A campaign and how far its letters are.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CampaignView")]
 pub(super) struct View {
     #[serde(flatten)]
     campaign: Campaign,
@@ -31,7 +34,8 @@ pub(super) struct View {
 }
 
 /// How far each letter is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CampaignLetters")]
 pub(super) struct Letters {
     letters: Vec<CampaignItem>,
 }

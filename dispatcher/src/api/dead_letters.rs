@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use carrel_schemas::campaign::LetterFilter;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState, DiscardLetter};
 use carrel_schemas::ids::{DeadLetterId, TenantId};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Refused, State, auth};
@@ -18,7 +19,8 @@ use crate::ledger::Versioned;
 const PAGE: usize = 1000;
 
 /// Letters that failed alike, the largest group first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetterGroups")]
 pub(super) struct Groups {
     groups: Vec<Group>,
 }

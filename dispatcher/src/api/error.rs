@@ -1,7 +1,10 @@
 //! A refusal as HTTP says it: a status and a JSON body that names the thing, the cause and the next step.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 
 use crate::drive::DriveError;
@@ -23,6 +26,8 @@ pub enum Refused {
     Bad(String),
     /// It contradicts an earlier call, in words.
     Conflict(String),
+    /// Too much at once; it may be tried again after this long.
+    TooMany(Duration),
     /// The cloud did not answer, in words for the log.
     Unavailable(String),
 }
@@ -68,6 +73,13 @@ impl IntoResponse for Refused {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("no such {what}")),
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why),
             Self::Conflict(why) => (StatusCode::CONFLICT, why),
+            Self::TooMany(pause) => {
+                // Rounded up: a call that comes sooner is refused again.
+                let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+                let message = format!("too many at once; try again in {seconds} s");
+                let body = Json(serde_json::json!({ "error": message }));
+                return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds.to_string())], body).into_response();
+            }
             Self::Unavailable(why) => {
                 tracing::warn!(error = why, "API call failed");
                 (StatusCode::SERVICE_UNAVAILABLE, "the ledger did not answer; try again".to_owned())

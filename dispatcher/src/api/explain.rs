@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::HeaderMap;
 use carrel_schemas::ids::TenantId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, State, auth};
@@ -16,7 +17,7 @@ pub(super) struct Asked {
 }
 
 /// The answer, a sentence a line.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Told {
     told: Vec<String>,
 }

@@ -6,12 +6,17 @@
 //! | `GET /v1/tenants/{t}/reviews`, `…/reviews/{id}` | tenant, operator | the records |
 //! | `POST /v1/tenants/{t}/reviews/{id}/cancel` | tenant, operator | the review, ended as cancelled |
 //! | `GET /v1/tenants/{t}/explain?what=…`, `/v1/explain?what=…` | tenant, operator | what became of `gs://…` or `rv_…`, in sentences |
+//! | `GET /v1/tenants/{t}/reviews/{id}/events` | tenant, operator | server-sent events: the record whenever it changes |
+//! | `GET /v1/tenants/{t}/completions` | tenant, operator | completions after a cursor, oldest first |
+//! | `GET /v1/tenants/{t}/events` | tenant, operator | server-sent events: completions as they are announced |
+//! | `GET /v1/completions` | operator | completions of all tenants after a cursor |
 //! | `GET /v1/tenants/{t}/dead-letters`, `…/{id}` | tenant, operator | its letters |
 //! | `GET /v1/dead-letters`, `…/stats`, `…/{id}` | operator | letters of all tenants and of nobody, and how they group |
 //! | `POST /v1/dead-letters/{id}/discard` | operator | the letter, put aside |
 //! | `POST /v1/campaigns` with `Idempotency-Key` | operator | 202 and the campaign; with `dry_run`, what it would come to |
 //! | `GET /v1/campaigns`, `…/{id}`, `…/{id}/letters` | operator | campaigns, and how far each letter is |
 //! | `POST /v1/campaigns/{id}/pause`, `…/resume`, `…/cancel` | operator | the campaign |
+//! | `GET /v1/openapi.json` | anyone | all of this as OpenAPI 3.1 |
 //! | `GET /healthz`, `/readyz` | anyone | 200 |
 //!
 //! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
@@ -21,10 +26,14 @@
 
 mod auth;
 mod campaigns;
+mod completions;
 mod dead_letters;
+mod document;
 mod error;
+mod events;
 mod explain;
 mod reviews;
+mod routes;
 
 use std::sync::Arc;
 
@@ -32,8 +41,8 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::{get, post};
 use carrel_schemas::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::dead_letters::Index;
@@ -44,7 +53,9 @@ use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
 
+pub use document::open_api;
 pub use error::Refused;
+pub use events::Streams;
 
 /// What every call needs.
 #[derive(Debug, Clone)]
@@ -67,6 +78,10 @@ pub struct Inner {
     pub explainer: Explainer,
     /// Finds dead letters.
     pub index: Index,
+    /// Streams of events that are open.
+    pub streams: Streams,
+    /// Ends them.
+    pub stop: CancellationToken,
     /// Foresees replays.
     pub replayer: Arc<Replayer>,
 }
@@ -80,26 +95,8 @@ impl State {
 
 /// Every route.
 pub fn router(state: State) -> Router {
-    Router::new()
-        .route("/v1/tenants/{tenant}/reviews", get(reviews::list).post(reviews::create))
-        .route("/v1/tenants/{tenant}/reviews/{review}", get(reviews::show))
-        .route("/v1/tenants/{tenant}/reviews/{review}/cancel", post(reviews::cancel))
-        .route("/v1/tenants/{tenant}/explain", get(explain::own))
-        .route("/v1/explain", get(explain::any))
-        .route("/v1/tenants/{tenant}/dead-letters", get(dead_letters::list_own))
-        .route("/v1/tenants/{tenant}/dead-letters/{letter}", get(dead_letters::show_own))
-        .route("/v1/dead-letters", get(dead_letters::list))
-        .route("/v1/dead-letters/stats", get(dead_letters::stats))
-        .route("/v1/dead-letters/{letter}", get(dead_letters::show))
-        .route("/v1/dead-letters/{letter}/discard", post(dead_letters::discard))
-        .route("/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/v1/campaigns/{campaign}", get(campaigns::show))
-        .route("/v1/campaigns/{campaign}/letters", get(campaigns::letters))
-        .route("/v1/campaigns/{campaign}/{wish}", post(campaigns::steered))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .layer(from_fn(traced))
-        .with_state(state)
+    let routes = routes::calls().into_iter().fold(Router::new(), |router, call| router.route(call.path, call.handler));
+    routes.layer(from_fn(traced)).with_state(state)
 }
 
 /// One span per call, a part of the caller's trace if it sends one.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use carrel_schemas::ids::{IdempotencyKey, ReviewId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::review_request::{CancelReview, CreateReview};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Refused, State, auth};
@@ -17,7 +18,8 @@ use crate::pack::seal::Requested;
 const MAX_REASON: usize = 1000;
 
 /// A record with the word for its state.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Review")]
 pub(super) struct View {
     status: &'static str,
     #[serde(flatten)]
@@ -31,7 +33,8 @@ impl From<ReviewRecord> for View {
 }
 
 /// A page of reviews, newest first; there is one page for now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ReviewPage")]
 pub(super) struct Page {
     reviews: Vec<View>,
 }

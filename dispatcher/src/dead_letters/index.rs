@@ -11,6 +11,7 @@ use carrel_schemas::ids::{DeadLetterId, TenantId};
 use carrel_schemas::registry::Registry;
 use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -28,7 +29,8 @@ pub struct Index {
 }
 
 /// Some letters, the newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetterPage")]
 pub struct Page {
     /// The letters, without the bytes of their messages.
     pub dead_letters: Vec<DeadLetter>,
@@ -38,7 +40,8 @@ pub struct Page {
 }
 
 /// Letters that failed alike.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "DeadLetterGroup")]
 pub struct Group {
     /// Whose; `_unknown` is nobody's.
     pub tenant: String,

@@ -4,6 +4,7 @@
 //! it reads the object and compares what it meant to write. Refuses decisions: which arrow to take is the caller's.
 
 mod campaigns;
+mod completions;
 mod letters;
 mod names;
 mod record;
@@ -18,6 +19,7 @@ use futures::stream::{StreamExt as _, TryStreamExt as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use completions::LogPage;
 pub use names::LEADER;
 pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
 

@@ -6,6 +6,7 @@
 //! open/sweeps/<tenant>.json                         a tenant whose uploads bucket is to be swept at once
 //! tenants/<tenant>/seals/<pack key>/<revision>.json  write-once
 //! tenants/<tenant>/reviews/<review>.json             the record, compare-and-swap, one name for life
+//! tenants/<tenant>/completions/<time>-<event>.json   what was announced, in order of time; write-once
 //! tenants/<tenant>/dead-letters/<id>.json            `_unknown` where the sender is nobody's
 //! tenants/<tenant>/requests/<key>.json               the seal an idempotency key stands for
 //! tenants/<tenant>/sweep.json                        where the cold sweep of the uploads bucket stands
@@ -70,6 +71,14 @@ pub(super) fn dead_letter(tenant: Option<&TenantId>, id: &DeadLetterId) -> Strin
 
 pub(super) fn dead_letter_prefix(tenant: Option<&TenantId>) -> String {
     format!("tenants/{}/dead-letters/", tenant.map_or(LetterFilter::NOBODY, TenantId::as_str))
+}
+
+pub(super) fn completion(tenant: &TenantId, place: &str) -> String {
+    format!("{}{place}.json", completion_prefix(tenant))
+}
+
+pub(super) fn completion_prefix(tenant: &TenantId) -> String {
+    format!("tenants/{tenant}/completions/")
 }
 
 pub(super) fn request(tenant: &TenantId, key: &IdempotencyKey) -> String {

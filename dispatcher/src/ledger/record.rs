@@ -15,10 +15,11 @@ use carrel_schemas::completion::Completion;
 use carrel_schemas::ids::{Attempt, Epoch, ExecutionName, Nonce, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::seal::{ClosedBy, Seal};
 use carrel_schemas::timestamp::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the ledger knows of one review.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReviewRecord {
     /// Schema number of this record: [`ReviewRecord::SCHEMA`].
     pub schema: u32,
@@ -62,8 +63,9 @@ pub struct ReviewRecord {
 }
 
 /// Where a review stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[schemars(rename = "ReviewState")]
 pub enum State {
     /// It waits for a slot, not before the given instant.
     Queued {
@@ -96,7 +98,7 @@ pub enum State {
 }
 
 /// How one attempt ended without an outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndedAttempt {
     /// Which.
     pub attempt: Attempt,

@@ -13,6 +13,7 @@ use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, TenantId};
 use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ReplayError, Replayer, Seen};
@@ -23,7 +24,7 @@ use crate::ledger::LedgerError;
 const LOOKS: usize = 32;
 
 /// What a campaign would come to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Forecast {
     /// How many letters meet each fate.
     pub counts: BTreeMap<Foresight, usize>,
@@ -34,7 +35,7 @@ pub struct Forecast {
 }
 
 /// What would become of one letter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Foreseen {
     /// Which.
     pub letter: DeadLetterId,

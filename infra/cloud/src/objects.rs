@@ -346,6 +346,22 @@ impl Objects {
         })
     }
 
+    /// The first `most` objects whose names begin with `prefix` and are `start` or sort after it, in order of names.
+    pub fn list_from<'a>(
+        &'a self,
+        bucket: &'a str,
+        prefix: &'a str,
+        start: &'a str,
+        most: usize,
+    ) -> Call<'a, Result<Vec<ObjectMeta>, CallError>> {
+        Box::pin(async move {
+            let listing = self.control.list_objects().set_parent(resource(bucket)).set_prefix(prefix);
+            let listing = listing.set_lexicographic_start(start);
+            let listing = listing.set_page_size(i32::try_from(most).unwrap_or(1000).min(1000));
+            self.items(listing, url(bucket, prefix), most).await
+        })
+    }
+
     /// The first `most` objects whose names hold no `/`, in order of names.
     pub fn list_loose<'a>(&'a self, bucket: &'a str, most: usize) -> Call<'a, Result<Vec<ObjectMeta>, CallError>> {
         Box::pin(async move {

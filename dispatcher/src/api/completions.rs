@@ -1,0 +1,108 @@
+//! Completions read again: from a cursor on, oldest first. For who lost events, or does not use Pub/Sub.
+//!
+//! A reader keeps `next` and sends it as `after`. What it has read it may get once more and must tell by the event id:
+//! [`crate::completion_log`] says why, and why it misses nothing.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::HeaderMap;
+use carrel_schemas::completion::Completion;
+use carrel_schemas::ids::TenantId;
+use futures::stream::{StreamExt as _, TryStreamExt as _};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Refused, State, auth};
+use crate::completion_log::Cursor;
+use crate::ledger::LogPage;
+
+/// Completions of a page that asks for no number, and the most of any.
+const PAGE: usize = 200;
+/// Tenants whose logs are listed at once.
+const LISTINGS: usize = 32;
+
+/// Completions, the oldest announcement first.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "CompletionPage")]
+pub(super) struct Page {
+    completions: Vec<Completion>,
+    /// What to send as `after` next time. It is always there.
+    next: String,
+    /// True if more can be had at once; otherwise ask again after a while.
+    more: bool,
+}
+
+pub(super) struct Look {
+    after: Cursor,
+    limit: usize,
+}
+
+impl Look {
+    pub(super) fn parse(mut query: BTreeMap<String, String>) -> Result<Self, Refused> {
+        let after = query.remove("after").map(|text| Cursor::parse(&text)).transpose();
+        let after = after.map_err(|error| Refused::Bad(format!("after: {error}")))?.unwrap_or_else(Cursor::start);
+        let limit = match query.remove("limit") {
+            None => PAGE,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=PAGE) => limit,
+                _ => return Err(Refused::Bad(format!("limit {text:?} is not between 1 and {PAGE}"))),
+            },
+        };
+        match query.into_keys().next() {
+            Some(field) => Err(Refused::Bad(format!("query: unknown field {field:?}; send after and limit"))),
+            None => Ok(Self { after, limit }),
+        }
+    }
+}
+
+pub(super) async fn list_own(
+    Extract(state): Extract<State>,
+    Path(tenant): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Json<Page>, Refused> {
+    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let Look { after, limit } = Look::parse(query)?;
+    let now = crate::now();
+    let LogPage { entries, last, more } = state.0.ledger.completions_after(&tenant.id, after.at(), limit).await?;
+    let completions = entries.into_iter().map(|(_, completion)| completion).collect();
+    Ok(Json(Page { completions, next: after.after(last.as_deref(), more, now).to_string(), more }))
+}
+
+/// The logs of all tenants, merged. Each is listed, however few of its entries are on the page.
+pub(super) async fn list(
+    Extract(state): Extract<State>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Json<Page>, Refused> {
+    auth::operator(&state.0.registry, &headers)?;
+    let Look { after, limit } = Look::parse(query)?;
+    let now = crate::now();
+    let tenants: Vec<TenantId> = state.0.registry.tenants().map(|tenant| tenant.id.clone()).collect();
+    let (ledger, place) = (&state.0.ledger, after.at());
+    let pages = tenants.into_iter().map(|tenant| async move { ledger.completions_after(&tenant, place, limit).await });
+    let pages: Vec<LogPage> = futures::stream::iter(pages).buffer_unordered(LISTINGS).try_collect().await?;
+    let (completions, last, more) = merged(pages, limit);
+    Ok(Json(Page { completions, next: after.after(last.as_deref(), more, now).to_string(), more }))
+}
+
+/// The first `limit` entries of all pages. No page is passed beyond its own end while it has more.
+fn merged(pages: Vec<LogPage>, limit: usize) -> (Vec<Completion>, Option<String>, bool) {
+    let mut more = pages.iter().any(|page| page.more);
+    let ends = pages.iter().filter(|page| page.more).filter_map(|page| page.last.clone()).min();
+    let furthest = pages.iter().filter_map(|page| page.last.clone()).max();
+    let mut entries: Vec<(String, Completion)> = pages.into_iter().flat_map(|page| page.entries).collect();
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if let Some(end) = &ends {
+        entries.retain(|(place, _)| place <= end);
+    }
+    let mut last = ends.or(furthest);
+    if entries.len() > limit {
+        entries.truncate(limit);
+        last = entries.last().map(|(place, _)| place.clone());
+        more = true;
+    }
+    (entries.into_iter().map(|(_, completion)| completion).collect(), last, more)
+}
