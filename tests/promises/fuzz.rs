@@ -155,10 +155,17 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "manifest" => vec![text(r#"{"files":[{"name":"a.csv","size":12,"crc32c":"AAAAAA==","sha256":"ab"}]}"#)],
         "event" => vec![text(r#"{"seq":1,"time":"2026-01-01T00:00:00Z","type":"progress","pct":1e3,"msg":"m"}"#)],
         "scanner" => vec![
-            text(
-                "{\"accepted\":{\"flags\":[{\"code\":\"dde\",\"message\":\"asks\"}]}}\n{\"unread\":{\"why\":\"gone\"}}\n",
-            ),
-            text(r#"{"refused":{"code":"broken","message":"is no table; save it again"}}"#),
+            text(concat!(
+                "\"ready\"\n",
+                r#"{"looked":{"path":"/input/f001.csv","answer":{"accepted":{"flags":[{"code":"dde","message":"m"}]}}}}"#,
+                "\n",
+                r#"{"looked":{"path":"/input/f002.csv","answer":{"unread":{"why":"gone"}}}}"#,
+                "\n",
+            )),
+            text(concat!(
+                "\"ready\"\n",
+                r#"{"looked":{"path":"/input/f001.csv","answer":{"refused":{"code":"broken","message":"m; save it"}}}}"#,
+            )),
         ],
         "findings" => vec![text(
             r#"{"schema":1,"agent":"a/1","title":"t","summary":"s","not_computed":[],"findings":[{"id":"a","rule_id":"r",

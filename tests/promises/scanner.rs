@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use carrel_local::config::Isolation;
 use carrel_schemas::outcome::{InputVerdict, RefusalCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::files::sales;
+use crate::files::{encrypted, sales};
 use crate::world::{World, descends_from, eventually, parent, tenant};
 
 /// Long enough to be looked at that whoever watches sees it happen.
@@ -56,6 +57,10 @@ async fn a_file_that_takes_its_scanner_down_is_refused_and_its_neighbours_are_re
     for held in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
         assert!(status.contains(held), "{held} is not in {status}");
     }
+    let limits = std::fs::read_to_string(about(scanner, "limits")).expect("its limits");
+    for held in ["Max file size             1 ", "Max open files            64 ", "Max core file size        0 "] {
+        assert!(limits.contains(held), "{held} is not in {limits}");
+    }
     let root: Vec<String> = std::fs::read_dir(about(scanner, "root"))
         .map(|found| found.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
         .unwrap_or_default();
@@ -72,4 +77,18 @@ async fn a_file_that_takes_its_scanner_down_is_refused_and_its_neighbours_are_re
     assert_eq!(*code, RefusalCode::Broken);
     assert!(message.contains("a-long.csv") && message.contains("cannot be looked at safely"), "{message}");
     assert_eq!(of("sales.csv").verdict, InputVerdict::Accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_divides_tasks_files_are_looked_at_in_a_child_all_the_same() {
+    let world = World::start(vec![tenant("acme", json!({}))], |setup| setup.isolation = Isolation::None).await;
+    world.upload("acme", "q3", vec![("locked.xlsx", encrypted()), ("sales.csv", sales())]).await;
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    let outcome = world.outcome(&got.completion).await;
+    assert_eq!(outcome.room.as_ref().expect("said").tier, "process", "what was asked for, and no less");
+    let verdicts: Vec<_> = outcome.inputs.iter().map(|input| &input.verdict).collect();
+    let [InputVerdict::Refused { code: RefusalCode::Encrypted, .. }, InputVerdict::Accepted] = verdicts[..] else {
+        panic!("{outcome:?}")
+    };
 }

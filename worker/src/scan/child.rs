@@ -1,9 +1,10 @@
 //! The scanner as a process of its own: it looks at each file it is asked about and answers with a line.
 //!
 //! ```text
-//! Ask (a file of JSON) ─► look at each, in order ─► Answer (a line of JSON each) ─► exit 0
+//! Ask (a file of JSON) ─► ready ─► look at each, in order ─► a line of JSON each ─► exit 0
 //! ```
-//! Owns what the two sides say to each other. Refuses policy: what is done about a flag, and whether a file is reviewed,
+//! Owns what the two sides say to each other. What ends it before it is ready is this machine's fault, since no byte of a
+//! stranger was touched; after that it is the file's. Refuses policy: what is done about a flag, and whether a file is reviewed,
 //! is for whoever asked.
 
 use std::fs::File;
@@ -31,10 +32,23 @@ pub(super) struct Ask {
     pub(super) files: Vec<AskedFile>,
 }
 
+/// A file that a scanner is asked about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct AskedFile {
-    pub(super) path: PathBuf,
-    pub(super) format: FileFormat,
+pub struct AskedFile {
+    /// Where it lies, as the scanner calls it.
+    pub path: PathBuf,
+    /// What its name says it is.
+    pub format: FileFormat,
+}
+
+/// One line of a scanner.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Said {
+    /// It knows what is asked, and opens the first file next.
+    Ready,
+    /// It has looked at this file.
+    Looked { path: PathBuf, answer: Answer },
 }
 
 /// What a look at one file came to.
@@ -63,7 +77,7 @@ impl From<io::Result<Judged>> for Answer {
 pub(crate) fn main(ask: &str) -> ExitCode {
     let ask = std::fs::read(ask).map_err(|error| error.to_string());
     match ask.and_then(|text| serde_json::from_slice::<Ask>(&text).map_err(|error| error.to_string())) {
-        Ok(ask) => answer(&ask, io::stdout().lock()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Ok(ask) => answer(ask, io::stdout().lock()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("read what is to be scanned: {error}");
             ExitCode::from(USAGE)
@@ -71,14 +85,20 @@ pub(crate) fn main(ask: &str) -> ExitCode {
     }
 }
 
-fn answer(ask: &Ask, mut out: impl Write) -> io::Result<()> {
-    for AskedFile { path, format } in &ask.files {
-        let looked = File::open(path)
-            .and_then(|file| inspect(*format, &mut BufReader::with_capacity(64 * 1024, file), &ask.limits));
-        let mut line = serde_json::to_vec(&Answer::from(looked))?;
-        line.push(b'\n');
-        out.write_all(&line)?;
-        out.flush()?;
+fn answer(ask: Ask, mut out: impl Write) -> io::Result<()> {
+    say(&mut out, &Said::Ready)?;
+    for AskedFile { path, format } in ask.files {
+        let looked = File::open(&path)
+            .and_then(|file| inspect(format, &mut BufReader::with_capacity(64 * 1024, file), &ask.limits));
+        say(&mut out, &Said::Looked { path, answer: looked.into() })?;
     }
     Ok(())
+}
+
+/// At once: what comes after may be the end of this process.
+fn say(out: &mut impl Write, said: &Said) -> io::Result<()> {
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    out.write_all(&line)?;
+    out.flush()
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use carrel_schemas::scan::{FlagCode, ScanFlag};
 
+use super::plain;
+
 /// Characters of a place: a part's name is the uploader's own choice.
 const MAX_PLACE: usize = 80;
 
@@ -16,11 +18,7 @@ pub(super) struct Found(BTreeMap<FlagCode, (u64, String)>);
 impl Found {
     /// One more of its sort; `place` is asked only for the first.
     pub(super) fn note(&mut self, code: FlagCode, place: impl FnOnce() -> String) {
-        let first = || {
-            let place = place();
-            let plain = place.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' });
-            (0, plain.take(MAX_PLACE).collect())
-        };
+        let first = || (0, plain(&place(), MAX_PLACE));
         self.0.entry(code).or_insert_with(first).0 += 1;
     }
 

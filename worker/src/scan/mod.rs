@@ -10,7 +10,7 @@ mod clamd;
 mod formula;
 mod found;
 mod pdf;
-pub(crate) mod scanner;
+pub mod scanner;
 mod stage;
 mod text;
 mod tokens;
@@ -24,6 +24,7 @@ use carrel_schemas::outcome::RefusalCode;
 use carrel_schemas::scan::ScanFlag;
 use serde::{Deserialize, Serialize};
 
+pub use self::child::AskedFile;
 pub use self::clamd::Clamd;
 pub use crate::case::Refusal;
 pub(crate) use stage::{Accepted, Scanned, scan};
@@ -140,6 +141,11 @@ pub fn inspect(format: FileFormat, file: &mut (impl Read + Seek), limits: &ScanL
 /// The message has no subject; the stage puts the file's name before it.
 fn refuse(code: RefusalCode, message: impl Into<String>) -> Judged {
     Err(Refusal::new(code, message))
+}
+
+/// Text of a stranger, fit for a page or a terminal: printable ASCII, at most `max` characters.
+fn plain(text: &str, max: usize) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(max).collect()
 }
 
 /// Reads to the end and shows each window; neighbouring windows overlap by `overlap` bytes. False from `see` stops.

@@ -1,36 +1,44 @@
 //! Whoever asks a scanner: opens its room, hears its answers, and says which file it is about when it dies.
 //!
 //! One scanner looks at all files in turn. The file that ends it is refused, and another goes on with the next. What it
-//! says is a stranger's, since any file may have taken it over: lines are capped, an answer out of shape refuses its
-//! file, texts are cut. What a taken-over scanner can lie about is what the scan would have said of the files after it in
-//! the same pack; nothing of another tenant is near, and the agent's own room does not rely on it.
+//! says is a stranger's, since any file may have taken it over: lines are capped, each must be about the very next file,
+//! an answer out of shape refuses that file, texts are cut. What a taken-over scanner can lie about is what the scan
+//! would have said of its file and of those after it in the same pack, and whether this machine could read them; nothing
+//! of another tenant is near, and neither hashes, the virus scanner nor the agent's own room rely on it.
 
-use anyhow::Context as _;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
 use carrel_sandbox::{Ended, Hearing, LimitHit, Room, Tier};
 use carrel_schemas::outcome::RefusalCode;
 use carrel_schemas::scan::ScanFlag;
 
-use super::child::{Answer, Ask, AskedFile};
-use super::{Judged, MAX_MESSAGE, Refusal, ScanLimits, refuse};
+use super::child::{Answer, Ask, AskedFile, Said};
+use super::{Judged, MAX_MESSAGE, Refusal, ScanLimits, plain, refuse};
 
-/// A flag each, with its message, many times over.
+/// A flag of each kind, with its message, many times over.
 const MAX_LINE: usize = 64 << 10;
-/// Flags of one file; there are fewer kinds.
-const MAX_FLAGS: usize = 64;
-/// Bytes of a refusal's message.
+/// Characters of a refusal's message, which holds what a container's reader said.
 const MAX_REFUSAL: usize = 400;
 const MAX_STDERR: usize = 2 << 10;
+/// A file that was not given this long is not said to take too long; a scanner starts within a tenth of it.
+const FAIR: Duration = Duration::from_secs(2);
 const HEARING: Hearing = Hearing { output_bytes: 16 << 20, line_bytes: MAX_LINE, stderr_tail_bytes: MAX_STDERR };
 
-/// Every file judged, in order, and whether the kernel held the memory limit throughout.
+/// What came of the files.
 #[derive(Debug)]
-pub(super) struct Looks {
-    pub(super) judged: Vec<Judged>,
-    pub(super) memory_guarantee: bool,
+pub struct Looks {
+    /// In order; shorter than the files where the time of the review was up before the rest.
+    pub judged: Vec<Judged>,
+    /// Whether the kernel held the memory limit throughout.
+    pub memory_guarantee: bool,
 }
 
-/// Has every file looked at, in rooms of this tier; `plan` is given the text of what is asked.
-pub(super) async fn look(
+/// Has every file looked at, in rooms of this tier; `plan` is given the text of what is asked. An error is this machine's:
+/// the files were not at fault.
+pub async fn look(
     tier: Tier,
     limits: ScanLimits,
     files: &[AskedFile],
@@ -40,12 +48,15 @@ pub(super) async fn look(
     let mut memory_guarantee = true;
     while judged.len() < files.len() {
         let ask = Ask { limits, files: files[judged.len()..].to_vec() };
-        let mut heard = Heard { wanted: ask.files.len(), answers: Vec::new(), is_garbled: false };
         let room = plan(&serde_json::to_vec(&ask)?)?;
+        let mut heard = Heard::of(ask.files.into_iter().map(|file| file.path).collect());
         let (finished, ()) = carrel_sandbox::run(tier, &room, HEARING, |_| (), |line| heard.hear(line))
             .await
             .context("scan in a room")?;
         memory_guarantee &= finished.ended.memory_guarantee;
+        if finished.ended.limit == Some(LimitHit::Wall) && room.limits.wall < FAIR && !heard.is_done() {
+            break;
+        }
         judged.extend(heard.judged(&finished.ended)?);
     }
     Ok(Looks { judged, memory_guarantee })
@@ -53,49 +64,102 @@ pub(super) async fn look(
 
 /// What one scanner has said so far.
 struct Heard {
-    wanted: usize,
+    wanted: Vec<PathBuf>,
+    is_ready: bool,
     answers: Vec<Answer>,
-    /// A line was no answer: nothing after it can be told to be about a certain file.
-    is_garbled: bool,
+    /// What was wrong with a line: nothing after it is believed.
+    garbled: Option<&'static str>,
 }
 
 impl Heard {
+    fn of(wanted: Vec<PathBuf>) -> Self {
+        Self { wanted, is_ready: false, answers: Vec::new(), garbled: None }
+    }
+
     fn hear(&mut self, line: &[u8]) {
-        if self.is_garbled || self.answers.len() == self.wanted {
+        if self.garbled.is_some() {
             return;
         }
-        match serde_json::from_slice(line) {
-            Ok(answer) => self.answers.push(answer),
-            Err(_) => self.is_garbled = true,
+        match (serde_json::from_slice(line), self.wanted.get(self.answers.len())) {
+            (Ok(Said::Ready), Some(_)) if !self.is_ready => self.is_ready = true,
+            (Ok(Said::Looked { path, answer }), Some(wanted)) if self.is_ready && path == *wanted => {
+                match in_shape(answer) {
+                    Some(answer) => self.answers.push(answer),
+                    None => self.garbled = Some("it gave a verdict that is not its own to give"),
+                }
+            }
+            (Ok(Said::Ready | Said::Looked { .. }), _) => self.garbled = Some("it spoke out of turn"),
+            (Err(_), _) => self.garbled = Some("it printed a line that is no answer"),
         }
     }
-}
 
-impl Heard {
+    fn is_done(&self) -> bool {
+        self.answers.len() == self.wanted.len()
+    }
+
     /// The files that were answered for and, unless those are all, the one that the scanner ended at.
     fn judged(self, ended: &Ended) -> anyhow::Result<Vec<Judged>> {
-        let is_done = self.answers.len() == self.wanted;
-        let mut judged: Vec<Judged> = self.answers.into_iter().map(read).collect::<anyhow::Result<_>>()?;
-        if !is_done {
-            let said = plain(&String::from_utf8_lossy(&ended.stderr_tail), MAX_STDERR);
-            tracing::warn!(exit = ?ended.exit, limit = ?ended.limit, said, "the scanner ended at a file, which is refused");
-            judged.push(ended_by(ended));
+        let is_done = self.is_done();
+        let Self { is_ready, answers, garbled, .. } = self;
+        let mut judged: Vec<Judged> = answers.into_iter().map(read).collect::<anyhow::Result<_>>()?;
+        if is_done {
+            return Ok(judged);
         }
+        let said = plain(&String::from_utf8_lossy(&ended.stderr_tail), MAX_STDERR);
+        if !is_ready {
+            let (exit, limit) = (ended.exit, ended.limit);
+            bail!("the scanner ended before it looked at a file: {exit:?}, limit {limit:?}, it said {said:?}");
+        }
+        tracing::warn!(
+            exit = ?ended.exit, limit = ?ended.limit, garbled, said,
+            "the scanner ended at a file, which is refused"
+        );
+        judged.push(if garbled.is_some() { unsafe_to_look_at() } else { ended_by(ended) });
         Ok(judged)
     }
 }
 
-/// An answer as far as it may be believed.
-fn read(answer: Answer) -> anyhow::Result<Judged> {
+/// An answer that a scanner may give, its texts cut and each flag once.
+fn in_shape(answer: Answer) -> Option<Answer> {
     match answer {
         Answer::Accepted { flags } => {
+            let mut seen = BTreeSet::new();
             let cut = |flag: ScanFlag| ScanFlag { message: plain(&flag.message, MAX_MESSAGE), ..flag };
-            Ok(Ok(flags.into_iter().take(MAX_FLAGS).map(cut).collect()))
+            let flags = flags.into_iter().filter(|flag| seen.insert(flag.code)).map(cut).collect();
+            Some(Answer::Accepted { flags })
         }
-        Answer::Refused { code, message } => Ok(refuse(code, plain(&message, MAX_REFUSAL))),
-        Answer::Unread { why } => {
-            Err(anyhow::anyhow!("read a file that is to be scanned: {}", plain(&why, MAX_REFUSAL)))
+        Answer::Refused { code, message } if is_structural(code) => {
+            Some(Answer::Refused { code, message: plain(&message, MAX_REFUSAL) })
         }
+        Answer::Refused { .. } => None,
+        Answer::Unread { why } => Some(Answer::Unread { why: plain(&why, MAX_REFUSAL) }),
+    }
+}
+
+/// What the bytes of a file alone can say; the rest is for policy, manifest and the virus scanner.
+fn is_structural(code: RefusalCode) -> bool {
+    match code {
+        RefusalCode::Empty
+        | RefusalCode::UnsupportedType
+        | RefusalCode::TypeMismatch
+        | RefusalCode::Encrypted
+        | RefusalCode::Macros
+        | RefusalCode::ArchiveBomb
+        | RefusalCode::Broken => true,
+        RefusalCode::TooLarge
+        | RefusalCode::TooMany
+        | RefusalCode::ManifestMismatch
+        | RefusalCode::ActiveContent
+        | RefusalCode::OutsideContent
+        | RefusalCode::Malware => false,
+    }
+}
+
+fn read(answer: Answer) -> anyhow::Result<Judged> {
+    match answer {
+        Answer::Accepted { flags } => Ok(Ok(flags)),
+        Answer::Refused { code, message } => Ok(refuse(code, message)),
+        Answer::Unread { why } => bail!("read a file that is to be scanned: {why}"),
     }
 }
 
@@ -104,27 +168,24 @@ fn ended_by(ended: &Ended) -> Judged {
     let what = match ended.limit {
         Some(LimitHit::Wall | LimitHit::Cpu) => "takes longer to look at than a review has",
         Some(LimitHit::Memory) => "takes more memory to look at than a review has",
-        Some(LimitHit::Processes | LimitHit::FileSize | LimitHit::Output) | None => "cannot be looked at safely",
+        Some(LimitHit::Processes | LimitHit::FileSize | LimitHit::Output) | None => return unsafe_to_look_at(),
     };
     refuse(RefusalCode::Broken, format!("{what}; open it, save it again and upload that"))
 }
 
-/// Text of a stranger: no control characters, at most `max` bytes.
-fn plain(text: &str, max: usize) -> String {
-    let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    clean.truncate(clean.floor_char_boundary(max));
-    clean
+fn unsafe_to_look_at() -> Judged {
+    refuse(RefusalCode::Broken, "cannot be looked at safely; open it, save it again and upload that")
 }
 
-/// For fuzzing: a scanner that says these bytes.
+/// For fuzzing: a scanner that says these bytes of three files.
 pub(crate) fn heard(bytes: &[u8]) {
-    let mut heard = Heard { wanted: 3, answers: Vec::new(), is_garbled: false };
+    let mut heard = Heard::of(["/input/f001.csv", "/input/f002.csv", "/input/f003.csv"].map(PathBuf::from).into());
     bytes.split(|byte| *byte == b'\n').for_each(|line| heard.hear(line));
-    assert!(heard.answers.len() <= 3);
+    assert!(heard.answers.len() <= 3 && (heard.is_ready || heard.answers.is_empty()));
     for answer in heard.answers {
         match read(answer) {
-            Ok(Ok(flags)) => assert!(flags.len() <= MAX_FLAGS && flags.iter().all(|f| f.message.len() <= MAX_MESSAGE)),
-            Ok(Err(Refusal { message, .. })) => assert!(message.len() <= MAX_REFUSAL),
+            Ok(Ok(flags)) => assert!(flags.iter().all(|flag| flag.message.len() <= MAX_MESSAGE)),
+            Ok(Err(Refusal { code, message })) => assert!(is_structural(code) && message.len() <= MAX_REFUSAL),
             Err(_) => {}
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use carrel_schemas::agent::AgentInput;
-use carrel_schemas::outcome::{RefusalCode, Verdict};
+use carrel_schemas::outcome::{FailureClass, RefusalCode, Verdict};
 use carrel_schemas::scan::{ScanFlag, ScanPolicy, Treatment};
 use sha2::{Digest as _, Sha256};
 
@@ -43,7 +43,14 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
     case.progress.stage("scan");
     case.scanners = scanners(case.config.clamd.clone()).await?;
     let (looks, hashes) = tokio::try_join!(look(&case, &place, &fetched), hashes(&fetched))?;
-    case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
+    if !fetched.is_empty() {
+        case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
+    }
+    if looks.judged.len() < fetched.len() {
+        let message = "the review's time was up before its files were looked at".to_owned();
+        let verdict = Verdict::Failed { class: FailureClass::TimedOut, message, log_tail: None };
+        return Err(case.decide(verdict, &looked));
+    }
     let mut accepted = Vec::new();
     for ((file, judged), sha256) in fetched.into_iter().zip(looks.judged).zip(hashes) {
         let look = &mut looked[file.index];

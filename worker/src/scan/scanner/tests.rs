@@ -2,7 +2,7 @@
 
 use carrel_sandbox::{Exit, Used};
 use carrel_schemas::agent::FileFormat;
-use std::time::Duration;
+use carrel_schemas::scan::FlagCode;
 
 use super::*;
 
@@ -11,21 +11,45 @@ fn ended(exit: Exit, limit: Option<LimitHit>) -> Ended {
     Ended { exit, limit, used, memory_guarantee: false, stderr_tail: b"thread panicked\x1b[2J".to_vec() }
 }
 
-/// What comes of three files when the scanner says this and ends so.
-fn judged(said: &[&str], ended: &Ended) -> anyhow::Result<Vec<Judged>> {
-    let mut heard = Heard { wanted: 3, answers: Vec::new(), is_garbled: false };
+fn done() -> Ended {
+    ended(Exit::Code(0), None)
+}
+
+/// What comes of three files when a scanner says this and ends so.
+fn judged(said: &[String], ended: &Ended) -> anyhow::Result<Vec<Judged>> {
+    let mut heard = Heard::of((1..=3).map(path).collect());
     said.iter().for_each(|line| heard.hear(line.as_bytes()));
     heard.judged(ended)
 }
 
-const CLEAN: &str = r#"{"accepted":{"flags":[]}}"#;
-const BOMB: &str = r#"{"refused":{"code":"archive_bomb","message":"unfolds without end; save it again"}}"#;
+fn path(number: usize) -> PathBuf {
+    format!("/input/f00{number}.csv").into()
+}
+
+const READY: &str = "\"ready\"";
+
+fn about(number: usize, answer: &str) -> String {
+    let path = path(number);
+    format!(r#"{{"looked":{{"path":{path:?},"answer":{answer}}}}}"#)
+}
+
+fn clean(number: usize) -> String {
+    about(number, r#"{"accepted":{"flags":[]}}"#)
+}
+
+fn refused(number: usize, code: &str, message: &str) -> String {
+    about(number, &format!(r#"{{"refused":{{"code":"{code}","message":"{message}"}}}}"#))
+}
+
+fn codes(judged: &[Judged]) -> Vec<Option<RefusalCode>> {
+    judged.iter().map(|judged| judged.as_ref().err().map(|refusal| refusal.code)).collect()
+}
 
 #[test]
 fn each_answer_is_about_the_next_file() {
-    let all = judged(&[CLEAN, BOMB, CLEAN], &ended(Exit::Code(0), None)).expect("readable");
-    let codes: Vec<_> = all.iter().map(|judged| judged.as_ref().err().map(|refusal| refusal.code)).collect();
-    assert_eq!(codes, [None, Some(RefusalCode::ArchiveBomb), None]);
+    let bomb = refused(2, "archive_bomb", "unfolds without end; save it again");
+    let all = judged(&[READY.into(), clean(1), bomb, clean(3)], &done()).expect("readable");
+    assert_eq!(codes(&all), [None, Some(RefusalCode::ArchiveBomb), None]);
 }
 
 #[test]
@@ -33,56 +57,88 @@ fn the_file_that_ends_a_scanner_is_refused_for_what_ended_it() {
     for (exit, limit, said) in [
         (Exit::Signal(11), None, "cannot be looked at safely"),
         (Exit::Code(101), None, "cannot be looked at safely"),
+        (Exit::Signal(9), Some(LimitHit::Output), "cannot be looked at safely"),
         (Exit::Signal(9), Some(LimitHit::Wall), "takes longer"),
+        (Exit::Signal(24), Some(LimitHit::Cpu), "takes longer"),
         (Exit::Signal(9), Some(LimitHit::Memory), "takes more memory"),
         // It says that it is done, and was not heard about the last file.
         (Exit::Code(0), None, "cannot be looked at safely"),
     ] {
-        let some = judged(&[CLEAN, CLEAN], &ended(exit, limit)).expect("readable");
-        assert_eq!(some.len(), 3);
+        let some = judged(&[READY.into(), clean(1), clean(2)], &ended(exit, limit)).expect("readable");
+        assert_eq!(codes(&some), [None, None, Some(RefusalCode::Broken)]);
         let refusal = some[2].as_ref().expect_err("refused");
-        assert!(refusal.code == RefusalCode::Broken && refusal.message.contains(said), "{refusal:?}");
-        assert!(refusal.message.contains("; open it"), "it names the next step: {refusal:?}");
+        assert!(refusal.message.contains(said) && refusal.message.contains("; open it"), "{refusal:?}");
     }
 }
 
 #[test]
-fn a_scanner_that_was_taken_over_says_nothing_that_is_believed_out_of_shape() {
-    let more = [CLEAN, CLEAN, CLEAN, BOMB, BOMB];
-    assert!(judged(&more, &ended(Exit::Code(0), None)).expect("readable").iter().all(Result::is_ok), "three files");
-    for garbage in ["", "null", r#"{"accepted":{"flags":[],"sha256":"x"}}"#, r#"{"delivered":{}}"#, "\u{0}"] {
-        let some = judged(&[CLEAN, garbage, CLEAN, CLEAN], &ended(Exit::Code(0), None)).expect("readable");
-        assert_eq!(some.len(), 2, "nothing after {garbage:?} is about a certain file");
-        assert!(some[0].is_ok() && some[1].is_err());
+fn what_ends_a_scanner_before_it_is_ready_is_no_fault_of_a_file() {
+    for said in [vec![], vec![clean(1)], vec![String::new(), READY.to_owned()]] {
+        let error = judged(&said, &ended(Exit::Code(127), None)).expect_err("the attempt is made again").to_string();
+        assert!(error.contains("before it looked at a file") && error.contains("thread panicked?[2J"), "{error}");
     }
-    let long =
-        format!(r#"{{"accepted":{{"flags":[{{"code":"javascript","message":"{}\u001b[2J"}}]}}}}"#, "é".repeat(500));
-    let some = judged(&[&long], &ended(Exit::Code(1), None)).expect("readable");
+}
+
+#[test]
+fn nothing_is_believed_after_a_line_that_is_no_answer_to_the_next_file() {
+    for wrong in [
+        String::new(),
+        "null".to_owned(),
+        "\u{0}".to_owned(),
+        READY.to_owned(),
+        r#"{"delivered":{}}"#.to_owned(),
+        clean(1),
+        clean(3),
+        clean(4),
+        about(2, r#"{"accepted":{"flags":[],"sha256":"x"}}"#),
+        about(2, r#"{"accepted":{"flags":[{"code":"macros_of_mars","message":"x"}]}}"#),
+        refused(2, "malware", "is known as Eicar"),
+        refused(2, "manifest_mismatch", "is another"),
+    ] {
+        let said = [READY.into(), clean(1), wrong.clone(), clean(2), clean(3)];
+        let some = judged(&said, &ended(Exit::Signal(9), Some(LimitHit::Wall))).expect("readable");
+        assert_eq!(codes(&some), [None, Some(RefusalCode::Broken)], "{wrong:?}");
+        let refusal = some[1].as_ref().expect_err("refused");
+        assert!(refusal.message.contains("cannot be looked at safely"), "{wrong:?}: {refusal:?}");
+    }
+    let more = [READY.into(), clean(1), clean(2), clean(3), refused(3, "broken", "x"), "{".into()];
+    assert_eq!(codes(&judged(&more, &done()).expect("readable")), [None, None, None], "three files");
+}
+
+#[test]
+fn texts_are_cut_and_made_plain_and_each_flag_stands_once() {
+    let flag = format!(r#"{{"code":"javascript","message":"\u001b[2J\u202e{}"}},"#, "é".repeat(500));
+    let flags = format!(r#"{{"accepted":{{"flags":[{}]}}}}"#, flag.repeat(20).trim_end_matches(','));
+    let long = refused(2, "broken", &"é\\n".repeat(500));
+    let some = judged(&[READY.into(), about(1, &flags), long, clean(3)], &done()).expect("readable");
     let flags = some[0].as_ref().expect("accepted");
-    assert!(flags[0].message.len() <= MAX_MESSAGE && !flags[0].message.contains('\u{1b}'));
-    let flag = r#"{"code":"javascript","message":"x"},"#.repeat(100);
-    let many = format!(r#"{{"accepted":{{"flags":[{}]}}}}"#, flag.trim_end_matches(','));
-    let some = judged(&[&many], &ended(Exit::Code(1), None)).expect("readable");
-    assert_eq!(some[0].as_ref().expect("accepted").len(), MAX_FLAGS);
+    assert_eq!(flags.iter().map(|flag| flag.code).collect::<Vec<_>>(), [FlagCode::Javascript]);
+    let refusal = some[1].as_ref().expect_err("refused");
+    assert!((flags[0].message.len(), refusal.message.len()) == (MAX_MESSAGE, MAX_REFUSAL));
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    assert!(plain(&flags[0].message) && plain(&refusal.message), "{some:?}");
 }
 
 #[test]
 fn a_file_that_this_machine_cannot_read_is_no_fault_of_the_file() {
-    let error = judged(&[r#"{"unread":{"why":"Stale file handle"}}"#], &ended(Exit::Code(0), None));
-    assert!(error.expect_err("the attempt is made again").to_string().contains("Stale file handle"));
+    let unread = about(1, r#"{"unread":{"why":"Stale file handle"}}"#);
+    let error = judged(&[READY.into(), unread], &done()).expect_err("the attempt is made again");
+    assert!(error.to_string().contains("Stale file handle"));
 }
 
 #[test]
 fn what_a_scanner_writes_is_what_is_read() {
-    let flag = ScanFlag { code: carrel_schemas::scan::FlagCode::Dde, message: "asks a program".to_owned() };
+    let flag = ScanFlag { code: FlagCode::Dde, message: "asks a program".to_owned() };
     let refused = Answer::Refused { code: RefusalCode::Macros, message: "carries macros; save it".to_owned() };
-    for answer in [Answer::Accepted { flags: vec![flag] }, refused, Answer::Unread { why: "x".to_owned() }] {
-        let line = serde_json::to_vec(&answer).expect("plain JSON");
-        assert_eq!(serde_json::from_slice::<Answer>(&line).expect("an answer"), answer);
+    let answers = [Answer::Accepted { flags: vec![flag] }, refused, Answer::Unread { why: "x".to_owned() }];
+    let looked = answers.map(|answer| Said::Looked { path: path(1), answer });
+    for said in [Said::Ready].into_iter().chain(looked) {
+        let line = serde_json::to_vec(&said).expect("plain JSON");
+        assert_eq!(serde_json::from_slice::<Said>(&line).expect("a line"), said);
     }
     let ask = Ask {
         limits: ScanLimits { inflated_bytes: 1, entries: 1 },
-        files: vec![AskedFile { path: "/input/f001.csv".into(), format: FileFormat::Csv }],
+        files: vec![AskedFile { path: path(1), format: FileFormat::Csv }],
     };
     let text = serde_json::to_string(&ask).expect("plain JSON");
     assert_eq!(serde_json::from_str::<Ask>(&text).expect("an ask").files[0].path, ask.files[0].path);
