@@ -3,7 +3,7 @@
 //!
 //! A harness with a `main` of its own: the launcher of rooms must be started before there are threads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use carrel_sandbox::{Command, Entry, Limits, Network, Profile, Room, Tier};
@@ -86,6 +86,7 @@ fn all(tier: Tier) -> Vec<Trial> {
             does_not_start(tier)
         }),
         Trial::test(format!("{tier}::a_file_that_is_given_no_time_is_not_refused"), move || is_given_no_time(tier)),
+        Trial::test(format!("{tier}::the_small_worker_is_its_own_scanner"), move || is_its_own_scanner(tier)),
     ];
     stories.chain(others).collect()
 }
@@ -121,6 +122,38 @@ fn does_not_start(tier: Tier) -> Result<(), Failed> {
 fn is_given_no_time(tier: Tier) -> Result<(), Failed> {
     let looks = scan(tier, WALL / 2, "ready; clean 1; exec sleep 600")?;
     if looks.judged.is_empty() { Ok(()) } else { Err(format!("{looks:?}").into()) }
+}
+
+fn is_its_own_scanner(tier: Tier) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    // Another user is to find the way where this one is root and the tier has no view of its own.
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    let worker = Path::new(env!("CARGO_BIN_EXE_worker"));
+    let written = [("f1.csv", &b"sku,units\n1,2\n"[..]), ("f2.csv", b"\x89PNG\r\n"), ("f3.csv", b"sku\n=1+cmd|x!a\n")];
+    let files = written.map(|(name, _)| AskedFile { path: dir.path().join(name), format: FileFormat::Csv });
+    for (name, bytes) in written {
+        std::fs::write(dir.path().join(name), bytes)?;
+    }
+    let plan = |ask: &[u8]| {
+        let path = dir.path().join("scan.json");
+        std::fs::write(&path, ask)?;
+        let mut room = room(tier, AT_LAST, "");
+        room.limits.memory_bytes = 1 << 30;
+        room.command.program = worker.to_owned();
+        room.command.args = vec!["scan".to_owned(), path.display().to_string()];
+        if tier != Tier::Process {
+            let shown = files.iter().map(|file| &file.path).chain([&path]);
+            room.view.extend(shown.map(|path| Entry::Show { from: path.clone(), at: path.clone() }));
+            Entry::add(&mut room.view, worker);
+        }
+        Ok(room)
+    };
+    let looks = wait_for(look(tier, ScanLimits { inflated_bytes: 1 << 20, entries: 10 }, &files, plan))?;
+    let [Ok(plain), Err(picture), Ok(flagged)] = &looks.judged[..] else { return Err(format!("{looks:?}").into()) };
+    if plain.is_empty() && picture.code == RefusalCode::TypeMismatch && !flagged.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{looks:?}").into())
 }
 
 /// Has three files looked at: the first scanner follows the script, those after it are honest.
