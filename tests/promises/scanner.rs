@@ -22,7 +22,7 @@ fn words(pid: Pid) -> Option<Vec<String>> {
     Some(line.split_terminator('\0').map(str::to_owned).collect())
 }
 
-/// The scanner of a fleet, stopped as soon as it is seen; what it forked carries the same words.
+/// The scanner of a fleet, stopped while it looks at a file; what it forked carries the same words.
 fn stopped_scanner(dir: &Path) -> Option<Pid> {
     let is_scanner = |pid: Pid| {
         let scans = ["internal", "worker", "scan"].map(str::to_owned);
@@ -33,7 +33,13 @@ fn stopped_scanner(dir: &Path) -> Option<Pid> {
     let mut scanners = pids.filter(|pid| is_scanner(*pid) && !parent(*pid).is_some_and(is_scanner));
     let found = scanners.find(|pid| descends_from(*pid, dir))?;
     kill_process(found, Signal::STOP).ok()?;
-    Some(found)
+    // Before it has opened a file, its end would be no fault of any.
+    let mut open = std::fs::read_dir(about(found, "fd")).ok()?;
+    if open.any(|entry| entry.and_then(|entry| entry.path().read_link()).is_ok_and(|path| path.ends_with("f001.csv"))) {
+        return Some(found);
+    }
+    kill_process(found, Signal::CONT).ok()?;
+    None
 }
 
 #[tokio::test(flavor = "multi_thread")]
