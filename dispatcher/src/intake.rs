@@ -284,7 +284,7 @@ impl Intake {
             data: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &delivery.data),
         };
         let letter = dead_letters::letter(refusal.tenant, refusal.class, refusal.reason, source, crate::now());
-        if self.ledger.file(&letter).await? {
+        if self.ledger.file(&letter).await? || self.ledger.reopen(&letter).await? {
             tracing::warn!(dead_letter.id = %letter.id, class = ?letter.class, reason = letter.reason, "dead letter filed");
         }
         Ok(())

@@ -158,7 +158,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             text(
                 "{\"accepted\":{\"flags\":[{\"code\":\"dde\",\"message\":\"asks\"}]}}\n{\"unread\":{\"why\":\"gone\"}}\n",
             ),
-            text(r#"{"refused":{"code":"broken","message":"is no table; save it again"}}"#),
+            text(r#"{"file":0,"answer":{"refused":{"code":"broken","message":"is no table; save it again"}}}"#),
         ],
         "findings" => vec![text(
             r#"{"schema":1,"agent":"a/1","title":"t","summary":"s","not_computed":[],"findings":[{"id":"a","rule_id":"r",

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State as Extract};
 use axum::http::HeaderMap;
 use carrel_schemas::campaign::LetterFilter;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState, DiscardLetter};
-use carrel_schemas::ids::{DeadLetterId, TenantId};
+use carrel_schemas::ids::{CampaignId, DeadLetterId, TenantId};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -126,7 +126,10 @@ pub(super) async fn discard(
             }
             DeadLetterState::Discarded => return Ok(Json(letter)),
             DeadLetterState::Replaying => {
-                return Err(Refused::Conflict(format!("letter {id} is being replayed; cancel the campaign first")));
+                let campaign = letter.campaign.as_ref().map_or("-", CampaignId::as_str);
+                return Err(Refused::Conflict(format!(
+                    "letter {id} is being replayed; see: carrel campaigns show {campaign}"
+                )));
             }
             DeadLetterState::Resolved => {
                 return Err(Refused::Conflict(format!("letter {id} was dealt with by a replay")));

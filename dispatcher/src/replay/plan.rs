@@ -144,6 +144,7 @@ mod tests {
             id: CampaignId::of(&IdempotencyKey::parse("k").expect("a key")),
             created_at: at(0),
             filter: LetterFilter::default(),
+            asked_sha256: String::new(),
             per_minute,
             canary,
             state: CampaignState::Running,

@@ -37,6 +37,14 @@ pub(super) struct AskedFile {
     pub(super) format: FileFormat,
 }
 
+/// A line of a scanner: about which file of the ask, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    pub(super) file: usize,
+    pub(super) answer: Answer,
+}
+
 /// What a look at one file came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -72,10 +80,10 @@ pub(crate) fn main(ask: &str) -> ExitCode {
 }
 
 fn answer(ask: &Ask, mut out: impl Write) -> io::Result<()> {
-    for AskedFile { path, format } in &ask.files {
+    for (file, AskedFile { path, format }) in ask.files.iter().enumerate() {
         let looked = File::open(path)
             .and_then(|file| inspect(*format, &mut BufReader::with_capacity(64 * 1024, file), &ask.limits));
-        let mut line = serde_json::to_vec(&Answer::from(looked))?;
+        let mut line = serde_json::to_vec(&Line { file, answer: looked.into() })?;
         line.push(b'\n');
         out.write_all(&line)?;
         out.flush()?;

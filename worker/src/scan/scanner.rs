@@ -10,7 +10,7 @@ use carrel_sandbox::{Ended, Hearing, LimitHit, Room, Tier};
 use carrel_schemas::outcome::RefusalCode;
 use carrel_schemas::scan::ScanFlag;
 
-use super::child::{Answer, Ask, AskedFile};
+use super::child::{Answer, Ask, AskedFile, Line};
 use super::{Judged, MAX_MESSAGE, Refusal, ScanLimits, refuse};
 
 /// A flag each, with its message, many times over.
@@ -46,7 +46,7 @@ pub(super) async fn look(
             .await
             .context("scan in a room")?;
         memory_guarantee &= finished.ended.memory_guarantee;
-        judged.extend(heard.judged(&finished.ended)?);
+        judged.extend(heard.judged(&finished.ended));
     }
     Ok(Looks { judged, memory_guarantee })
 }
@@ -64,37 +64,42 @@ impl Heard {
         if self.is_garbled || self.answers.len() == self.wanted {
             return;
         }
-        match serde_json::from_slice(line) {
-            Ok(answer) => self.answers.push(answer),
-            Err(_) => self.is_garbled = true,
+        match serde_json::from_slice::<Line>(line) {
+            // A line too long to be heard is missed here, too.
+            Ok(line) if line.file == self.answers.len() => self.answers.push(line.answer),
+            Ok(_) | Err(_) => self.is_garbled = true,
         }
     }
 }
 
 impl Heard {
-    /// The files that were answered for and, unless those are all, the one that the scanner ended at.
-    fn judged(self, ended: &Ended) -> anyhow::Result<Vec<Judged>> {
-        let is_done = self.answers.len() == self.wanted;
-        let mut judged: Vec<Judged> = self.answers.into_iter().map(read).collect::<anyhow::Result<_>>()?;
-        if !is_done {
-            let said = plain(&String::from_utf8_lossy(&ended.stderr_tail), MAX_STDERR);
-            tracing::warn!(exit = ?ended.exit, limit = ?ended.limit, said, "the scanner ended at a file, which is refused");
+    /// The files that were answered for and, unless those are all, the one that the scanner ended at. One that only found
+    /// the time of a room spent by the files before it is asked about again, in a room of its own.
+    fn judged(self, ended: &Ended) -> Vec<Judged> {
+        let (is_done, is_first) = (self.answers.len() == self.wanted, self.answers.is_empty());
+        let mut judged: Vec<Judged> = self.answers.into_iter().map(read).collect();
+        let may_be_innocent = !is_first && matches!(ended.limit, Some(LimitHit::Wall | LimitHit::Cpu));
+        if !is_done && !may_be_innocent {
+            let said = ended.stderr_tail.len();
+            tracing::warn!(exit = ?ended.exit, limit = ?ended.limit, stderr_bytes = said, "the scanner ended at a file, which is refused");
             judged.push(ended_by(ended));
         }
-        Ok(judged)
+        judged
     }
 }
 
 /// An answer as far as it may be believed.
-fn read(answer: Answer) -> anyhow::Result<Judged> {
+fn read(answer: Answer) -> Judged {
     match answer {
         Answer::Accepted { flags } => {
             let cut = |flag: ScanFlag| ScanFlag { message: plain(&flag.message, MAX_MESSAGE), ..flag };
-            Ok(Ok(flags.into_iter().take(MAX_FLAGS).map(cut).collect()))
+            Ok(flags.into_iter().take(MAX_FLAGS).map(cut).collect())
         }
-        Answer::Refused { code, message } => Ok(refuse(code, plain(&message, MAX_REFUSAL))),
+        Answer::Refused { code, message } => refuse(code, plain(&message, MAX_REFUSAL)),
+        // Whether this machine can read it is seen by whoever hashes it.
         Answer::Unread { why } => {
-            Err(anyhow::anyhow!("read a file that is to be scanned: {}", plain(&why, MAX_REFUSAL)))
+            let why = plain(&why, MAX_MESSAGE);
+            refuse(RefusalCode::Broken, format!("could not be read to its end ({why}); upload it again"))
         }
     }
 }
@@ -123,9 +128,8 @@ pub(crate) fn heard(bytes: &[u8]) {
     assert!(heard.answers.len() <= 3);
     for answer in heard.answers {
         match read(answer) {
-            Ok(Ok(flags)) => assert!(flags.len() <= MAX_FLAGS && flags.iter().all(|f| f.message.len() <= MAX_MESSAGE)),
-            Ok(Err(Refusal { message, .. })) => assert!(message.len() <= MAX_REFUSAL),
-            Err(_) => {}
+            Ok(flags) => assert!(flags.len() <= MAX_FLAGS && flags.iter().all(|f| f.message.len() <= MAX_MESSAGE)),
+            Err(Refusal { message, .. }) => assert!(message.len() <= MAX_REFUSAL),
         }
     }
 }

@@ -43,7 +43,9 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
     case.progress.stage("scan");
     case.scanners = scanners(case.config.clamd.clone()).await?;
     let (looks, hashes) = tokio::try_join!(look(&case, &place, &fetched), hashes(&fetched))?;
-    case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
+    if !fetched.is_empty() {
+        case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
+    }
     let mut accepted = Vec::new();
     for ((file, judged), sha256) in fetched.into_iter().zip(looks.judged).zip(hashes) {
         let look = &mut looked[file.index];
