@@ -51,6 +51,7 @@ pub(crate) async fn probe(json: bool) -> anyhow::Result<()> {
     }
     found.push(("volume".to_owned(), carrel_sandbox::probe_volume().await));
     found.push(("memory guarantee".to_owned(), carrel_sandbox::probe_memory().await));
+    found.push(("cloud run sandbox".to_owned(), carrel_sandbox::probe_cloud_run().await));
     if json {
         let told = found.iter().map(|(name, given)| match given {
             Ok(()) => serde_json::json!({ "name": name, "given": true }),
@@ -61,8 +62,8 @@ pub(crate) async fn probe(json: bool) -> anyhow::Result<()> {
     }
     for (name, given) in found {
         match given {
-            Ok(()) => println!("{name:<17} yes"),
-            Err(missing) => println!("{name:<17} no   {missing}"),
+            Ok(()) => println!("{name:<18} yes"),
+            Err(missing) => println!("{name:<18} no   {missing}"),
         }
     }
     Ok(())

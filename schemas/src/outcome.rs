@@ -251,6 +251,9 @@ pub struct RoomReport {
     pub tier: String,
     /// True only if a kernel mechanism held the memory limit.
     pub memory_guarantee: bool,
+    /// True where Cloud Run offers a sandbox of its own (Preview); the room is not built of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cloud_run_sandbox: bool,
     /// How the inputs came into the room.
     #[serde(default)]
     pub input: InputMode,

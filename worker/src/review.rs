@@ -78,8 +78,19 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
     let outbox = outbox.context("the room handed out no output directory")?;
 
-    let room = RoomReport { tier: tier.to_string(), memory_guarantee: ended.memory_guarantee, input, egress };
-    tracing::info!(room.tier = room.tier, room.memory_guarantee = room.memory_guarantee, "room");
+    let room = RoomReport {
+        tier: tier.to_string(),
+        memory_guarantee: ended.memory_guarantee,
+        cloud_run_sandbox: carrel_sandbox::probe_cloud_run().await.is_ok(),
+        input,
+        egress,
+    };
+    tracing::info!(
+        room.tier = room.tier,
+        room.memory_guarantee = room.memory_guarantee,
+        room.cloud_run_sandbox = room.cloud_run_sandbox,
+        "room"
+    );
     let usage = Usage {
         wall_ms: 0,
         agent_cpu_ms: millis(ended.used.cpu),
