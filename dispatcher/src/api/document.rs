@@ -35,7 +35,10 @@ pub fn open_api() -> Value {
         "security": [{ "bearer": [] }],
         "paths": paths,
         "components": {
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "A key of the registry, or an identity token whose e-mail address it names.",
+            } },
             "responses": { "Refused": refused },
             "schemas": generator.take_definitions(true),
         },
@@ -104,7 +107,7 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
     if call.takes.is_some() || !call.query.is_empty() || call.path.matches('{').count() > 1 {
         refusals.push(400);
     }
-    if call.answers.iter().any(|(_, body)| matches!(body, Body::Events(_))) {
+    if call.who != Who::Anyone {
         refusals.push(429);
     }
     if call.method == "post" {

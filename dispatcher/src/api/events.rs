@@ -17,8 +17,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use carrel_schemas::ids::{ReviewId, TenantId};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::auth::Caller;
 use super::reviews::View;
-use super::{Refused, State, auth};
+use super::{Refused, State};
 use crate::completion_log::Cursor;
 use crate::ledger::{LedgerError, State as Stands};
 
@@ -87,28 +88,28 @@ struct Stream {
 pub(super) async fn of_review(
     Extract(state): Extract<State>,
     Path((tenant, review)): Path<(String, String)>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?.id.clone();
+    let tenant = caller.tenant(&state.0.registry, &tenant)?.id.clone();
     let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
     state.0.ledger.review(&tenant, &review).await?.ok_or(Refused::NotFound("review"))?;
     let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let caller = auth::name(&state.0.registry, &headers)?;
-    Ok(serve(&state, tenant, Watch::Review { review, told }, caller)?)
+    Ok(serve(&state, tenant, Watch::Review { review, told }, caller.name())?)
 }
 
 pub(super) async fn of_tenant(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?.id.clone();
+    let tenant = caller.tenant(&state.0.registry, &tenant)?.id.clone();
     let cursor = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default()) {
         Some(id) => Cursor::parse(id).map_err(|error| Refused::Bad(format!("Last-Event-ID: {error}")))?,
         None => Cursor::since(crate::now()),
     };
-    let caller = auth::name(&state.0.registry, &headers)?;
-    Ok(serve(&state, tenant, Watch::Completions { cursor, told: Vec::new() }, caller)?)
+    Ok(serve(&state, tenant, Watch::Completions { cursor, told: Vec::new() }, caller.name())?)
 }
 
 fn serve(state: &State, tenant: TenantId, watch: Watch, caller: String) -> Result<Response, Refused> {
