@@ -5,6 +5,7 @@
 //! nobody's business in this process and refused.
 
 use std::sync::Once;
+use std::time::Instant;
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::ErrorKind;
@@ -65,7 +66,8 @@ impl Identities {
             return Err(refused("another algorithm than RS256"));
         }
         let kid = header.kid.ok_or_else(|| refused("it names no key"))?;
-        let key = self.jwks.key(&kid).await.map_err(|error| Refused::Unavailable(crate::chain(&error)))?;
+        let key =
+            self.jwks.key(&kid, Instant::now()).await.map_err(|error| Refused::Unavailable(crate::chain(&error)))?;
         let key = key.ok_or_else(|| refused("its key is not known"))?;
         let decoded = jsonwebtoken::decode::<Claims>(token, &key, &self.validation);
         let claims = decoded.map_err(|error| refused(&error.to_string()))?.claims;

@@ -78,9 +78,8 @@ impl Jwks {
 
     /// The key of this name, if its issuer has published one. Whoever comes while keys are fetched waits for the same
     /// answer.
-    pub(super) async fn key(&self, kid: &str) -> Result<Option<DecodingKey>, JwksError> {
+    pub(super) async fn key(&self, kid: &str, now: Instant) -> Result<Option<DecodingKey>, JwksError> {
         let mut held = self.held.lock().await;
-        let now = Instant::now();
         let is_fresh = held.fresh_until.is_some_and(|until| now < until);
         if is_fresh && let Some(key) = held.keys.get(kid) {
             return Ok(Some(key.clone()));
@@ -149,7 +148,55 @@ impl std::fmt::Debug for Jwks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    /// A key as an issuer publishes it; that its numbers are no key matters to nobody here.
+    fn published(kid: &str) -> String {
+        serde_json::json!({ "keys": [
+            { "kid": kid, "kty": "RSA", "use": "sig", "alg": "RS256", "n": "AQAB", "e": "AQAB" },
+            { "kid": "elliptic", "kty": "EC", "crv": "P-256", "x": "AQAB", "y": "AQAB" },
+        ] })
+        .to_string()
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_found_however_many_unknown_ones_are_named_and_an_issuer_may_be_away_for_a_while() {
+        let said = Arc::new(std::sync::Mutex::new((0, Some(published("old")))));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/keys", listener.local_addr().expect("its address"));
+        let told = said.clone();
+        let answer = move || async move {
+            let mut said = told.lock().expect("unpoisoned");
+            said.0 += 1;
+            let text = said.1.clone().ok_or(axum::http::StatusCode::SERVICE_UNAVAILABLE)?;
+            Ok::<_, axum::http::StatusCode>(([(CACHE_CONTROL, "max-age=600")], text))
+        };
+        let app = axum::Router::new().route("/keys", axum::routing::get(answer));
+        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let looks = || said.lock().expect("unpoisoned").0;
+        let publish = |text: Option<String>| said.lock().expect("unpoisoned").1 = text;
+
+        let (jwks, start) = (Jwks::new(&url).expect("a client"), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let knows = async |kid: &str, seconds| jwks.key(kid, at(seconds)).await.map(|key| key.is_some());
+        assert!(knows("old", 0).await.expect("answered") && !knows("elliptic", 1).await.expect("answered"));
+        publish(Some(published("new")));
+        for second in 1..30 {
+            assert!(!knows("new", second).await.expect("answered"));
+        }
+        assert_eq!(looks(), 1, "unknown keys make it look again only after a while");
+        assert!(knows("new", 30).await.expect("answered") && !knows("old", 61).await.expect("answered"));
+        assert_eq!(looks(), 3);
+        publish(None);
+        // Fetched last at 61 s and kept for 600: it is looked for again, in vain, and serves on for an hour.
+        assert!(knows("new", 660).await.expect("answered"));
+        assert_eq!(looks(), 3);
+        assert!(knows("new", 700).await.expect("answered") && looks() == 4);
+        assert!(knows("new", 661 + 3600).await.is_err(), "then nobody can be judged");
+        server.abort();
+    }
 
     #[test]
     fn an_answer_says_how_long_its_keys_are_kept() {
