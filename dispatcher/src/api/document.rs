@@ -3,6 +3,7 @@
 //! Owns `schemas/json/openapi.json`, which a test holds against the table, and serves the same at `/v1/openapi.json`.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use axum::Json;
 use carrel_schemas::json_schema::components;
@@ -45,8 +46,10 @@ pub fn open_api() -> Value {
     })
 }
 
-pub(super) async fn show() -> Json<Value> {
-    Json(open_api())
+/// Made once: anyone may ask for it, as often as they like.
+pub(super) async fn show() -> Json<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(open_api);
+    Json(&DOCUMENT)
 }
 
 fn operation(call: &Call, generator: &mut SchemaGenerator) -> Value {
@@ -90,6 +93,10 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
                 "type": "string", "description": "The data of each event is JSON of this type.",
                 "contentMediaType": "application/json", "contentSchema": describe(generator),
             } } }),
+            Body::Empty => {
+                responses.insert(status.to_string(), json!({ "description": "All was told; do not come back." }));
+                continue;
+            }
             Body::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };
         let says = if *status == 202 { "It was taken." } else { "The answer." };
