@@ -13,7 +13,8 @@ use carrel_schemas::ids::{CampaignId, IdempotencyKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::ledger::Versioned;
 use crate::replay::open::{asked_sha256, chosen, drawn_up};
 use crate::replay::plan::{Wish, steer};
@@ -44,10 +45,11 @@ pub(super) struct Letters {
 
 pub(super) async fn create(
     Extract(state): Extract<State>,
+    caller: Caller,
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<Response, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let wish: CreateCampaign = serde_json::from_slice(&body).map_err(|error| Refused::Bad(format!("body: {error}")))?;
     if wish.per_minute == 0 {
         return Err(Refused::Bad("per_minute is 0, must be at least 1".into()));
@@ -94,17 +96,17 @@ async fn letters_of(state: &State, wish: &CreateCampaign) -> Result<Vec<Arc<Dead
     Ok(letters)
 }
 
-pub(super) async fn list(Extract(state): Extract<State>, headers: HeaderMap) -> Result<Json<Page>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+pub(super) async fn list(Extract(state): Extract<State>, caller: Caller) -> Result<Json<Page>, Refused> {
+    caller.operator()?;
     Ok(Json(Page { campaigns: state.0.ledger.campaigns().await? }))
 }
 
 pub(super) async fn show(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<View>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let campaign = held(&state, &id).await?.value;
     let mut counts = BTreeMap::new();
     for item in items(&state, &campaign).await? {
@@ -123,9 +125,9 @@ pub(super) async fn show(
 pub(super) async fn letters(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Letters>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let campaign = held(&state, &id).await?.value;
     Ok(Json(Letters { letters: items(&state, &campaign).await? }))
 }
@@ -133,9 +135,9 @@ pub(super) async fn letters(
 pub(super) async fn steered(
     Extract(state): Extract<State>,
     Path((id, wish)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Campaign>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let wish = match wish.as_str() {
         "pause" => Wish::Pause,
         "resume" => Wish::Resume,

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::HeaderMap;
 use carrel_schemas::ids::TenantId;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::explain::Question;
 
 /// The query; what is missing is told only to whom the call is open.
@@ -25,18 +25,18 @@ pub(super) async fn own(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Told>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     explain(&state, &asked, |id| *id == tenant.id).await
 }
 
 pub(super) async fn any(
     Extract(state): Extract<State>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Told>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     explain(&state, &asked, |_| true).await
 }
 
