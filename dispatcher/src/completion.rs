@@ -18,7 +18,7 @@ use crate::ledger::{ReviewRecord, fresh_nonce};
 
 /// Characters of a stage that a letter keeps.
 const MAX_STAGE: usize = 200;
-/// Characters of a log's end that a letter keeps.
+/// Bytes of a log's end that a letter keeps.
 const MAX_TAIL: usize = 4096;
 
 /// Why an outcome could not be read or written.
@@ -73,14 +73,16 @@ impl Outcomes {
     /// evidence is left out.
     pub async fn evidence(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Evidence, OutcomeError> {
         let outcome = self.object(tenant, record, layout::outcome(&record.review, record.epoch)).await?;
-        let outcome: Option<Outcome> = outcome.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let outcome = outcome.and_then(|bytes| parse(&bytes, record).ok());
         let stage = match outcome.as_ref().and_then(|outcome| outcome.stage.clone()) {
             Some(stage) => Some(stage),
             None => self.last_heard_of(tenant, record).await?,
         };
         let stage = stage.map(|stage| stage.chars().take(MAX_STAGE).collect());
         let log_tail = match outcome.as_ref().map(|outcome| &outcome.verdict) {
-            Some(Verdict::Failed { log_tail: Some(tail), .. }) => Some(tail.chars().take(MAX_TAIL).collect()),
+            Some(Verdict::Failed { log_tail: Some(tail), .. }) => {
+                Some(tail[tail.ceil_char_boundary(tail.len().saturating_sub(MAX_TAIL))..].to_owned())
+            }
             _ => None,
         };
         Ok(Evidence { stage, usage: outcome.and_then(|outcome| outcome.usage), log_tail })

@@ -84,7 +84,8 @@ impl Cursor {
 
     /// Where the reader stands after it listed at `now` and read up to `last`; `full` where more may follow.
     pub fn after(&self, last: Option<&str>, full: bool, now: Timestamp) -> Self {
-        let floor = self.floor.clone().unwrap_or_else(|| instant(now.minus(OVERLAP)));
+        // Never before where this round began: who asked from an instant on is told nothing older.
+        let floor = self.floor.clone().unwrap_or_else(|| instant(now.minus(OVERLAP)).max(self.at.clone()));
         let at = last.unwrap_or(&self.at).to_owned();
         if full { Self { at, floor: Some(floor) } } else { Self { at: at.min(floor), floor: None } }
     }
@@ -147,6 +148,14 @@ mod tests {
         let (old, young) = (place(at(0), &event(1)), place(at(299_000), &event(2)));
         let end = Cursor::start().after(Some(&young), false, at(300_000));
         assert!(end.at() > old.as_str() && end.at() < young.as_str());
+    }
+
+    #[test]
+    fn a_reader_that_asks_from_an_instant_on_is_told_nothing_older() {
+        let asked = Cursor::since(at(300_000));
+        assert_eq!(asked.after(None, false, at(300_500)), asked);
+        let young = place(at(300_400), &event(1));
+        assert_eq!(asked.after(Some(&young), true, at(300_500)).after(None, false, at(300_600)), asked);
     }
 
     #[test]

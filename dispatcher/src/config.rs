@@ -6,6 +6,10 @@
 //! | `CARREL_REGISTRY` | path of the tenant registry, YAML or JSON | required |
 //! | `CARREL_CONTROL_BUCKET` | the ledger's bucket | required |
 //! | `CARREL_LISTEN` | address of the HTTP API | `127.0.0.1:8080` |
+//! | `CARREL_CALLS_PER_SECOND` | calls of the API that one tenant, or one operator, may make; ten times as many at once | `100` |
+//! | `CARREL_OIDC_AUDIENCE` | the audience of identity tokens that the API takes beside the registry's keys | none are taken |
+//! | `CARREL_OIDC_ISSUERS` | who may issue them, separated by commas | Google |
+//! | `CARREL_OIDC_JWKS` | where the issuer publishes its keys | Google's |
 //! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
 //! | `CARREL_LAUNCHES_PER_MINUTE` | launches over all tenants, on average; any one minute may see a sixth more. Set it to five sixths of the region's quota `JobRunPerMinutePerProjectRegion`; the default is for 60 | `50` |
 //! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
@@ -29,6 +33,23 @@ use carrel_telemetry::{Format, TelemetryConfig};
 
 use crate::registry_file;
 
+/// Calls a second.
+pub type Pace = NonZeroU32;
+
+const GOOGLE_ISSUERS: &str = "https://accounts.google.com,accounts.google.com";
+const GOOGLE_JWKS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+/// Whose identity tokens the API takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    /// The audience they must be for.
+    pub audience: String,
+    /// Who may issue them.
+    pub issuers: Vec<String>,
+    /// Where the issuer publishes its keys.
+    pub jwks: String,
+}
+
 /// Everything the dispatcher is told.
 #[derive(Debug)]
 pub struct Config {
@@ -40,6 +61,10 @@ pub struct Config {
     pub control_bucket: BucketName,
     /// Address of the HTTP API.
     pub listen: SocketAddr,
+    /// Calls of the API that one caller may make.
+    pub calls_per_second: Pace,
+    /// Whose identity tokens the API takes, if any.
+    pub oidc: Option<Oidc>,
     /// Reviews that run at once over all tenants.
     pub capacity: usize,
     /// Launches over all tenants, on average.
@@ -124,6 +149,18 @@ impl Reader<'_> {
         Some(bucket)
     }
 
+    fn oidc(&mut self) -> Option<Oidc> {
+        let audience = self.optional("CARREL_OIDC_AUDIENCE")?;
+        let issuers = self.optional("CARREL_OIDC_ISSUERS").unwrap_or_else(|| GOOGLE_ISSUERS.to_owned());
+        let issuers = issuers.split(',').map(|issuer| issuer.trim().to_owned()).collect();
+        let jwks = self.optional("CARREL_OIDC_JWKS").unwrap_or_else(|| GOOGLE_JWKS.to_owned());
+        // Whoever can change these keys on the way can be anybody.
+        if !jwks.starts_with("https://") && !jwks.starts_with("http://127.0.0.1:") {
+            self.mistakes.push(format!("CARREL_OIDC_JWKS={jwks:?}: must be https, or http on 127.0.0.1"));
+        }
+        Some(Oidc { audience, issuers, jwks })
+    }
+
     fn telemetry(&mut self, project: Option<String>) -> TelemetryConfig {
         let mut telemetry = TelemetryConfig::new("dispatcher");
         match self.optional("CARREL_LOG_FORMAT").as_deref() {
@@ -153,6 +190,8 @@ impl Config {
         let registry = reader.registry();
         let control_bucket = reader.control_bucket(registry.as_ref());
         let listen = reader.parsed::<SocketAddr>("CARREL_LISTEN", "127.0.0.1:8080");
+        let calls_per_second = reader.parsed::<Pace>("CARREL_CALLS_PER_SECOND", "100");
+        let oidc = reader.oidc();
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
         let launches_per_minute = reader.parsed::<NonZeroU32>("CARREL_LAUNCHES_PER_MINUTE", "50");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
@@ -164,12 +203,23 @@ impl Config {
         };
         let telemetry = reader.telemetry(project.clone());
         let ready_file = reader.optional("CARREL_READY_FILE").map(PathBuf::from);
-        match (project, registry, control_bucket, listen, capacity, launches_per_minute, reconcile, reader.mistakes) {
+        match (
+            project,
+            registry,
+            control_bucket,
+            listen,
+            calls_per_second,
+            capacity,
+            launches_per_minute,
+            reconcile,
+            reader.mistakes,
+        ) {
             (
                 Some(project),
                 Some(registry),
                 Some(control_bucket),
                 Some(listen),
+                Some(calls_per_second),
                 Some(capacity),
                 Some(launches_per_minute),
                 Some(reconcile),
@@ -179,6 +229,8 @@ impl Config {
                 registry,
                 control_bucket,
                 listen,
+                calls_per_second,
+                oidc,
                 capacity: capacity.get(),
                 launches_per_minute,
                 reconcile: Duration::from_millis(reconcile.get()),
@@ -200,6 +252,8 @@ mod tests {
     fn every_mistake_is_reported_at_once() {
         let lookup = |name: &str| match name {
             "CARREL_LISTEN" => Some("nowhere".to_owned()),
+            "CARREL_OIDC_AUDIENCE" => Some("carrel".to_owned()),
+            "CARREL_OIDC_JWKS" => Some("http://elsewhere/keys".to_owned()),
             "CARREL_CAPACITY" | "CARREL_LAUNCHES_PER_MINUTE" => Some("0".to_owned()),
             "CARREL_LOG_FORMAT" => Some("xml".to_owned()),
             "CARREL_REGISTRY" => Some("/does/not/exist.yaml".to_owned()),
@@ -207,6 +261,7 @@ mod tests {
         };
         let text = Config::read(&lookup).expect_err("many mistakes").to_string();
         for word in [
+            "http://elsewhere/keys",
             "CARREL_PROJECT",
             "CARREL_CONTROL_BUCKET",
             "nowhere",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use carrel_cloud::{CallError, Jobs, Objects};
 use carrel_schemas::completion::Completion;
+use carrel_schemas::dead_letter::Evidence;
 use carrel_schemas::ids::{ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
@@ -337,7 +338,11 @@ impl Driver {
     async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Settled { completion, .. } = &held.value.state else { return Ok(Step::Overtaken) };
         if dead_letters::is_owed(&completion.verdict) {
-            let evidence = self.outcomes.evidence(tenant, &held.value).await?;
+            // It adorns the letter, and must not hold it back.
+            let evidence = self.outcomes.evidence(tenant, &held.value).await.unwrap_or_else(|error| {
+                tracing::warn!(review.id = %held.value.review, error = crate::chain(&error), "filed without evidence");
+                Evidence::default()
+            });
             if let Some(letter) = dead_letters::of_completion(completion, &held.value.ended, evidence, crate::now()) {
                 self.ledger.file(&letter).await?;
             }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use carrel_cloud::{Delivery, ReadError, Subscription};
+use carrel_cloud::{Delivery, Subscription};
 use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
@@ -94,18 +94,10 @@ pub enum NoteError {
 impl NoteError {
     /// Whether the same message would meet it again.
     pub fn is_permanent(&self) -> bool {
-        let ledger = match self {
-            Self::Ledger(error) | Self::Seal(SealError::Ledger(error)) => error,
-            Self::Seal(SealError::List { .. }) => return false,
-            Self::Seal(_) => return true,
-        };
-        matches!(
-            ledger,
-            LedgerError::Corrupt { .. }
-                | LedgerError::Gone { .. }
-                | LedgerError::NoSeal(_)
-                | LedgerError::Read(ReadError::TooLarge { .. })
-        )
+        match self {
+            Self::Ledger(error) => error.is_permanent(),
+            Self::Seal(error) => error.is_permanent(),
+        }
     }
 }
 
@@ -292,7 +284,7 @@ impl Intake {
             data: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &delivery.data),
         };
         let letter = dead_letters::letter(refusal.tenant, refusal.class, refusal.reason, source, crate::now());
-        if self.ledger.file(&letter).await? {
+        if self.ledger.file(&letter).await? || self.ledger.reopen(&letter).await? {
             tracing::warn!(dead_letter.id = %letter.id, class = ?letter.class, reason = letter.reason, "dead letter filed");
         }
         Ok(())

@@ -182,8 +182,22 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
 
     let explainer = Explainer { ledger: ledger.clone(), objects, registry: registry.clone() };
     let index = Index::new(ledger.clone(), registry.clone());
-    let (streams, stop) = (api::Streams::default(), stop.clone());
-    let inner = api::Inner { ledger, registry, sealer, bell, driver, explainer, index, replayer, streams, stop };
+    let identities = config.oidc.as_ref().map(api::Identities::new).transpose()?;
+    let (paces, streams) = (api::Paces::new(config.calls_per_second), api::Streams::default());
+    let inner = api::Inner {
+        ledger,
+        registry,
+        sealer,
+        bell,
+        driver,
+        explainer,
+        index,
+        replayer,
+        identities,
+        paces,
+        streams,
+        stop: stop.clone(),
+    };
     Ok(api::router(api::State::new(inner)))
 }
 

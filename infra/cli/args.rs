@@ -263,6 +263,9 @@ pub enum DeadLetters {
         /// Which letters.
         #[command(flatten)]
         letters: Letters,
+        /// Every open letter of everybody.
+        #[arg(long)]
+        all: bool,
         /// Only say what would become of each.
         #[arg(long)]
         dry_run: bool,

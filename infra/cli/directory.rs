@@ -96,7 +96,7 @@ pub(crate) fn registry(dir: &Path, given: Option<&Path>, samples: &[String]) -> 
     };
     plan::check(&file)?;
     let mut admit = |who: &str, known: &mut Vec<String>| {
-        let new = || format!("carrel-{}", hex::encode(rand::random::<[u8; 24]>()));
+        let new = || format!("carrel-{}", hex::encode(rand::random::<[u8; 32]>()));
         let hash = hex::encode(Sha256::digest(tokens.entry(who.to_owned()).or_insert_with(new)));
         if !known.contains(&hash) {
             known.push(hash);

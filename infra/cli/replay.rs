@@ -72,11 +72,11 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
         DeadLetters::Show { letter, fleet } => {
             show(&Api::of(&fleet)?.get(&format!("/v1/dead-letters/{letter}")).await?)
         }
-        DeadLetters::Replay { letter, letters, dry_run, canary, per_minute, key, fleet } => {
+        DeadLetters::Replay { letter, letters, all, dry_run, canary, per_minute, key, fleet } => {
             let filter: serde_json::Map<String, Value> =
                 letters.fields().into_iter().map(|(field, value)| (field.to_owned(), value.into())).collect();
             let wish = json!({
-                "filter": filter, "letters": letter, "canary": canary, "per_minute": per_minute, "dry_run": dry_run,
+                "filter": filter, "letters": letter, "all": all, "canary": canary, "per_minute": per_minute, "dry_run": dry_run,
             });
             let key = key.unwrap_or_else(|| format!("cli-{:032x}", rand::random::<u128>()));
             let answer = Api::of(&fleet)?.post("/v1/campaigns", &key, &wish).await?;

@@ -60,9 +60,12 @@ pub struct CreateCampaign {
     /// Which of the open letters.
     #[serde(default)]
     pub filter: LetterFilter,
-    /// These letters alone; empty is every letter that fits.
+    /// These letters alone.
     #[serde(default)]
     pub letters: Vec<DeadLetterId>,
+    /// Every open letter of everybody, where neither a filter nor letters are given.
+    #[serde(default)]
+    pub all: bool,
     /// Replays begun in a minute at most.
     #[serde(default = "CreateCampaign::default_per_minute")]
     pub per_minute: u32,
@@ -91,6 +94,8 @@ pub struct Campaign {
     pub created_at: Timestamp,
     /// Which letters it was asked for.
     pub filter: LetterFilter,
+    /// SHA-256 (hex) of everything it was asked with: the same key with anything else is another campaign.
+    pub asked_sha256: String,
     /// Replays begun in a minute at most.
     pub per_minute: u32,
     /// Replays that must pass before the rest begins.

@@ -21,6 +21,9 @@ pub struct RegistryFile {
     /// SHA-256 (hex) of bearer tokens that may act for every tenant.
     #[serde(default)]
     pub operator_token_sha256: Vec<String>,
+    /// E-mail addresses that may act for every tenant, if an identity token proves them.
+    #[serde(default)]
+    pub operator_emails: Vec<String>,
     /// The tenants.
     pub tenants: Vec<Tenant>,
 }
@@ -64,6 +67,9 @@ pub struct Tenant {
     /// SHA-256 (hex) of bearer tokens that may act for this tenant alone.
     #[serde(default)]
     pub token_sha256: Vec<String>,
+    /// E-mail addresses that may act for this tenant alone, if an identity token proves them.
+    #[serde(default)]
+    pub emails: Vec<String>,
     /// Nothing of it is launched; its uploads are sealed and wait.
     #[serde(default)]
     pub suspended: bool,
@@ -161,6 +167,17 @@ pub struct Registry {
     by_outputs: BTreeMap<BucketName, TenantId>,
     by_token: BTreeMap<String, TenantId>,
     operator_token_sha256: Vec<String>,
+    /// By address in lower case; none is an operator.
+    by_email: BTreeMap<String, Option<TenantId>>,
+}
+
+/// Whom a credential of the registry acts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder<'a> {
+    /// For every tenant.
+    Operators,
+    /// For one.
+    Tenant(&'a TenantId),
 }
 
 /// One thing wrong with a registry.
@@ -175,7 +192,7 @@ pub enum RegistryMistake {
     /// Two tenants share something that must be theirs alone.
     #[error("tenants {first} and {second} share {what} {name:?}; give each its own")]
     Shared {
-        /// `bucket`, `service account`, `job` or `token hash`.
+        /// `bucket`, `service account`, `job`, `token hash` or `e-mail address`.
         what: &'static str,
         /// Its name.
         name: String,
@@ -208,8 +225,16 @@ pub enum RegistryMistake {
         /// What stood there.
         value: String,
     },
+    /// An address that is none.
+    #[error("{whose}: {value:?} is not an e-mail address")]
+    Email {
+        /// `operator` or `tenant ID`.
+        whose: String,
+        /// What stood there.
+        value: String,
+    },
     /// A tenant's token that is also an operator's.
-    #[error("tenant {tenant} and the operators share a token; give the tenant one of its own")]
+    #[error("tenant {tenant} and the operators share a token or an e-mail address; give the tenant one of its own")]
     OperatorToken {
         /// Which tenant.
         tenant: TenantId,
@@ -253,6 +278,7 @@ impl Registry {
             mistakes.push(RegistryMistake::Schema(file.schema));
         }
         check_tokens("operator".to_owned(), &file.operator_token_sha256, &mut mistakes);
+        check_emails("operator", &file.operator_emails, &mut mistakes);
         let mut owners: BTreeMap<(&'static str, String), TenantId> = BTreeMap::new();
         let mut registry = Self {
             tenants: BTreeMap::new(),
@@ -260,10 +286,14 @@ impl Registry {
             by_outputs: BTreeMap::new(),
             by_token: BTreeMap::new(),
             operator_token_sha256: file.operator_token_sha256,
+            by_email: file.operator_emails.iter().map(|email| (email.to_ascii_lowercase(), None)).collect(),
         };
         for tenant in file.tenants {
             check_tenant(&tenant, &mut mistakes);
-            if tenant.token_sha256.iter().any(|hash| registry.operator_token_sha256.contains(hash)) {
+            let emails: Vec<String> = tenant.emails.iter().map(|email| email.to_ascii_lowercase()).collect();
+            if tenant.token_sha256.iter().any(|hash| registry.operator_token_sha256.contains(hash))
+                || emails.iter().any(|email| registry.by_email.get(email) == Some(&None))
+            {
                 mistakes.push(RegistryMistake::OperatorToken { tenant: tenant.id.clone() });
             }
             let mut own = vec![
@@ -272,6 +302,7 @@ impl Registry {
                 ("job", tenant.job.to_string()),
             ];
             own.extend(tenant.token_sha256.iter().map(|hash| ("token hash", hash.clone())));
+            own.extend(emails.iter().map(|email| ("e-mail address", email.clone())));
             if tenant.uploads_bucket != tenant.outputs_bucket {
                 own.push(("bucket", tenant.outputs_bucket.to_string()));
             }
@@ -284,6 +315,7 @@ impl Registry {
             }
             let tokens = tenant.token_sha256.iter().map(|hash| (hash.clone(), tenant.id.clone()));
             registry.by_token.extend(tokens);
+            registry.by_email.extend(emails.into_iter().map(|email| (email, Some(tenant.id.clone()))));
             registry.by_uploads.insert(tenant.uploads_bucket.clone(), tenant.id.clone());
             registry.by_outputs.insert(tenant.outputs_bucket.clone(), tenant.id.clone());
             if let Some(twice) = registry.tenants.insert(tenant.id.clone(), tenant) {
@@ -308,9 +340,9 @@ impl Registry {
         self.by_outputs.get(bucket).and_then(|id| self.tenants.get(id))
     }
 
-    /// The tenant that a bearer token with this SHA-256 (hex) acts for.
-    pub fn by_token_sha256(&self, hash: &str) -> Option<&Tenant> {
-        self.by_token.get(hash).and_then(|id| self.tenants.get(id))
+    /// Whom an e-mail address, in lower case, acts for.
+    pub fn by_email(&self, email: &str) -> Option<Holder<'_>> {
+        self.by_email.get(email).map(|id| id.as_ref().map_or(Holder::Operators, Holder::Tenant))
     }
 
     /// Every tenant, by id.
@@ -318,9 +350,10 @@ impl Registry {
         self.tenants.values()
     }
 
-    /// SHA-256 (hex) of the operators' bearer tokens.
-    pub fn operator_token_sha256(&self) -> &[String] {
-        &self.operator_token_sha256
+    /// SHA-256 (hex) of every bearer token, and whom each acts for.
+    pub fn token_hashes(&self) -> impl Iterator<Item = (&str, Holder<'_>)> {
+        let operators = self.operator_token_sha256.iter().map(|hash| (hash.as_str(), Holder::Operators));
+        operators.chain(self.by_token.iter().map(|(hash, id)| (hash.as_str(), Holder::Tenant(id))))
     }
 }
 
@@ -329,19 +362,14 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
     if tenant.uploads_bucket == tenant.outputs_bucket {
         mistakes.push(RegistryMistake::SameBucket { tenant: id(), bucket: tenant.uploads_bucket.clone() });
     }
-    let well_formed = tenant.service_account.split_once('@').is_some_and(|(name, host)| {
-        !name.is_empty()
-            && host.contains('.')
-            && !host.contains('@')
-            && !tenant.service_account.contains(char::is_whitespace)
-    });
-    if !well_formed {
+    if !is_email(&tenant.service_account) {
         mistakes.push(RegistryMistake::ServiceAccount { tenant: id(), value: tenant.service_account.clone() });
     }
     if !(1..=Tenant::MAX_WEIGHT).contains(&tenant.weight) {
         mistakes.push(RegistryMistake::Weight { tenant: id(), weight: tenant.weight });
     }
     check_tokens(format!("tenant {}", tenant.id), &tenant.token_sha256, mistakes);
+    check_emails(&format!("tenant {}", tenant.id), &tenant.emails, mistakes);
     let Limits {
         max_files,
         max_file_bytes,
@@ -377,6 +405,18 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
     }
 }
 
+fn check_emails(whose: &str, emails: &[String], mistakes: &mut Vec<RegistryMistake>) {
+    for value in emails.iter().filter(|email| !is_email(email)) {
+        mistakes.push(RegistryMistake::Email { whose: whose.to_owned(), value: value.chars().take(80).collect() });
+    }
+}
+
+fn is_email(text: &str) -> bool {
+    text.split_once('@').is_some_and(|(name, host)| {
+        !name.is_empty() && host.contains('.') && !host.contains('@') && !text.contains(char::is_whitespace)
+    })
+}
+
 fn check_tokens(whose: String, hashes: &[String], mistakes: &mut Vec<RegistryMistake>) {
     let is_hash = |h: &String| h.len() == 64 && h.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     for value in hashes.iter().filter(|h| !is_hash(h)) {
@@ -401,12 +441,13 @@ mod tests {
             scan: ScanPolicy::default(),
             egress: vec![],
             token_sha256: vec![],
+            emails: vec![],
             suspended: false,
         }
     }
 
     fn file(tenants: Vec<Tenant>) -> RegistryFile {
-        RegistryFile { schema: 1, operator_token_sha256: vec![], tenants }
+        RegistryFile { schema: 1, operator_token_sha256: vec![], operator_emails: vec![], tenants }
     }
 
     #[test]
@@ -417,12 +458,20 @@ mod tests {
         bolt.job = acme.job.clone();
         acme.token_sha256 = vec!["a".repeat(64)];
         bolt.token_sha256 = vec!["a".repeat(64), "b".repeat(64)];
+        acme.emails = vec!["ann@x.test".to_owned()];
+        bolt.emails = vec!["Ann@X.test".to_owned(), "nobody".to_owned()];
         let mut file = file(vec![acme, bolt]);
         file.operator_token_sha256 = vec!["b".repeat(64)];
         let text = Registry::check(file).expect_err("shared").to_string();
-        assert_eq!(text.matches("tenants acme and bolt share").count(), 4, "{text}");
-        for what in ["bucket \"acme-outputs\"", "service account", "job", "token hash", "bolt and the operators share"]
-        {
+        assert_eq!(text.matches("tenants acme and bolt share").count(), 5, "{text}");
+        for what in [
+            "bucket \"acme-outputs\"",
+            "e-mail address \"ann@x.test\"",
+            "service account",
+            "job",
+            "token hash",
+            "bolt and the operators share",
+        ] {
             assert!(text.contains(what), "{text}");
         }
     }

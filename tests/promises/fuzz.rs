@@ -157,14 +157,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "scanner" => vec![
             text(concat!(
                 "\"ready\"\n",
-                r#"{"looked":{"path":"/input/f001.csv","answer":{"accepted":{"flags":[{"code":"dde","message":"m"}]}}}}"#,
+                r#"{"looked":{"file":0,"answer":{"accepted":{"flags":[{"code":"dde","message":"m"}]}}}}"#,
                 "\n",
-                r#"{"looked":{"path":"/input/f002.csv","answer":{"unread":{"why":"gone"}}}}"#,
+                r#"{"looked":{"file":1,"answer":{"unread":{"why":"gone"}}}}"#,
                 "\n",
             )),
             text(concat!(
                 "\"ready\"\n",
-                r#"{"looked":{"path":"/input/f001.csv","answer":{"refused":{"code":"broken","message":"m; save it"}}}}"#,
+                r#"{"looked":{"file":0,"answer":{"refused":{"code":"broken","message":"m; save it"}}}}"#,
             )),
         ],
         "findings" => vec![text(

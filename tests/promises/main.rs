@@ -15,6 +15,7 @@ mod files;
 mod fuzz;
 mod gate;
 mod hostile_files;
+mod identity;
 mod integrators;
 mod journey;
 mod line;

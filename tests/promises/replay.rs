@@ -9,6 +9,7 @@ use carrel::plan;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{Epoch, EventId, PackId};
 use carrel_schemas::outcome::Verdict;
+use carrel_schemas::review_request::REVIEW_REQUESTED;
 use futures::stream::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -93,7 +94,11 @@ async fn a_failed_review_is_replayed_once_it_can_pass_and_its_pack_is_delivered_
 
     // A delivered review is not replayed, whoever asks for it.
     let refused = world.operator().post("/v1/campaigns", "once-more", &json!({ "letters": [letter.id] })).await;
-    assert!(refused.expect_err("nothing is open").to_string().contains("no such open dead letter"));
+    assert!(refused.expect_err("it is dealt with").to_string().contains("is not open"));
+    let refused = world.operator().post("/v1/campaigns", "mended", &json!({ "all": true })).await;
+    assert!(refused.expect_err("the key is taken").to_string().contains("stands for another campaign"));
+    let refused = world.operator().post("/v1/campaigns", "none", &json!({})).await;
+    assert!(refused.expect_err("nothing is named").to_string().contains("say which"));
     world.settled().await;
 }
 
@@ -101,7 +106,7 @@ async fn a_failed_review_is_replayed_once_it_can_pass_and_its_pack_is_delivered_
 async fn a_campaign_halts_when_its_canary_fails_as_before_and_goes_on_when_told_to() {
     let (world, flaw) = flawed(vec![tenant("acme", json!({ "limits": { "max_concurrent": 3 } }))]).await;
     failed(&world, &["a", "b", "c"]).await;
-    let begun = replay(&world, "halts", json!({ "canary": 1 })).await;
+    let begun = replay(&world, "halts", json!({ "all": true, "canary": 1 })).await;
     let halted = is(&world, &begun["id"], "halted").await;
     assert!(halted["reason"].as_str().is_some_and(|why| why.contains("failed again as it had")), "{halted}");
     assert_eq!(halted["counts"], json!({ "failed": 1, "pending": 2 }), "nothing but the canary was begun");
@@ -138,7 +143,7 @@ async fn a_dry_run_says_what_would_become_of_each_letter_and_disturbs_none() {
         letters.map(|meta| (meta.name, meta.generation)).collect::<BTreeSet<_>>()
     };
     let before = generations().await;
-    let forecast = replay(&world, "dry", json!({ "dry_run": true })).await;
+    let forecast = replay(&world, "dry", json!({ "all": true, "dry_run": true })).await;
     assert_eq!(forecast["counts"], json!({ "would_run": 1, "inputs_gone": 1, "still_invalid": 1 }), "{forecast}");
     assert!(forecast["seconds"].is_u64(), "{forecast}");
     let gone =
@@ -149,9 +154,64 @@ async fn a_dry_run_says_what_would_become_of_each_letter_and_disturbs_none() {
     assert_eq!(campaigns["campaigns"], json!([]));
 
     // What the dry run has said is what a campaign does.
-    let begun = replay(&world, "wet", json!({})).await;
+    let begun = replay(&world, "wet", json!({ "all": true })).await;
     let over = is(&world, &begun["id"], "finished").await;
     assert_eq!(over["counts"], json!({ "passed": 1, "skipped": 2 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_came_to_nothing_is_replayed_once_it_holds_files_unless_it_has_closed_again() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    for pack in ["asked", "closed", "empty"] {
+        world.upload("acme", pack, vec![]).await;
+    }
+    let request = json!({ "tenant": "acme", "pack": "later", "idempotency_key": "once" }).to_string();
+    let context =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "//platform"), ("ce-type", REVIEW_REQUESTED)];
+    world.publish("review-requests", request, &context).await;
+    eventually("four letters", async || (world.dead_letters(Some("acme")).await.len() == 4).then_some(())).await;
+    // One closes again by itself; of the others, two hold files now that no marker says are complete.
+    world.upload("acme", "closed", vec![("sales.csv", sales())]).await;
+    world.completion("acme", "closed").await;
+    world.put("acme", "later/sales.csv", sales()).await;
+    let forecast = replay(&world, "dry", json!({ "all": true, "dry_run": true })).await;
+    assert_eq!(forecast["counts"], json!({ "would_run": 1, "already_done": 1, "inputs_gone": 2 }), "{forecast}");
+    let begun = replay(&world, "once", json!({ "all": true })).await;
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "passed": 1, "skipped": 3 }), "{over}");
+    assert_eq!(world.completion("acme", "later").await.completion.verdict.state(), "delivered");
+    assert_eq!(deliveries(&world, 2).await.len(), 2, "nothing was delivered twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_is_paused_begins_nothing_until_it_goes_on_and_a_suspended_tenant_is_left_alone() {
+    let (world, flaw) = flawed(vec![tenant("acme", json!({})), tenant("bolt", json!({ "suspended": true }))]).await;
+    failed(&world, &["a", "b", "c"]).await;
+    world.upload("bolt", "waits", vec![]).await;
+    world.dead_letter(Some("bolt"), "the empty pack", |_| true).await;
+    world.put("bolt", "waits/sales.csv", sales()).await;
+    flaw.mend();
+    let begun = replay(&world, "slow", json!({ "all": true, "per_minute": 1 })).await;
+    let steer = async |wish: &str| {
+        let path = format!("/v1/campaigns/{}/{wish}", begun["id"].as_str().expect("an id"));
+        world.operator().post(&path, wish, &json!({})).await
+    };
+    eventually("the first to pass", async || {
+        (campaign(&world, &begun["id"]).await["counts"]["passed"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(steer("pause").await.expect("paused")["state"], "paused");
+    assert_eq!(steer("resume").await.expect("resumed")["state"], "running");
+    assert_eq!(steer("cancel").await.expect("cancelled")["state"], "cancelled");
+    let late = steer("resume").await.expect_err("it is over").to_string();
+    assert!(late.contains("409") && late.contains("is over"), "{late}");
+    let open: Vec<_> = world.dead_letters(Some("acme")).await;
+    let open = open.iter().filter(|letter| letter.state == DeadLetterState::Open).count();
+    assert_eq!(open, 2, "one a minute, and then none");
+    let rest = replay(&world, "rest", json!({ "all": true })).await;
+    let over = is(&world, &rest["id"], "finished").await;
+    assert_eq!(over["counts"]["passed"], 2, "{over}");
+    assert!(world.received().iter().all(|got| got.completion.tenant.as_str() == "acme"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +261,7 @@ async fn many_letters(all: usize, reviews: usize) {
     world.kill_dispatcher();
     std::fs::write(&registry, whole).expect("written");
     world.restart_dispatcher().await;
-    let begun = replay(&world, "all", json!({ "per_minute": 1_000_000 })).await;
+    let begun = replay(&world, "all", json!({ "all": true, "per_minute": 1_000_000 })).await;
     assert_eq!(begun["letters"], all);
     for share in [3, 2] {
         eventually("a part of them passed", async || {

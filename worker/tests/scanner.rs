@@ -24,7 +24,7 @@ const LONGER: &str = "takes longer to look at";
 /// Words of the shell for what an honest scanner says.
 const HONEST: &str = r#"
 ready() { echo '"ready"'; }
-clean() { echo '{"looked":{"path":"/f'$1'.csv","answer":{"accepted":{"flags":[]}}}}'; }
+clean() { echo '{"looked":{"file":'$1',"answer":{"accepted":{"flags":[]}}}}'; }
 "#;
 
 /// What the first scanner does, when it is asked about three files.
@@ -37,20 +37,20 @@ struct Story {
 }
 
 const STORIES: [Story; 11] = [
-    story("is_killed", "ready; clean 1; kill -SEGV $$", 2, SAFELY),
+    story("is_killed", "ready; clean 0; kill -SEGV $$", 2, SAFELY),
     story("is_killed_at_the_first_file", "ready; kill -ABRT $$", 1, SAFELY),
-    story("exits_as_if_it_were_done", "ready; clean 1; clean 2; exit 0", 3, SAFELY),
-    story("prints_garbage", "ready; clean 1; echo gotcha; clean 2; clean 3", 2, SAFELY),
-    story("answers_for_another_file", "ready; clean 2; clean 1; clean 3", 1, SAFELY),
-    story("answers_twice", "ready; clean 1; clean 1; clean 2; clean 3", 2, SAFELY),
+    story("exits_as_if_it_were_done", "ready; clean 0; clean 1; exit 0", 3, SAFELY),
+    story("prints_garbage", "ready; clean 0; echo gotcha; clean 1; clean 2", 2, SAFELY),
+    story("answers_for_another_file", "ready; clean 1; clean 0; clean 2", 1, SAFELY),
+    story("answers_twice", "ready; clean 0; clean 0; clean 1; clean 2", 2, SAFELY),
     // Such a line is not heard at all, so only the next one tells.
-    story("prints_a_line_too_long", "ready; head -c 100000 /dev/zero | tr '\\0' x; echo; clean 2; clean 3", 1, SAFELY),
-    story("prints_such_a_line_last", "ready; clean 1; clean 2; head -c 100000 /dev/zero | tr '\\0' x", 3, SAFELY),
-    story("babbles_without_end", "ready; clean 1; exec yes", 2, SAFELY),
-    story("keeps_silent", "ready; clean 1; exec sleep 600", 2, LONGER),
+    story("prints_a_line_too_long", "ready; head -c 100000 /dev/zero | tr '\\0' x; echo; clean 1; clean 2", 1, SAFELY),
+    story("prints_such_a_line_last", "ready; clean 0; clean 1; head -c 100000 /dev/zero | tr '\\0' x", 3, SAFELY),
+    story("babbles_without_end", "ready; clean 0; exec yes", 2, SAFELY),
+    story("keeps_silent", "ready; exec sleep 600", 1, LONGER),
     story(
         "takes_all_memory",
-        "ready; clean 1; head -c 300000000 /dev/zero | tail -c 300000000 > /dev/null || exit 1; exec sleep 600",
+        "ready; clean 0; head -c 300000000 /dev/zero | tail -c 300000000 > /dev/null || exit 1; exec sleep 600",
         2,
         "takes more memory",
     ),
@@ -86,6 +86,9 @@ fn all(tier: Tier) -> Vec<Trial> {
             does_not_start(tier)
         }),
         Trial::test(format!("{tier}::a_file_that_is_given_no_time_is_not_refused"), move || is_given_no_time(tier)),
+        Trial::test(format!("{tier}::a_file_that_found_the_time_spent_is_asked_about_again"), move || {
+            is_asked_again(tier)
+        }),
         Trial::test(format!("{tier}::the_small_worker_is_its_own_scanner"), move || is_its_own_scanner(tier)),
     ];
     stories.chain(others).collect()
@@ -112,6 +115,15 @@ fn hold(tier: Tier, story: &Story) -> Result<(), Failed> {
     Ok(())
 }
 
+fn is_asked_again(tier: Tier) -> Result<(), Failed> {
+    let looks = scan(tier, WALL, "ready; clean 0; exec sleep 600")?;
+    if looks.judged.len() == 3 && looks.judged.iter().all(Result::is_ok) {
+        Ok(())
+    } else {
+        Err(format!("{looks:?}").into())
+    }
+}
+
 fn does_not_start(tier: Tier) -> Result<(), Failed> {
     match scan(tier, AT_LAST, "echo 'no such library' >&2; exit 127") {
         Err(error) if error.to_string().contains("no such library") => Ok(()),
@@ -120,7 +132,7 @@ fn does_not_start(tier: Tier) -> Result<(), Failed> {
 }
 
 fn is_given_no_time(tier: Tier) -> Result<(), Failed> {
-    let looks = scan(tier, WALL / 2, "ready; clean 1; exec sleep 600")?;
+    let looks = scan(tier, WALL / 2, "ready; clean 0; exec sleep 600")?;
     if looks.judged.is_empty() { Ok(()) } else { Err(format!("{looks:?}").into()) }
 }
 
@@ -164,7 +176,7 @@ fn scan(tier: Tier, wall: Duration, script: &str) -> anyhow::Result<Looks> {
         let ask: serde_json::Value = serde_json::from_slice(ask)?;
         let (wall, script) = match ask["files"].as_array().map_or(0, Vec::len) {
             3 => (wall, script.to_owned()),
-            fewer => (AT_LAST, (4 - fewer..=3).fold("ready".into(), |all, number| format!("{all}; clean {number}"))),
+            fewer => (AT_LAST, (0..fewer).fold("ready".into(), |all, number| format!("{all}; clean {number}"))),
         };
         Ok(room(tier, wall, &format!("{HONEST}{script}")))
     };

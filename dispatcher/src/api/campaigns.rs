@@ -1,19 +1,22 @@
 //! Campaigns over HTTP: ask what one would come to, open it, look at it, steer it. All of it is an operator's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState};
+use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState, LetterFilter};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, IdempotencyKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::ledger::Versioned;
-use crate::replay::open::{chosen, drawn_up};
+use crate::replay::open::{asked_sha256, chosen, drawn_up};
 use crate::replay::plan::{Wish, steer};
 
 /// Campaigns, the newest first.
@@ -42,56 +45,68 @@ pub(super) struct Letters {
 
 pub(super) async fn create(
     Extract(state): Extract<State>,
+    caller: Caller,
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<Response, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let wish: CreateCampaign = serde_json::from_slice(&body).map_err(|error| Refused::Bad(format!("body: {error}")))?;
     if wish.per_minute == 0 {
         return Err(Refused::Bad("per_minute is 0, must be at least 1".into()));
     }
+    if !wish.all && wish.letters.is_empty() && wish.filter == LetterFilter::default() {
+        let why = "say which: a filter, letters, or `\"all\": true` for every open letter of everybody";
+        return Err(Refused::Bad(why.into()));
+    }
     if wish.dry_run {
-        let letters = chosen(&state.0.index, &wish).await?;
+        let letters = letters_of(&state, &wish).await?;
         return Ok(Json(state.0.replayer.forecast(&letters, wish.per_minute).await?).into_response());
     }
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let key =
         key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
     let key = IdempotencyKey::parse(key).map_err(|error| Refused::Bad(error.to_string()))?;
-    let about = (wish.filter.clone(), wish.per_minute, wish.canary);
+    let asked = asked_sha256(&wish);
     let campaign = match state.0.ledger.campaign(&CampaignId::of(&key)).await? {
         Some(held) => held.value,
         None => {
-            let letters = chosen(&state.0.index, &wish).await?;
-            if letters.is_empty() {
-                return Err(Refused::NotFound("open dead letter"));
+            let letters = letters_of(&state, &wish).await?;
+            if let Some(closed) = letters.iter().find(|letter| letter.state != DeadLetterState::Open) {
+                return Err(Refused::Bad(format!("dead letter {} is not open; leave it out", closed.id)));
             }
-            if letters.len() > Campaign::MOST {
-                let why =
-                    format!("{} letters fit, a campaign takes {}; narrow the filter", letters.len(), Campaign::MOST);
-                return Err(Refused::Bad(why));
+            if letters.is_empty() || letters.len() < wish.letters.len() {
+                return Err(Refused::NotFound("open dead letter"));
             }
             let (campaign, chunks) = drawn_up(wish, &key, &letters, crate::now());
             state.0.ledger.open_campaign(campaign, &chunks).await?
         }
     };
-    if about != (campaign.filter.clone(), campaign.per_minute, campaign.canary) {
+    if asked != campaign.asked_sha256 {
         return Err(Refused::Conflict(format!("idempotency key {key} stands for another campaign; send another key")));
     }
     Ok((StatusCode::ACCEPTED, Json(campaign)).into_response())
 }
 
-pub(super) async fn list(Extract(state): Extract<State>, headers: HeaderMap) -> Result<Json<Page>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+async fn letters_of(state: &State, wish: &CreateCampaign) -> Result<Vec<Arc<DeadLetter>>, Refused> {
+    let letters = chosen(&state.0.index, wish).await?;
+    if letters.len() > Campaign::MOST {
+        let why = format!("{} letters fit, a campaign takes {}; narrow the filter", letters.len(), Campaign::MOST);
+        return Err(Refused::Bad(why));
+    }
+    Ok(letters)
+}
+
+pub(super) async fn list(Extract(state): Extract<State>, caller: Caller) -> Result<Json<Page>, Refused> {
+    caller.operator()?;
     Ok(Json(Page { campaigns: state.0.ledger.campaigns().await? }))
 }
 
 pub(super) async fn show(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<View>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let campaign = held(&state, &id).await?.value;
     let mut counts = BTreeMap::new();
     for item in items(&state, &campaign).await? {
@@ -110,9 +125,9 @@ pub(super) async fn show(
 pub(super) async fn letters(
     Extract(state): Extract<State>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Letters>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let campaign = held(&state, &id).await?.value;
     Ok(Json(Letters { letters: items(&state, &campaign).await? }))
 }
@@ -120,9 +135,9 @@ pub(super) async fn letters(
 pub(super) async fn steered(
     Extract(state): Extract<State>,
     Path((id, wish)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Campaign>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let wish = match wish.as_str() {
         "pause" => Wish::Pause,
         "resume" => Wish::Resume,

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::HeaderMap;
 use carrel_schemas::completion::Completion;
 use carrel_schemas::ids::TenantId;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::completion_log::Cursor;
 use crate::ledger::LogPage;
 
@@ -61,9 +61,9 @@ pub(super) async fn list_own(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Page>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let Look { after, limit } = Look::parse(query)?;
     let now = crate::now();
     let LogPage { entries, last, more } = state.0.ledger.completions_after(&tenant.id, after.at(), limit).await?;
@@ -75,9 +75,9 @@ pub(super) async fn list_own(
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Page>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let Look { after, limit } = Look::parse(query)?;
     let now = crate::now();
     let tenants: Vec<TenantId> = state.0.registry.tenants().map(|tenant| tenant.id.clone()).collect();

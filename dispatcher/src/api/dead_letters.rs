@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::HeaderMap;
 use carrel_schemas::campaign::LetterFilter;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState, DiscardLetter};
-use carrel_schemas::ids::{DeadLetterId, TenantId};
+use carrel_schemas::ids::{CampaignId, DeadLetterId, TenantId};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::dead_letters::{Group, Page};
 use crate::ledger::Versioned;
 
@@ -58,9 +58,9 @@ pub(super) async fn list_own(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
     Query(query): Fields,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Page>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let mut look = Look::parse(query)?;
     look.filter.tenant = Some(tenant.id.to_string());
     Ok(Json(state.0.index.page(&look.filter, look.page.as_ref(), look.limit).await?))
@@ -69,9 +69,9 @@ pub(super) async fn list_own(
 pub(super) async fn show_own(
     Extract(state): Extract<State>,
     Path((tenant, letter)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<DeadLetter>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let held = state.0.ledger.dead_letter(Some(&tenant.id), &parse(&letter)?).await?;
     Ok(Json(held.ok_or(Refused::NotFound("dead letter"))?.value))
 }
@@ -79,9 +79,9 @@ pub(super) async fn show_own(
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Query(query): Fields,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Page>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let look = Look::parse(query)?;
     Ok(Json(state.0.index.page(&look.filter, look.page.as_ref(), look.limit).await?))
 }
@@ -89,28 +89,28 @@ pub(super) async fn list(
 pub(super) async fn stats(
     Extract(state): Extract<State>,
     Query(query): Fields,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Groups>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     Ok(Json(Groups { groups: state.0.index.groups(&filter(query)?).await? }))
 }
 
 pub(super) async fn show(
     Extract(state): Extract<State>,
     Path(letter): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<DeadLetter>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     Ok(Json(whole(&state, &parse(&letter)?).await?.value))
 }
 
 pub(super) async fn discard(
     Extract(state): Extract<State>,
     Path(letter): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
     body: axum::body::Bytes,
 ) -> Result<Json<DeadLetter>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     let DiscardLetter { reason } = serde_json::from_slice(&body)
         .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"reason\": \"…\"}}")))?;
     let id = parse(&letter)?;
@@ -126,7 +126,10 @@ pub(super) async fn discard(
             }
             DeadLetterState::Discarded => return Ok(Json(letter)),
             DeadLetterState::Replaying => {
-                return Err(Refused::Conflict(format!("letter {id} is being replayed; cancel the campaign first")));
+                let campaign = letter.campaign.as_ref().map_or("-", CampaignId::as_str);
+                return Err(Refused::Conflict(format!(
+                    "letter {id} is being replayed; see: carrel campaigns show {campaign}"
+                )));
             }
             DeadLetterState::Resolved => {
                 return Err(Refused::Conflict(format!("letter {id} was dealt with by a replay")));

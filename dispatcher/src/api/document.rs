@@ -3,6 +3,7 @@
 //! Owns `schemas/json/openapi.json`, which a test holds against the table, and serves the same at `/v1/openapi.json`.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use axum::Json;
 use carrel_schemas::json_schema::components;
@@ -35,15 +36,20 @@ pub fn open_api() -> Value {
         "security": [{ "bearer": [] }],
         "paths": paths,
         "components": {
-            "securitySchemes": { "bearer": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "A key of the registry, or an identity token whose e-mail address it names.",
+            } },
             "responses": { "Refused": refused },
             "schemas": generator.take_definitions(true),
         },
     })
 }
 
-pub(super) async fn show() -> Json<Value> {
-    Json(open_api())
+/// Made once: anyone may ask for it, as often as they like.
+pub(super) async fn show() -> Json<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(open_api);
+    Json(&DOCUMENT)
 }
 
 fn operation(call: &Call, generator: &mut SchemaGenerator) -> Value {
@@ -87,6 +93,10 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
                 "type": "string", "description": "The data of each event is JSON of this type.",
                 "contentMediaType": "application/json", "contentSchema": describe(generator),
             } } }),
+            Body::Empty => {
+                responses.insert(status.to_string(), json!({ "description": "All was told; do not come back." }));
+                continue;
+            }
             Body::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
         };
         let says = if *status == 202 { "It was taken." } else { "The answer." };
@@ -104,7 +114,7 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
     if call.takes.is_some() || !call.query.is_empty() || call.path.matches('{').count() > 1 {
         refusals.push(400);
     }
-    if call.answers.iter().any(|(_, body)| matches!(body, Body::Events(_))) {
+    if call.who != Who::Anyone {
         refusals.push(429);
     }
     if call.method == "post" {

@@ -67,7 +67,8 @@ impl IntoResponse for Refused {
         let (status, message) = match self {
             Self::Stranger => (
                 StatusCode::UNAUTHORIZED,
-                "send `Authorization: Bearer <token>` with a token of the registry".to_owned(),
+                "send `Authorization: Bearer` with a key of the registry, or an identity token it knows the address of"
+                    .to_owned(),
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "this call is for operators".to_owned()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("no such {what}")),
@@ -82,7 +83,7 @@ impl IntoResponse for Refused {
             }
             Self::Unavailable(why) => {
                 tracing::warn!(error = why, "API call failed");
-                (StatusCode::SERVICE_UNAVAILABLE, "the ledger did not answer; try again".to_owned())
+                (StatusCode::SERVICE_UNAVAILABLE, "a service behind the API did not answer; try again".to_owned())
             }
         };
         (status, Json(serde_json::json!({ "error": message }))).into_response()

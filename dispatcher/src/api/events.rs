@@ -4,28 +4,31 @@
 //! client that comes back with `Last-Event-ID` goes on at another. Refuses more than a few streams for one caller, and
 //! ends when the dispatcher drains or the ledger does not answer; clients of server-sent events come back by themselves.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, State as Extract};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use carrel_schemas::ids::{ReviewId, TenantId};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::auth::Caller;
 use super::reviews::View;
-use super::{Refused, State, auth};
+use super::{Refused, State};
 use crate::completion_log::Cursor;
-use crate::ledger::{LedgerError, State as Stands};
+use crate::ledger::{LedgerError, ReviewRecord, State as Stands};
 
 /// Between two looks at the ledger: one small read, or one listing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A comment is sent into silence, so that proxies keep the line open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A stream ends after this long, so that the credential it was opened with is looked at again.
+const LASTS: Duration = Duration::from_secs(60 * 60);
 /// Streams that one caller may have open on this replica.
 const STREAMS: usize = 16;
 /// Completions read at once.
@@ -71,7 +74,7 @@ enum Watch {
     /// A review; the generation that was told last.
     Review { review: ReviewId, told: Option<i64> },
     /// The log, and the places told since the cursor, which the overlap shows again.
-    Completions { cursor: Cursor, told: Vec<String> },
+    Completions { cursor: Cursor, told: BTreeSet<String> },
 }
 
 struct Stream {
@@ -79,6 +82,7 @@ struct Stream {
     tenant: TenantId,
     watch: Watch,
     pace: Interval,
+    until: Instant,
     ready: VecDeque<Event>,
     is_over: bool,
     _open: Open,
@@ -87,36 +91,48 @@ struct Stream {
 pub(super) async fn of_review(
     Extract(state): Extract<State>,
     Path((tenant, review)): Path<(String, String)>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?.id.clone();
+    let tenant = caller.tenant(&state.0.registry, &tenant)?.id.clone();
     let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
-    state.0.ledger.review(&tenant, &review).await?.ok_or(Refused::NotFound("review"))?;
+    let held = state.0.ledger.review(&tenant, &review).await?.ok_or(Refused::NotFound("review"))?;
     let told = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let caller = auth::name(&state.0.registry, &headers)?;
-    Ok(serve(&state, tenant, Watch::Review { review, told }, caller)?)
+    if told == Some(held.generation) && is_over(&held.value) {
+        // By the standard of server-sent events: do not come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    serve(&state, tenant, Watch::Review { review, told }, caller.name())
 }
 
 pub(super) async fn of_tenant(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
+    caller: Caller,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?.id.clone();
+    let tenant = caller.tenant(&state.0.registry, &tenant)?.id.clone();
     let cursor = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default()) {
         Some(id) => Cursor::parse(id).map_err(|error| Refused::Bad(format!("Last-Event-ID: {error}")))?,
         None => Cursor::since(crate::now()),
     };
-    let caller = auth::name(&state.0.registry, &headers)?;
-    Ok(serve(&state, tenant, Watch::Completions { cursor, told: Vec::new() }, caller)?)
+    serve(&state, tenant, Watch::Completions { cursor, told: BTreeSet::new() }, caller.name())
 }
 
 fn serve(state: &State, tenant: TenantId, watch: Watch, caller: String) -> Result<Response, Refused> {
     let open = state.0.streams.open(caller)?;
     let mut pace = tokio::time::interval(LOOK_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream =
-        Stream { state: state.clone(), tenant, watch, pace, ready: VecDeque::new(), is_over: false, _open: open };
+    let stream = Stream {
+        state: state.clone(),
+        tenant,
+        watch,
+        pace,
+        until: Instant::now() + LASTS,
+        ready: VecDeque::new(),
+        is_over: false,
+        _open: open,
+    };
     let events = futures::stream::unfold(stream, async |mut stream| {
         let event = stream.next().await?;
         Some((Ok::<_, Infallible>(event), stream))
@@ -136,6 +152,7 @@ impl Stream {
             let stop = self.state.0.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => return None,
+                () = tokio::time::sleep_until(self.until) => return None,
                 _ = self.pace.tick() => {}
             }
             if let Err(error) = self.look().await {
@@ -153,7 +170,7 @@ impl Stream {
                     self.is_over = true;
                     return Ok(());
                 };
-                self.is_over = matches!(held.value.state, Stands::Settled { announced_at: Some(_), .. });
+                self.is_over = is_over(&held.value);
                 if *told != Some(held.generation) {
                     *told = Some(held.generation);
                     let event = Event::default().event("review").id(held.generation.to_string());
@@ -169,7 +186,7 @@ impl Stream {
                         let here = cursor.after(Some(&place), true, now);
                         let event = Event::default().event("completion").id(here.to_string());
                         self.ready.push_back(with(event, &completion));
-                        told.push(place);
+                        told.insert(place);
                     }
                 }
                 *cursor = cursor.after(page.last.as_deref(), page.more, now);
@@ -180,6 +197,10 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+fn is_over(record: &ReviewRecord) -> bool {
+    matches!(record.state, Stands::Settled { announced_at: Some(_), .. })
 }
 
 fn with<T: serde::Serialize>(event: Event, data: &T) -> Event {

@@ -1,20 +1,19 @@
 //! What became of an upload or a review, over HTTP.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::HeaderMap;
 use carrel_schemas::ids::TenantId;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::explain::Question;
 
-/// The query.
-#[derive(Debug, Deserialize)]
-pub(super) struct Asked {
-    what: String,
-}
+/// The query; what is missing is told only to whom the call is open.
+type Asked = BTreeMap<String, String>;
 
 /// The answer, a sentence a line.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -26,23 +25,24 @@ pub(super) async fn own(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Told>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     explain(&state, &asked, |id| *id == tenant.id).await
 }
 
 pub(super) async fn any(
     Extract(state): Extract<State>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Told>, Refused> {
-    auth::operator(&state.0.registry, &headers)?;
+    caller.operator()?;
     explain(&state, &asked, |_| true).await
 }
 
 async fn explain(state: &State, asked: &Asked, may_see: impl Fn(&TenantId) -> bool) -> Result<Json<Told>, Refused> {
-    let question = Question::parse(&asked.what).map_err(|why| Refused::Bad(format!("what: {why}")))?;
+    let what = asked.get("what").ok_or_else(|| Refused::Bad("say what: gs://BUCKET/NAME or a review's id".into()))?;
+    let question = Question::parse(what).map_err(|why| Refused::Bad(format!("what: {why}")))?;
     let told = state.0.explainer.explain(question, may_see).await?;
     Ok(Json(Told { told: told.ok_or(Refused::NotFound("upload or review"))? }))
 }

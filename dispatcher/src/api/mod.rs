@@ -22,6 +22,9 @@
 //! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
 //! and `page` to leaf through: the answer's `next` is the `page` that follows.
 //!
+//! A caller sends `Authorization: Bearer` with a key of the registry, or with an identity token (OpenID Connect) whose
+//! e-mail address the registry names. Whoever calls too fast gets 429 with `Retry-After`.
+//!
 //! A token that is not the tenant's gets 404 whether or not the tenant exists: the answer tells nothing about others.
 
 mod auth;
@@ -32,6 +35,8 @@ mod document;
 mod error;
 mod events;
 mod explain;
+mod identity;
+mod jwks;
 mod reviews;
 mod routes;
 
@@ -39,7 +44,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use carrel_schemas::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -53,9 +58,11 @@ use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
 
+pub use auth::Paces;
 pub use document::open_api;
 pub use error::Refused;
 pub use events::Streams;
+pub use identity::Identities;
 
 /// What every call needs.
 #[derive(Debug, Clone)]
@@ -78,6 +85,10 @@ pub struct Inner {
     pub explainer: Explainer,
     /// Finds dead letters.
     pub index: Index,
+    /// Who vouches for callers, besides the registry's keys.
+    pub identities: Option<Identities>,
+    /// How fast they may call.
+    pub paces: Paces,
     /// Streams of events that are open.
     pub streams: Streams,
     /// Ends them.
@@ -96,7 +107,8 @@ impl State {
 /// Every route.
 pub fn router(state: State) -> Router {
     let routes = routes::calls().into_iter().fold(Router::new(), |router, call| router.route(call.path, call.handler));
-    routes.layer(from_fn(traced)).with_state(state)
+    let known = from_fn_with_state(state.clone(), auth::known);
+    routes.layer(known).layer(from_fn(traced)).with_state(state)
 }
 
 /// One span per call, a part of the caller's trace if it sends one.

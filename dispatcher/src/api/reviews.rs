@@ -9,7 +9,8 @@ use carrel_schemas::review_request::{CancelReview, CreateReview};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Refused, State, auth};
+use super::auth::Caller;
+use super::{Refused, State};
 use crate::desk::Wake;
 use crate::ledger::ReviewRecord;
 use crate::pack::seal::Requested;
@@ -42,10 +43,11 @@ pub(super) struct Page {
 pub(super) async fn create(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
+    caller: Caller,
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Result<(StatusCode, Json<View>), Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let key =
         key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
@@ -73,9 +75,9 @@ pub(super) async fn create(
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<Page>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let records = state.0.ledger.reviews(&tenant.id).await?;
     Ok(Json(Page { reviews: records.into_iter().map(View::from).collect() }))
 }
@@ -83,9 +85,9 @@ pub(super) async fn list(
 pub(super) async fn show(
     Extract(state): Extract<State>,
     Path((tenant, review)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Json<View>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
     let held = state.0.ledger.review(&tenant.id, &review).await?.ok_or(Refused::NotFound("review"))?;
     Ok(Json(held.value.into()))
@@ -94,10 +96,10 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     Extract(state): Extract<State>,
     Path((tenant, review)): Path<(String, String)>,
-    headers: HeaderMap,
+    caller: Caller,
     body: axum::body::Bytes,
 ) -> Result<Json<View>, Refused> {
-    let tenant = auth::tenant(&state.0.registry, &headers, &tenant)?;
+    let tenant = caller.tenant(&state.0.registry, &tenant)?;
     let review = ReviewId::parse(review).map_err(|error| Refused::Bad(error.to_string()))?;
     let CancelReview { reason } = serde_json::from_slice(&body)
         .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"reason\": \"…\"}}")))?;

@@ -36,6 +36,8 @@ pub(super) enum Body {
     Events(Describe),
     /// Plain text.
     Text,
+    /// Nothing.
+    Empty,
 }
 
 /// One call.
@@ -82,6 +84,12 @@ impl Call {
 
     fn streams<T: JsonSchema>(mut self) -> Self {
         self.answers.push((200, Body::Events(|generator| generator.subschema_for::<T>())));
+        self
+    }
+
+    /// A stream that has nothing more to tell.
+    fn answers_nothing(mut self) -> Self {
+        self.answers.push((204, Body::Empty));
         self
     }
 
@@ -152,7 +160,8 @@ fn for_tenants() -> Vec<Call> {
             events::of_review,
             "The review whenever it changes, until it is over.",
         )
-        .streams::<reviews::View>(),
+        .streams::<reviews::View>()
+        .answers_nothing(),
         reads("/v1/tenants/{tenant}/explain", explain::own, "What became of an upload or a review, in sentences.")
             .asks(&WHAT)
             .answers::<explain::Told>(200),

@@ -3,7 +3,7 @@
 //! Owns filters and pages. Refuses to be the truth: what acts on a letter reads it from the ledger.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use carrel_schemas::campaign::LetterFilter;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterState};
@@ -13,10 +13,11 @@ use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::Mutex;
 
 use crate::ledger::{Ledger, LedgerError, Versioned};
 
+/// Letters read before they are kept: each may have millions of bytes.
+const BATCH: usize = 32;
 /// Tenants listed at once.
 const LISTS: usize = 16;
 
@@ -25,8 +26,10 @@ const LISTS: usize = 16;
 pub struct Index {
     ledger: Ledger,
     registry: Arc<Registry>,
-    held: Mutex<HashMap<String, Versioned<Arc<DeadLetter>>>>,
+    held: Mutex<Held>,
 }
+
+type Held = HashMap<String, Versioned<Arc<DeadLetter>>>;
 
 /// Some letters, the newest first.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -76,19 +79,38 @@ impl Index {
         let listed: Vec<Vec<_>> = futures::stream::iter(lists).buffered(LISTS).try_collect().await?;
         let listed: Vec<_> = listed.into_iter().flatten().collect();
 
-        let mut held = self.held.lock().await;
-        let is_known = |held: &HashMap<String, Versioned<Arc<DeadLetter>>>, name: &str, generation: i64| {
-            held.get(name).is_some_and(|held| held.generation == generation)
-        };
         let names: HashSet<String> = listed.iter().map(|meta| meta.name.clone()).collect();
-        let moved = listed.into_iter().filter(|meta| !is_known(&held, &meta.name, meta.generation)).collect();
-        for (name, Versioned { value, generation }) in self.ledger.read_letters(moved).await? {
-            held.insert(name, Versioned { value: Arc::new(value), generation });
+        let moved: Vec<_> = {
+            let held = self.held();
+            let is_known =
+                |name: &str, generation: i64| held.get(name).is_some_and(|held| held.generation == generation);
+            listed.into_iter().filter(|meta| !is_known(&meta.name, meta.generation)).collect()
+        };
+        // In batches, each kept at once: whoever gives up waiting leaves the next caller less to read.
+        for some in moved.chunks(BATCH) {
+            let read = self.ledger.read_letters(some.to_vec()).await?;
+            let kept = read.into_iter().map(|(name, Versioned { value, generation })| {
+                (name, Versioned { value: Arc::new(value), generation })
+            });
+            self.held().extend(kept);
+        }
+        let mut held = self.held();
+        if filter.tenant.is_none() {
+            held.retain(|name, _| names.contains(name));
         }
         let found = held.iter().filter(|(name, _)| names.contains(*name)).map(|(_, held)| &held.value);
         let mut letters: Vec<_> = found.filter(|letter| filter.fits(letter)).cloned().collect();
-        letters.sort_by(|a, b| b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id)));
+        letters.sort_by(|a, b| order(a, b));
         Ok(letters)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("no code panics while it holds the index")
+    }
+
+    /// A letter that was looked at before, as it then was.
+    fn remembered(&self, id: &DeadLetterId) -> Option<Arc<DeadLetter>> {
+        self.held().values().map(|held| &held.value).find(|letter| letter.id == *id).cloned()
     }
 
     /// One page of what fits. Pages stay as they are while letters are filed: new ones come before the first.
@@ -99,11 +121,18 @@ impl Index {
         limit: usize,
     ) -> Result<Page, LedgerError> {
         let all = self.find(filter).await?;
-        Ok(page(all, after, limit))
+        // Where it stands is known even if it has left the filter since.
+        let after = after.map(|id| self.remembered(id));
+        Ok(page(all, after.as_ref().map(Option::as_deref), limit))
     }
 
     /// The letter with this id, whosever it is.
     pub async fn owner_of(&self, id: &DeadLetterId) -> Result<Option<Arc<DeadLetter>>, LedgerError> {
+        if let Some(letter) = self.remembered(id)
+            && self.ledger.dead_letter(letter.tenant.as_ref(), id).await?.is_some()
+        {
+            return Ok(Some(letter));
+        }
         Ok(self.find(&LetterFilter::default()).await?.into_iter().find(|letter| letter.id == *id))
     }
 
@@ -113,9 +142,16 @@ impl Index {
     }
 }
 
-fn page(all: Vec<Arc<DeadLetter>>, after: Option<&DeadLetterId>, limit: usize) -> Page {
+/// The newest first.
+fn order(a: &DeadLetter, b: &DeadLetter) -> std::cmp::Ordering {
+    b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id))
+}
+
+/// `after` is the last letter of the page before, none within where nobody knows it any more.
+fn page(all: Vec<Arc<DeadLetter>>, after: Option<Option<&DeadLetter>>, limit: usize) -> Page {
     let from = match after {
-        Some(after) => all.iter().position(|letter| letter.id == *after).map_or(all.len(), |at| at + 1),
+        Some(Some(after)) => all.partition_point(|letter| order(letter, after).is_le()),
+        Some(None) => all.len(),
         None => 0,
     };
     let more = all.len() > from + limit;
@@ -170,12 +206,16 @@ mod tests {
     #[test]
     fn pages_hold_every_letter_once_though_new_ones_are_filed_between_them() {
         let mut all: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number))).collect();
-        let (mut seen, mut after) = (Vec::new(), None);
+        let (mut seen, mut after): (Vec<DeadLetterId>, Option<DeadLetter>) = (Vec::new(), None);
         loop {
-            let got = page(all.clone(), after.as_ref(), 3);
+            let got = page(all.clone(), after.as_ref().map(Some), 3);
             seen.extend(got.dead_letters.iter().map(|letter| letter.id.clone()));
-            let Some(next) = got.next else { break };
-            after = Some(next);
+            if got.next.is_none() {
+                break;
+            }
+            after = got.dead_letters.last().cloned();
+            // A new one is filed, and the last that was seen leaves the filter.
+            all.retain(|letter| Some(&letter.id) != seen.last());
             all.insert(0, letter(u32::try_from(100 + all.len()).expect("small"), 200));
         }
         let wanted: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number)).id.clone()).collect();

@@ -76,7 +76,10 @@ pub fn of_pack(bucket: &BucketName, pack: &PackId, revision: Revision) -> DeadLe
 
 /// The subscription of a topic and that of its dead-letter topic carry the same messages.
 fn topic_of(subscription: &str) -> String {
-    subscription.replace("-dead-", "-")
+    match subscription.rsplit_once('/') {
+        Some((project, name)) => format!("{project}/{}", name.replace("-dead-", "-")),
+        None => subscription.replace("-dead-", "-"),
+    }
 }
 
 /// Whether somebody has to look at a review that ended like this.

@@ -1,16 +1,11 @@
 //! Campaigns in the control bucket: the head, its chunks of letters, and a marker while there is something to do.
 
-use std::time::Duration;
-
 use carrel_schemas::campaign::{Campaign, CampaignChunk};
 use carrel_schemas::ids::CampaignId;
 use carrel_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{JSON, Ledger, LedgerError, Versioned, encode, fresh_nonce, names};
-
-/// A marker without a head is a campaign that is just being opened, for this long; then it never was.
-const OPENED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct OpenCampaign {
@@ -50,18 +45,10 @@ impl Ledger {
         Ok(campaigns)
     }
 
-    /// Every campaign with something left to do.
-    pub async fn open_campaigns(&self, now: Timestamp) -> Result<Vec<CampaignId>, LedgerError> {
+    /// Every campaign with something left to do, and since when.
+    pub async fn open_campaigns(&self) -> Result<Vec<(CampaignId, Timestamp)>, LedgerError> {
         let found: Vec<OpenCampaign> = self.read_all(names::OPEN_CAMPAIGNS).await?;
-        let mut open = Vec::new();
-        for OpenCampaign { campaign, since } in found {
-            if now.since(since) > OPENED_WITHIN && self.campaign(&campaign).await?.is_none() {
-                self.close_campaign(&campaign).await?;
-            } else {
-                open.push(campaign);
-            }
-        }
-        Ok(open)
+        Ok(found.into_iter().map(|open| (open.campaign, open.since)).collect())
     }
 
     /// Writes `next` if the campaign is still the one read; false if somebody else moved it.

@@ -1,7 +1,7 @@
 //! Dead letters in the control bucket: filed once, moved by compare-and-swap, listed with what is needed to look.
 
 use carrel_cloud::{Created, ObjectMeta};
-use carrel_schemas::dead_letter::DeadLetter;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{DeadLetterId, TenantId};
 
 use super::{JSON, Ledger, LedgerError, Versioned, encode, names};
@@ -14,6 +14,28 @@ impl Ledger {
     pub async fn file(&self, letter: &DeadLetter) -> Result<bool, LedgerError> {
         let name = names::dead_letter(letter.tenant.as_ref(), &letter.id);
         Ok(matches!(self.objects.create(&self.bucket, &name, encode(letter), JSON).await?, Created::New(_)))
+    }
+
+    /// Opens a letter again that a replay had dealt with, since the same has been refused once more; false if it is open
+    /// or an operator put it aside.
+    pub async fn reopen(&self, letter: &DeadLetter) -> Result<bool, LedgerError> {
+        while let Some(held) = self.dead_letter(letter.tenant.as_ref(), &letter.id).await? {
+            if held.value.state != DeadLetterState::Resolved {
+                return Ok(false);
+            }
+            let again = DeadLetter {
+                state: DeadLetterState::Open,
+                reason: letter.reason.clone(),
+                fingerprint: letter.fingerprint.clone(),
+                campaign: None,
+                resolution: None,
+                ..held.value
+            };
+            if self.move_letter(held.generation, &again).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One letter.

@@ -121,6 +121,16 @@ pub enum LedgerError {
     Arrow(#[from] ArrowError),
 }
 
+impl LedgerError {
+    /// Whether asking again would meet it again, until somebody mends the ledger.
+    pub fn is_permanent(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. } | Self::Gone { .. } | Self::NoSeal(_) | Self::Read(ReadError::TooLarge { .. })
+        )
+    }
+}
+
 /// The control bucket.
 #[derive(Debug, Clone)]
 pub struct Ledger {

@@ -85,6 +85,17 @@ pub enum SealError {
     },
 }
 
+impl SealError {
+    /// Whether trying again would meet it again, until somebody mends the ledger or the registry.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.is_permanent(),
+            Self::List { .. } => false,
+            Self::UnknownTenant { .. } => true,
+        }
+    }
+}
+
 impl Sealer {
     /// A sealer for the registry's tenants.
     pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>) -> Self {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use carrel_schemas::campaign::{Campaign, CampaignChunk, CampaignItem, CampaignState, ItemState};
 use carrel_schemas::ids::CampaignId;
+use carrel_schemas::timestamp::Timestamp;
 use futures::stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ use crate::ledger::{Ledger, LedgerError, Versioned};
 const STEPS: usize = 16;
 /// Steps that one letter is taken in one turn: to take it, and to begin.
 const AT_ONCE: usize = 2;
+
+/// A marker without a head is a campaign that is just being opened, for this long; then it never was.
+const OPENED_WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// Carries campaigns while it leads.
 #[derive(Debug)]
@@ -64,11 +68,11 @@ impl Campaigns {
     }
 
     async fn turn(&self, held: &mut HashMap<CampaignId, Chunks>) -> Result<(), LedgerError> {
-        let open = self.ledger.open_campaigns(crate::now()).await?;
-        held.retain(|id, _| open.contains(id));
-        for id in open {
+        let open = self.ledger.open_campaigns().await?;
+        held.retain(|id, _| open.iter().any(|(open, _)| open == id));
+        for (id, since) in open {
             let chunks = held.remove(&id).unwrap_or_default();
-            match self.carry(&id, chunks).await {
+            match self.carry(&id, since, chunks).await {
                 Ok(Some(chunks)) => drop(held.insert(id, chunks)),
                 Ok(None) => {}
                 // One campaign that cannot be carried stops no other.
@@ -81,8 +85,18 @@ impl Campaigns {
     }
 
     /// One turn of one campaign. Returns its chunks as they stand, unless they have to be read anew.
-    async fn carry(&self, id: &CampaignId, mut chunks: Chunks) -> Result<Option<Chunks>, LedgerError> {
-        let Some(Versioned { value: campaign, generation }) = self.ledger.campaign(id).await? else { return Ok(None) };
+    async fn carry(
+        &self,
+        id: &CampaignId,
+        since: Timestamp,
+        mut chunks: Chunks,
+    ) -> Result<Option<Chunks>, LedgerError> {
+        let Some(Versioned { value: campaign, generation }) = self.ledger.campaign(id).await? else {
+            if crate::now().since(since) > OPENED_WITHIN {
+                self.ledger.close_campaign(id).await?;
+            }
+            return Ok(None);
+        };
         if chunks.is_empty() {
             chunks = self.read(&campaign).await?;
         }

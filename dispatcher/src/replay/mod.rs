@@ -16,7 +16,7 @@ use base64::Engine as _;
 use carrel_cloud::{CallError, Objects};
 use carrel_schemas::campaign::{Foresight, ItemState};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
-use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, TenantId};
+use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{Registry, Tenant};
 
@@ -26,6 +26,11 @@ use crate::intake::{Carries, Intake, NoteError};
 use crate::ledger::{Ledger, LedgerError, Replayed, ReviewRecord, State};
 use crate::pack::seal::{Requested, SealError, Sealer};
 use crate::validate;
+
+/// Bytes of a reason that a campaign keeps.
+const MAX_WHY: usize = 400;
+/// Before the reason of a letter whose replay failed and that stays open.
+const FAILED: &str = "its replay failed: ";
 
 /// Replays single letters.
 #[derive(Debug)]
@@ -61,6 +66,18 @@ pub enum ReplayError {
     Call(#[from] CallError),
 }
 
+impl ReplayError {
+    /// Whether the same step would meet it again, until somebody mends what it names.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.is_permanent(),
+            Self::Seal(error) => error.is_permanent(),
+            Self::Note(error) => error.is_permanent(),
+            Self::Call(_) => false,
+        }
+    }
+}
+
 /// What would become of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -74,7 +91,7 @@ pub struct Seen {
 
 impl Seen {
     fn that(foresight: Foresight, why: impl Into<String>) -> Self {
-        Self { foresight, why: Some(why.into()), ran_ms: None }
+        Self { foresight, why: Some(short(&why.into())), ran_ms: None }
     }
 
     const WOULD_RUN: Self = Self { foresight: Foresight::WouldRun, why: None, ran_ms: None };
@@ -84,13 +101,15 @@ impl Seen {
 enum End {
     /// In what it was for; the text says how.
     Passed(String),
+    /// There is nothing to replay any more; the text says why.
+    Over(String),
     /// Not so; where the failure stands in a letter of its own, that one.
     Failed { reason: String, fingerprint: String, letter: Option<DeadLetterId> },
 }
 
 impl End {
     fn failed(reason: String) -> Self {
-        Self::Failed { fingerprint: dead_letters::fingerprint(&reason), reason, letter: None }
+        Self::Failed { fingerprint: dead_letters::fingerprint(&reason), reason: short(&reason), letter: None }
     }
 }
 
@@ -120,10 +139,16 @@ impl Replayer {
                     let why = format!("epoch {} is {}", record.value.epoch, record.value.state.word());
                     return Ok(Seen::that(Foresight::AlreadyDone, why));
                 }
+                if let Some(why) = self.replaced(&record.value).await? {
+                    return Ok(Seen::that(Foresight::AlreadyDone, why));
+                }
                 let seen = self.foresee_inputs(tenant, &record.value).await?;
                 Ok(Seen { ran_ms: Some(record.value.ran_ms).filter(|ms| *ms > 0), ..seen })
             }
-            (DeadLetterSource::Pack { pack, .. }, Some(tenant)) => {
+            (DeadLetterSource::Pack { pack, revision, .. }, Some(tenant)) => {
+                if let Some(why) = self.closed_again(tenant, pack, *revision).await? {
+                    return Ok(Seen::that(Foresight::AlreadyDone, why));
+                }
                 let contents = self.sealer.list(tenant, pack).await?;
                 Ok(match (contents.excess, contents.is_empty()) {
                     (true, _) => Seen::that(Foresight::StillInvalid, "it still holds too many files"),
@@ -135,6 +160,35 @@ impl Replayer {
                 Ok(Seen::that(Foresight::StillInvalid, "it names no tenant"))
             }
         }
+    }
+
+    /// Why a review is not made once more: the pack has a later revision, which holds what counts now.
+    async fn replaced(&self, record: &ReviewRecord) -> Result<Option<String>, LedgerError> {
+        let last = self.ledger.last_seal(&record.tenant, &record.pack).await?;
+        let later = last
+            .filter(|seal| seal.revision > record.revision && seal.review != record.review && !seal.members.is_empty());
+        Ok(later
+            .map(|seal| format!("revision {} of the pack is in its place, as review {}", seal.revision, seal.review)))
+    }
+
+    /// Why a pack is not asked for: it has closed again with files in it, or is about to.
+    async fn closed_again(
+        &self,
+        tenant: &Tenant,
+        pack: &PackId,
+        revision: Revision,
+    ) -> Result<Option<String>, LedgerError> {
+        let last = self.ledger.last_seal(&tenant.id, pack).await?;
+        if let Some(seal) = last.filter(|seal| seal.revision > revision && !seal.members.is_empty()) {
+            return Ok(Some(format!(
+                "the pack has closed again, with {} file(s), as {}",
+                seal.members.len(),
+                seal.review
+            )));
+        }
+        let open = self.ledger.find_open_pack(&tenant.id, pack).await?;
+        let open = open.filter(|open| open.revision > revision);
+        Ok(open.map(|open| format!("uploads to it wait for its revision {}, which closes by itself", open.revision)))
     }
 
     async fn foresee_message(
@@ -197,7 +251,7 @@ impl Replayer {
             let Seen { foresight, why, .. } = self.foresee(&letter).await?;
             if foresight != Foresight::WouldRun {
                 let reason = why.unwrap_or_else(|| "another campaign has it, or it was dealt with".to_owned());
-                return Ok(Some(ItemState::Skipped { reason }));
+                return Ok(Some(ItemState::Skipped { reason: short(&reason) }));
             }
             let state = DeadLetterState::Replaying;
             let taken = DeadLetter { state, campaign: Some(campaign.clone()), ..letter };
@@ -205,13 +259,35 @@ impl Replayer {
             // Looked at again with the letter in hand, or in another's.
             return Ok(None);
         }
-        let Some(end) = self.step(&letter).await? else { return Ok(None) };
+        // Moved on before the campaign could note it, or by an operator since.
+        match letter.state {
+            DeadLetterState::Discarded => {
+                return Ok(Some(ItemState::Skipped { reason: "an operator put it aside".to_owned() }));
+            }
+            DeadLetterState::Open => {
+                let reason = letter.resolution.unwrap_or_default();
+                let fingerprint = dead_letters::fingerprint(reason.strip_prefix(FAILED).unwrap_or(&reason));
+                return Ok(Some(ItemState::Failed { at: crate::now(), reason, fingerprint }));
+            }
+            DeadLetterState::Resolved if matches!(letter.source, DeadLetterSource::Message { .. }) => {
+                return Ok(Some(ItemState::Passed));
+            }
+            // A review that was dealt with tells again how it ended.
+            DeadLetterState::Resolved | DeadLetterState::Replaying => {}
+        }
+        let end = match self.step(&letter).await {
+            Ok(Some(end)) => end,
+            Ok(None) => return Ok(None),
+            Err(error) if error.is_permanent() => End::failed(crate::chain(&error)),
+            Err(error) => return Err(error),
+        };
         let (state, resolution, item) = match end {
             End::Passed(how) => (DeadLetterState::Resolved, how, ItemState::Passed),
+            End::Over(why) => (DeadLetterState::Resolved, why.clone(), ItemState::Skipped { reason: why }),
             End::Failed { reason, fingerprint, letter } => {
                 let (state, resolution) = match letter {
                     Some(other) => (DeadLetterState::Resolved, format!("its replay failed, see {other}")),
-                    None => (DeadLetterState::Open, format!("its replay failed: {reason}")),
+                    None => (DeadLetterState::Open, format!("{FAILED}{reason}")),
                 };
                 (state, resolution, ItemState::Failed { at: crate::now(), reason, fingerprint })
             }
@@ -234,13 +310,22 @@ impl Replayer {
                 }
             }
             (DeadLetterSource::Review { review, epoch, .. }, Some(tenant)) => {
+                // Looked at again with the letter in hand: a revision may have closed since.
+                let record = self.ledger.review(&tenant.id, review).await?.map(|record| record.value);
+                if let Some(record) = record.filter(|record| record.epoch == *epoch)
+                    && let Some(why) = self.replaced(&record).await?
+                {
+                    return Ok(Some(End::Over(why)));
+                }
                 match self.ledger.replay_review(&tenant.id, review, *epoch, crate::now()).await? {
                     Replayed::Begun(record) => self.watch(&record).await,
                     Replayed::NotEnded => Ok(None),
                     Replayed::Gone => Ok(Some(End::failed(format!("the ledger holds no review {review}")))),
                 }
             }
-            (DeadLetterSource::Pack { pack, .. }, Some(tenant)) => self.ask(tenant, pack, &letter.id).await,
+            (DeadLetterSource::Pack { pack, revision, .. }, Some(tenant)) => {
+                self.ask(tenant, pack, *revision, &letter.id).await
+            }
             (DeadLetterSource::Review { .. } | DeadLetterSource::Pack { .. }, None) => {
                 Ok(Some(End::failed("its tenant is not in the registry any more".to_owned())))
             }
@@ -248,8 +333,19 @@ impl Replayer {
     }
 
     /// Asks for a review of what the pack holds now; the letter is the key, so it is asked for once.
-    async fn ask(&self, tenant: &Tenant, pack: &PackId, letter: &DeadLetterId) -> Result<Option<End>, ReplayError> {
+    async fn ask(
+        &self,
+        tenant: &Tenant,
+        pack: &PackId,
+        revision: Revision,
+        letter: &DeadLetterId,
+    ) -> Result<Option<End>, ReplayError> {
         let key = IdempotencyKey::parse(format!("replay/{letter}")).expect("a letter's id is plain");
+        if self.ledger.request(&tenant.id, &key).await?.is_none()
+            && let Some(why) = self.closed_again(tenant, pack, revision).await?
+        {
+            return Ok(Some(End::Over(why)));
+        }
         let traceparent = carrel_telemetry::inject();
         let review: ReviewId = match self.sealer.seal_request(tenant, pack, &key, traceparent, crate::now()).await? {
             Requested::Review(review) => review,
@@ -273,23 +369,37 @@ impl Replayer {
             self.bell.ring(Wake::Review(record.tenant.clone(), record.review.clone())).await;
             return Ok(None);
         };
-        if let Verdict::Delivered { .. } = completion.verdict {
-            return Ok(Some(End::Passed(format!("delivered as {} in epoch {}", record.review, record.epoch))));
+        let (review, epoch, state) = (&record.review, record.epoch, completion.verdict.state());
+        match completion.verdict {
+            Verdict::Delivered { .. } => return Ok(Some(End::Passed(format!("{state} as {review} in epoch {epoch}")))),
+            // Somebody wished it so: there is no other letter, and nothing to look at.
+            Verdict::Cancelled { .. } | Verdict::Superseded { .. } => {
+                return Ok(Some(End::Over(format!("{review} was {state} in epoch {epoch}"))));
+            }
+            Verdict::Refused { .. } | Verdict::InputsChanged { .. } | Verdict::Failed { .. } => {}
         }
         let id = dead_letters::of_epoch(&record.review, record.epoch);
         Ok(Some(match self.ledger.dead_letter(Some(&record.tenant), &id).await? {
             Some(held) => {
                 let DeadLetter { reason, fingerprint, id, .. } = held.value;
-                End::Failed { reason, fingerprint, letter: Some(id) }
+                End::Failed { reason: short(&reason), fingerprint, letter: Some(id) }
             }
-            None => End::failed(format!("review {} is {}", record.review, completion.verdict.state())),
+            None => End::failed(format!("review {review} is {state}")),
         }))
     }
 }
 
-/// What the messages of a subscription are, by its name.
+/// What the messages of a subscription are, by its own name, whatever the project is called.
 fn carried(subscription: &str) -> Carries {
-    if subscription.contains("review-requests") { Carries::ReviewRequests } else { Carries::Uploads }
+    let name = subscription.rsplit('/').next().unwrap_or(subscription);
+    if name.starts_with("review-requests") { Carries::ReviewRequests } else { Carries::Uploads }
+}
+
+/// A stranger's text, cut so that a chunk of letters stays far below what an object of the ledger may have.
+fn short(text: &str) -> String {
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    text.truncate(text.floor_char_boundary(MAX_WHY));
+    text
 }
 
 /// The bytes of a letter's message; what is not Base64 is no message that anything takes.

@@ -15,6 +15,7 @@ use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use schemars::JsonSchema;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::{ReplayError, Replayer, Seen};
 use crate::dead_letters::Index;
@@ -52,14 +53,19 @@ pub struct Foreseen {
     pub ran_ms: Option<u64>,
 }
 
-/// The open letters that a campaign is for, the oldest first.
+/// The letters that a campaign is for, the oldest first: those that are named, or every open one that fits.
 pub async fn chosen(index: &Index, wish: &CreateCampaign) -> Result<Vec<Arc<DeadLetter>>, LedgerError> {
-    let filter = LetterFilter { state: Some(DeadLetterState::Open), ..wish.filter.clone() };
     let named: HashSet<&DeadLetterId> = wish.letters.iter().collect();
-    let mut letters = index.find(&filter).await?;
+    let state = if named.is_empty() { Some(DeadLetterState::Open) } else { wish.filter.state };
+    let mut letters = index.find(&LetterFilter { state, ..wish.filter.clone() }).await?;
     letters.retain(|letter| named.is_empty() || named.contains(&letter.id));
     letters.reverse();
     Ok(letters)
+}
+
+/// SHA-256 (hex) of everything that a campaign is asked with.
+pub fn asked_sha256(wish: &CreateCampaign) -> String {
+    hex::encode(Sha256::digest(serde_json::to_vec(wish).expect("a wish is plain JSON")))
 }
 
 /// The head and the chunks of a campaign over these letters.
@@ -87,6 +93,7 @@ pub fn drawn_up(
         schema: Campaign::SCHEMA,
         id: CampaignId::of(key),
         created_at: now,
+        asked_sha256: asked_sha256(&wish),
         filter: wish.filter,
         per_minute: wish.per_minute,
         canary: wish.canary,

@@ -7,13 +7,17 @@
 //! Halted (a canary failed, or a failure came back as it was) · Paused · Cancelled: nothing begins, what is under way ends
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carrel_schemas::campaign::{Campaign, CampaignItem, CampaignState, ItemState};
+use carrel_schemas::ids::TenantId;
 use carrel_schemas::timestamp::Timestamp;
 
 /// Replays of one campaign under way at once; tenants' own limits hold beside this.
 const AT_ONCE: usize = 32;
+/// Of these, of one tenant: one that is slow or suspended keeps no other waiting.
+const OF_ONE_TENANT: usize = 8;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A campaign's next step.
@@ -77,15 +81,27 @@ pub fn plan(campaign: &Campaign, items: &[&CampaignItem], now: Timestamp) -> Pla
     if let Some(reason) = halted_by(campaign, items, &canaries) {
         return Plan::Halt(reason);
     }
-    let recent =
-        items.iter().filter(|item| item.begun_at.is_some_and(|at| now.since(at) < MINUTE && at <= now)).count();
+    let is_recent = |item: &&&CampaignItem| {
+        let was_replayed = !matches!(item.state, ItemState::Skipped { .. });
+        was_replayed && item.begun_at.is_some_and(|at| now.since(at) < MINUTE && at <= now)
+    };
+    let recent = items.iter().filter(is_recent).count();
     let may = (campaign.per_minute as usize).saturating_sub(recent).min(AT_ONCE.saturating_sub(under_way));
     let all_sang = canaries.iter().all(|at| matches!(items[*at].state, ItemState::Passed | ItemState::Failed { .. }));
-    let pending = |at: &usize| items[*at].state == ItemState::Pending;
+    let mut held: BTreeMap<Option<&TenantId>, usize> = BTreeMap::new();
+    for item in items.iter().filter(is_under_way) {
+        *held.entry(item.tenant.as_ref()).or_default() += 1;
+    }
+    let may_begin = |at: &usize| {
+        let held = held.entry(items[*at].tenant.as_ref()).or_default();
+        let begins = items[*at].state == ItemState::Pending && *held < OF_ONE_TENANT;
+        *held += usize::from(begins);
+        begins
+    };
     let begin: Vec<usize> = if all_sang {
-        (0..items.len()).filter(pending).take(may).collect()
+        (0..items.len()).filter(may_begin).take(may).collect()
     } else {
-        canaries.into_iter().filter(pending).take(may).collect()
+        canaries.into_iter().filter(may_begin).take(may).collect()
     };
     if begin.is_empty() { Plan::Rest } else { Plan::Begin(begin) }
 }
@@ -112,8 +128,6 @@ fn halted_by(campaign: &Campaign, items: &[&CampaignItem], canaries: &[usize]) -
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use carrel_schemas::campaign::LetterFilter;
     use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey};
     use proptest::prelude::*;
@@ -130,6 +144,7 @@ mod tests {
             id: CampaignId::of(&IdempotencyKey::parse("k").expect("a key")),
             created_at: at(0),
             filter: LetterFilter::default(),
+            asked_sha256: String::new(),
             per_minute,
             canary,
             state: CampaignState::Running,
@@ -207,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_that_is_slow_keeps_no_other_waiting() {
+        let (campaign, mut items) = (campaign(1000, 0), items(60));
+        for (at, item) in items.iter_mut().enumerate() {
+            item.tenant = Some(TenantId::parse(if at < 50 { "slow" } else { "small" }).expect("id"));
+        }
+        let Plan::Begin(first) = next(&campaign, &items, 0) else { panic!("nothing began") };
+        assert_eq!(first.iter().filter(|at| **at < 50).count(), OF_ONE_TENANT);
+        assert_eq!(first.iter().filter(|at| **at >= 50).count(), OF_ONE_TENANT);
+        for at in first {
+            items[at].state = ItemState::Begun;
+        }
+        items[55].state = ItemState::Passed;
+        assert_eq!(next(&campaign, &items, 1), Plan::Begin(vec![58]));
+    }
+
+    #[test]
     fn an_operator_steers_a_campaign_until_it_is_over() {
         let stands = |state| Campaign { state, ..campaign(60, 0) };
         let steered = |state, wish| steer(stands(state), wish, at(9)).map(|campaign| campaign.state);
@@ -246,7 +277,7 @@ mod tests {
                 match next(&campaign, &items, now) {
                     Plan::Begin(which) => for place in which {
                         prop_assert_eq!(&items[place].state, &ItemState::Pending);
-                        begun.push(now);
+                        begun.push((place, now));
                         items[place].begun_at = Some(at(now));
                         items[place].state = ItemState::Begun;
                     },
@@ -254,7 +285,8 @@ mod tests {
                     Plan::Finish => break,
                     other => prop_assert!(false, "{:?}", other),
                 }
-                let minute = begun.iter().filter(|then| now - **then < 60).count();
+                let is_replayed = |place: &usize| !matches!(items[*place].state, ItemState::Skipped { .. });
+                let minute = begun.iter().filter(|(place, then)| now - then < 60 && is_replayed(place)).count();
                 prop_assert!(minute <= per_minute as usize, "{} in a minute", minute);
                 now += step;
                 prop_assert!(now < 100_000, "it never ends");

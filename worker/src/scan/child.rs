@@ -4,8 +4,8 @@
 //! Ask (a file of JSON) ─► ready ─► look at each, in order ─► a line of JSON each ─► exit 0
 //! ```
 //! Owns what the two sides say to each other. What ends it before it is ready is this machine's fault, since no byte of a
-//! stranger was touched; after that it is the file's. Refuses policy: what is done about a flag, and whether a file is reviewed,
-//! is for whoever asked.
+//! stranger was touched; after that it is the file's. Refuses policy: what is done about a flag, and whether a file is
+//! reviewed, is for whoever asked.
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -47,8 +47,8 @@ pub struct AskedFile {
 pub(super) enum Said {
     /// It knows what is asked, and opens the first file next.
     Ready,
-    /// It has looked at this file.
-    Looked { path: PathBuf, answer: Answer },
+    /// It has looked at this file of the ask.
+    Looked { file: usize, answer: Answer },
 }
 
 /// What a look at one file came to.
@@ -77,7 +77,7 @@ impl From<io::Result<Judged>> for Answer {
 pub(crate) fn main(ask: &str) -> ExitCode {
     let ask = std::fs::read(ask).map_err(|error| error.to_string());
     match ask.and_then(|text| serde_json::from_slice::<Ask>(&text).map_err(|error| error.to_string())) {
-        Ok(ask) => answer(ask, io::stdout().lock()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+        Ok(ask) => answer(&ask, io::stdout().lock()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("read what is to be scanned: {error}");
             ExitCode::from(USAGE)
@@ -85,12 +85,12 @@ pub(crate) fn main(ask: &str) -> ExitCode {
     }
 }
 
-fn answer(ask: Ask, mut out: impl Write) -> io::Result<()> {
+fn answer(ask: &Ask, mut out: impl Write) -> io::Result<()> {
     say(&mut out, &Said::Ready)?;
-    for AskedFile { path, format } in ask.files {
-        let looked = File::open(&path)
-            .and_then(|file| inspect(format, &mut BufReader::with_capacity(64 * 1024, file), &ask.limits));
-        say(&mut out, &Said::Looked { path, answer: looked.into() })?;
+    for (file, AskedFile { path, format }) in ask.files.iter().enumerate() {
+        let looked = File::open(path)
+            .and_then(|file| inspect(*format, &mut BufReader::with_capacity(64 * 1024, file), &ask.limits));
+        say(&mut out, &Said::Looked { file, answer: looked.into() })?;
     }
     Ok(())
 }

@@ -3,11 +3,10 @@
 //! One scanner looks at all files in turn. The file that ends it is refused, and another goes on with the next. What it
 //! says is a stranger's, since any file may have taken it over: lines are capped, each must be about the very next file,
 //! an answer out of shape refuses that file, texts are cut. What a taken-over scanner can lie about is what the scan
-//! would have said of its file and of those after it in the same pack, and whether this machine could read them; nothing
-//! of another tenant is near, and neither hashes, the virus scanner nor the agent's own room rely on it.
+//! would have said of its file and of those after it in the same pack; nothing of another tenant is near, and neither
+//! hashes, the virus scanner nor the agent's own room rely on it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -49,12 +48,12 @@ pub async fn look(
     while judged.len() < files.len() {
         let ask = Ask { limits, files: files[judged.len()..].to_vec() };
         let room = plan(&serde_json::to_vec(&ask)?)?;
-        let mut heard = Heard::of(ask.files.into_iter().map(|file| file.path).collect());
+        let mut heard = Heard::of(ask.files.len());
         let (finished, ()) = carrel_sandbox::run(tier, &room, HEARING, |_| (), |line| heard.hear(line))
             .await
             .context("scan in a room")?;
         memory_guarantee &= finished.ended.memory_guarantee;
-        if finished.ended.limit == Some(LimitHit::Wall) && room.limits.wall < FAIR && !heard.is_done() {
+        if is_time(&finished.ended) && room.limits.wall < FAIR && !heard.is_done() {
             break;
         }
         judged.extend(heard.judged(&finished.ended)?);
@@ -64,7 +63,7 @@ pub async fn look(
 
 /// What one scanner has said so far.
 struct Heard {
-    wanted: Vec<PathBuf>,
+    wanted: usize,
     is_ready: bool,
     answers: Vec<Answer>,
     /// What was wrong with a line: nothing after it is believed.
@@ -72,51 +71,61 @@ struct Heard {
 }
 
 impl Heard {
-    fn of(wanted: Vec<PathBuf>) -> Self {
+    fn of(wanted: usize) -> Self {
         Self { wanted, is_ready: false, answers: Vec::new(), garbled: None }
     }
 
     fn hear(&mut self, line: &[u8]) {
-        if self.garbled.is_some() {
+        if self.garbled.is_some() || self.is_done() {
             return;
         }
-        match (serde_json::from_slice(line), self.wanted.get(self.answers.len())) {
-            (Ok(Said::Ready), Some(_)) if !self.is_ready => self.is_ready = true,
-            (Ok(Said::Looked { path, answer }), Some(wanted)) if self.is_ready && path == *wanted => {
-                match in_shape(answer) {
-                    Some(answer) => self.answers.push(answer),
-                    None => self.garbled = Some("it gave a verdict that is not its own to give"),
-                }
+        let next = self.answers.len();
+        self.garbled = match serde_json::from_slice(line) {
+            Ok(Said::Ready) if !self.is_ready => {
+                self.is_ready = true;
+                None
             }
-            (Ok(Said::Ready | Said::Looked { .. }), _) => self.garbled = Some("it spoke out of turn"),
-            (Err(_), _) => self.garbled = Some("it printed a line that is no answer"),
-        }
+            // A line too long to be heard is missed here, too.
+            Ok(Said::Looked { file, answer }) if self.is_ready && file == next => match in_shape(answer) {
+                Some(answer) => {
+                    self.answers.push(answer);
+                    None
+                }
+                None => Some("it gave a verdict that is not its own to give"),
+            },
+            Ok(Said::Ready | Said::Looked { .. }) => Some("it spoke out of turn"),
+            Err(_) => Some("it printed a line that is no answer"),
+        };
     }
 
     fn is_done(&self) -> bool {
-        self.answers.len() == self.wanted.len()
+        self.answers.len() == self.wanted
     }
 
-    /// The files that were answered for and, unless those are all, the one that the scanner ended at.
+    /// The files that were answered for and, unless those are all, the one that the scanner ended at. One that only found
+    /// the time of a room spent by the files before it is asked about again, in a room of its own.
     fn judged(self, ended: &Ended) -> anyhow::Result<Vec<Judged>> {
         let is_done = self.is_done();
         let Self { is_ready, answers, garbled, .. } = self;
-        let mut judged: Vec<Judged> = answers.into_iter().map(read).collect::<anyhow::Result<_>>()?;
-        if is_done {
+        let mut judged: Vec<Judged> = answers.into_iter().map(read).collect();
+        if is_done || (garbled.is_none() && is_time(ended) && !judged.is_empty()) {
             return Ok(judged);
         }
-        let said = plain(&String::from_utf8_lossy(&ended.stderr_tail), MAX_STDERR);
+        let (exit, limit) = (ended.exit, ended.limit);
         if !is_ready {
-            let (exit, limit) = (ended.exit, ended.limit);
+            // It has seen nothing of a stranger that these words could quote.
+            let said = plain(&String::from_utf8_lossy(&ended.stderr_tail), MAX_STDERR);
             bail!("the scanner ended before it looked at a file: {exit:?}, limit {limit:?}, it said {said:?}");
         }
-        tracing::warn!(
-            exit = ?ended.exit, limit = ?ended.limit, garbled, said,
-            "the scanner ended at a file, which is refused"
-        );
+        let stderr_bytes = ended.stderr_tail.len();
+        tracing::warn!(?exit, ?limit, garbled, stderr_bytes, "the scanner ended at a file, which is refused");
         judged.push(if garbled.is_some() { unsafe_to_look_at() } else { ended_by(ended) });
         Ok(judged)
     }
+}
+
+fn is_time(ended: &Ended) -> bool {
+    matches!(ended.limit, Some(LimitHit::Wall | LimitHit::Cpu))
 }
 
 /// An answer that a scanner may give, its texts cut and each flag once.
@@ -132,7 +141,7 @@ fn in_shape(answer: Answer) -> Option<Answer> {
             Some(Answer::Refused { code, message: plain(&message, MAX_REFUSAL) })
         }
         Answer::Refused { .. } => None,
-        Answer::Unread { why } => Some(Answer::Unread { why: plain(&why, MAX_REFUSAL) }),
+        Answer::Unread { why } => Some(Answer::Unread { why: plain(&why, MAX_MESSAGE) }),
     }
 }
 
@@ -155,11 +164,14 @@ fn is_structural(code: RefusalCode) -> bool {
     }
 }
 
-fn read(answer: Answer) -> anyhow::Result<Judged> {
+fn read(answer: Answer) -> Judged {
     match answer {
-        Answer::Accepted { flags } => Ok(Ok(flags)),
-        Answer::Refused { code, message } => Ok(refuse(code, message)),
-        Answer::Unread { why } => bail!("read a file that is to be scanned: {why}"),
+        Answer::Accepted { flags } => Ok(flags),
+        Answer::Refused { code, message } => refuse(code, message),
+        // Whether this machine can read it is seen by whoever hashes it.
+        Answer::Unread { why } => {
+            refuse(RefusalCode::Broken, format!("could not be read to its end ({why}); upload it again"))
+        }
     }
 }
 
@@ -179,14 +191,13 @@ fn unsafe_to_look_at() -> Judged {
 
 /// For fuzzing: a scanner that says these bytes of three files.
 pub(crate) fn heard(bytes: &[u8]) {
-    let mut heard = Heard::of(["/input/f001.csv", "/input/f002.csv", "/input/f003.csv"].map(PathBuf::from).into());
+    let mut heard = Heard::of(3);
     bytes.split(|byte| *byte == b'\n').for_each(|line| heard.hear(line));
     assert!(heard.answers.len() <= 3 && (heard.is_ready || heard.answers.is_empty()));
     for answer in heard.answers {
         match read(answer) {
-            Ok(Ok(flags)) => assert!(flags.iter().all(|flag| flag.message.len() <= MAX_MESSAGE)),
-            Ok(Err(Refusal { code, message })) => assert!(is_structural(code) && message.len() <= MAX_REFUSAL),
-            Err(_) => {}
+            Ok(flags) => assert!(flags.iter().all(|flag| flag.message.len() <= MAX_MESSAGE)),
+            Err(Refusal { code, message }) => assert!(is_structural(code) && message.len() <= MAX_REFUSAL),
         }
     }
 }

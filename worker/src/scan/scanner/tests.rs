@@ -17,28 +17,23 @@ fn done() -> Ended {
 
 /// What comes of three files when a scanner says this and ends so.
 fn judged(said: &[String], ended: &Ended) -> anyhow::Result<Vec<Judged>> {
-    let mut heard = Heard::of((1..=3).map(path).collect());
+    let mut heard = Heard::of(3);
     said.iter().for_each(|line| heard.hear(line.as_bytes()));
     heard.judged(ended)
 }
 
-fn path(number: usize) -> PathBuf {
-    format!("/input/f00{number}.csv").into()
-}
-
 const READY: &str = "\"ready\"";
 
-fn about(number: usize, answer: &str) -> String {
-    let path = path(number);
-    format!(r#"{{"looked":{{"path":{path:?},"answer":{answer}}}}}"#)
+fn about(file: usize, answer: &str) -> String {
+    format!(r#"{{"looked":{{"file":{file},"answer":{answer}}}}}"#)
 }
 
-fn clean(number: usize) -> String {
-    about(number, r#"{"accepted":{"flags":[]}}"#)
+fn clean(file: usize) -> String {
+    about(file, r#"{"accepted":{"flags":[]}}"#)
 }
 
-fn refused(number: usize, code: &str, message: &str) -> String {
-    about(number, &format!(r#"{{"refused":{{"code":"{code}","message":"{message}"}}}}"#))
+fn refused(file: usize, code: &str, message: &str) -> String {
+    about(file, &format!(r#"{{"refused":{{"code":"{code}","message":"{message}"}}}}"#))
 }
 
 fn codes(judged: &[Judged]) -> Vec<Option<RefusalCode>> {
@@ -47,8 +42,8 @@ fn codes(judged: &[Judged]) -> Vec<Option<RefusalCode>> {
 
 #[test]
 fn each_answer_is_about_the_next_file() {
-    let bomb = refused(2, "archive_bomb", "unfolds without end; save it again");
-    let all = judged(&[READY.into(), clean(1), bomb, clean(3)], &done()).expect("readable");
+    let bomb = refused(1, "archive_bomb", "unfolds without end; save it again");
+    let all = judged(&[READY.into(), clean(0), bomb, clean(2)], &done()).expect("it was ready");
     assert_eq!(codes(&all), [None, Some(RefusalCode::ArchiveBomb), None]);
 }
 
@@ -58,13 +53,11 @@ fn the_file_that_ends_a_scanner_is_refused_for_what_ended_it() {
         (Exit::Signal(11), None, "cannot be looked at safely"),
         (Exit::Code(101), None, "cannot be looked at safely"),
         (Exit::Signal(9), Some(LimitHit::Output), "cannot be looked at safely"),
-        (Exit::Signal(9), Some(LimitHit::Wall), "takes longer"),
-        (Exit::Signal(24), Some(LimitHit::Cpu), "takes longer"),
         (Exit::Signal(9), Some(LimitHit::Memory), "takes more memory"),
         // It says that it is done, and was not heard about the last file.
         (Exit::Code(0), None, "cannot be looked at safely"),
     ] {
-        let some = judged(&[READY.into(), clean(1), clean(2)], &ended(exit, limit)).expect("readable");
+        let some = judged(&[READY.into(), clean(0), clean(1)], &ended(exit, limit)).expect("it was ready");
         assert_eq!(codes(&some), [None, None, Some(RefusalCode::Broken)]);
         let refusal = some[2].as_ref().expect_err("refused");
         assert!(refusal.message.contains(said) && refusal.message.contains("; open it"), "{refusal:?}");
@@ -72,8 +65,19 @@ fn the_file_that_ends_a_scanner_is_refused_for_what_ended_it() {
 }
 
 #[test]
+fn a_file_is_refused_for_its_own_time_and_not_for_that_of_the_files_before_it() {
+    for (exit, limit) in [(Exit::Signal(9), LimitHit::Wall), (Exit::Signal(24), LimitHit::Cpu)] {
+        let late = ended(exit, Some(limit));
+        let after = judged(&[READY.into(), clean(0), clean(1)], &late).expect("it was ready");
+        assert_eq!(codes(&after), [None, None], "the third is asked about again");
+        let alone = judged(&[READY.into()], &late).expect("it was ready");
+        assert!(alone.len() == 1 && alone[0].as_ref().is_err_and(|r| r.message.contains("takes longer")), "{alone:?}");
+    }
+}
+
+#[test]
 fn what_ends_a_scanner_before_it_is_ready_is_no_fault_of_a_file() {
-    for said in [vec![], vec![clean(1)], vec![String::new(), READY.to_owned()]] {
+    for said in [vec![], vec![clean(0)], vec![String::new(), READY.to_owned()]] {
         let error = judged(&said, &ended(Exit::Code(127), None)).expect_err("the attempt is made again").to_string();
         assert!(error.contains("before it looked at a file") && error.contains("thread panicked?[2J"), "{error}");
     }
@@ -87,30 +91,30 @@ fn nothing_is_believed_after_a_line_that_is_no_answer_to_the_next_file() {
         "\u{0}".to_owned(),
         READY.to_owned(),
         r#"{"delivered":{}}"#.to_owned(),
-        clean(1),
+        clean(0),
+        clean(2),
         clean(3),
-        clean(4),
-        about(2, r#"{"accepted":{"flags":[],"sha256":"x"}}"#),
-        about(2, r#"{"accepted":{"flags":[{"code":"macros_of_mars","message":"x"}]}}"#),
-        refused(2, "malware", "is known as Eicar"),
-        refused(2, "manifest_mismatch", "is another"),
+        about(1, r#"{"accepted":{"flags":[],"sha256":"x"}}"#),
+        about(1, r#"{"accepted":{"flags":[{"code":"macros_of_mars","message":"x"}]}}"#),
+        refused(1, "malware", "is known as Eicar"),
+        refused(1, "manifest_mismatch", "is another"),
     ] {
-        let said = [READY.into(), clean(1), wrong.clone(), clean(2), clean(3)];
-        let some = judged(&said, &ended(Exit::Signal(9), Some(LimitHit::Wall))).expect("readable");
+        let said = [READY.into(), clean(0), wrong.clone(), clean(1), clean(2)];
+        let some = judged(&said, &ended(Exit::Signal(9), Some(LimitHit::Wall))).expect("it was ready");
         assert_eq!(codes(&some), [None, Some(RefusalCode::Broken)], "{wrong:?}");
         let refusal = some[1].as_ref().expect_err("refused");
         assert!(refusal.message.contains("cannot be looked at safely"), "{wrong:?}: {refusal:?}");
     }
-    let more = [READY.into(), clean(1), clean(2), clean(3), refused(3, "broken", "x"), "{".into()];
-    assert_eq!(codes(&judged(&more, &done()).expect("readable")), [None, None, None], "three files");
+    let more = [READY.into(), clean(0), clean(1), clean(2), refused(2, "broken", "x"), "{".into()];
+    assert_eq!(codes(&judged(&more, &done()).expect("it was ready")), [None, None, None], "three files");
 }
 
 #[test]
 fn texts_are_cut_and_made_plain_and_each_flag_stands_once() {
     let flag = format!(r#"{{"code":"javascript","message":"\u001b[2J\u202e{}"}},"#, "é".repeat(500));
     let flags = format!(r#"{{"accepted":{{"flags":[{}]}}}}"#, flag.repeat(20).trim_end_matches(','));
-    let long = refused(2, "broken", &"é\\n".repeat(500));
-    let some = judged(&[READY.into(), about(1, &flags), long, clean(3)], &done()).expect("readable");
+    let long = refused(1, "broken", &"é\\n".repeat(500));
+    let some = judged(&[READY.into(), about(0, &flags), long, clean(2)], &done()).expect("it was ready");
     let flags = some[0].as_ref().expect("accepted");
     assert_eq!(flags.iter().map(|flag| flag.code).collect::<Vec<_>>(), [FlagCode::Javascript]);
     let refusal = some[1].as_ref().expect_err("refused");
@@ -120,10 +124,11 @@ fn texts_are_cut_and_made_plain_and_each_flag_stands_once() {
 }
 
 #[test]
-fn a_file_that_this_machine_cannot_read_is_no_fault_of_the_file() {
-    let unread = about(1, r#"{"unread":{"why":"Stale file handle"}}"#);
-    let error = judged(&[READY.into(), unread], &done()).expect_err("the attempt is made again");
-    assert!(error.to_string().contains("Stale file handle"));
+fn a_file_that_cannot_be_read_to_its_end_costs_no_other_its_review() {
+    let unread = about(0, r#"{"unread":{"why":"Stale file handle"}}"#);
+    let some = judged(&[READY.into(), unread, clean(1), clean(2)], &done()).expect("it was ready");
+    assert_eq!(codes(&some), [Some(RefusalCode::Broken), None, None]);
+    assert!(some[0].as_ref().is_err_and(|refusal| refusal.message.contains("Stale file handle")), "{some:?}");
 }
 
 #[test]
@@ -131,14 +136,14 @@ fn what_a_scanner_writes_is_what_is_read() {
     let flag = ScanFlag { code: FlagCode::Dde, message: "asks a program".to_owned() };
     let refused = Answer::Refused { code: RefusalCode::Macros, message: "carries macros; save it".to_owned() };
     let answers = [Answer::Accepted { flags: vec![flag] }, refused, Answer::Unread { why: "x".to_owned() }];
-    let looked = answers.map(|answer| Said::Looked { path: path(1), answer });
+    let looked = answers.map(|answer| Said::Looked { file: 1, answer });
     for said in [Said::Ready].into_iter().chain(looked) {
         let line = serde_json::to_vec(&said).expect("plain JSON");
         assert_eq!(serde_json::from_slice::<Said>(&line).expect("a line"), said);
     }
     let ask = Ask {
         limits: ScanLimits { inflated_bytes: 1, entries: 1 },
-        files: vec![AskedFile { path: path(1), format: FileFormat::Csv }],
+        files: vec![AskedFile { path: "/input/f001.csv".into(), format: FileFormat::Csv }],
     };
     let text = serde_json::to_string(&ask).expect("plain JSON");
     assert_eq!(serde_json::from_str::<Ask>(&text).expect("an ask").files[0].path, ask.files[0].path);
