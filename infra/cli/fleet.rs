@@ -155,6 +155,7 @@ impl Fleet {
         let site =
             Site { listen: &listen, dir: &dir, program, path, agent, clamd, authorities, isolation, volume, otlp };
         let mut cloud = plan::cloud(&registry, site).context("plan the cloud")?;
+        cloud.check()?;
         cloud.faults = setup.faults;
         replace(&dir.join("cloud.json"), &serde_json::to_vec_pretty(&cloud)?)?;
         let address = Address { cloud: format!("http://{listen}"), api: String::new(), owner_token: String::new() };

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use carrel_egress::Policy;
+use carrel_sandbox::Entry;
 
 use crate::faults::FaultPlan;
 
@@ -259,6 +260,20 @@ impl CloudConfig {
                 wrong.push(mistake);
             }
         };
+        let data = nearest(&self.data_dir);
+        let files = self.images.values().flat_map(|image| image.files.clone());
+        let shown = Entry::system().into_iter().filter_map(|entry| match entry {
+            Entry::Show { from, .. } => Some(from),
+            _ => None,
+        });
+        for shown in shown.chain(files).filter(|_| self.isolation != Isolation::None) {
+            let (at, dir) = (shown.display(), self.data_dir.display());
+            // Everybody's objects and the secret of all tokens lie there, and a room's user may read them.
+            unless(
+                !data.starts_with(nearest(&shown)),
+                format!("data_dir {dir} lies in {at}, which every task is shown; choose a directory elsewhere"),
+            );
+        }
         let named = |subscription: &str| format!("subscription {subscription}");
         for Subscription { name, topic, ack_deadline_seconds, dead_letter } in &self.subscriptions {
             let who = named(name);
@@ -324,6 +339,11 @@ impl CloudConfig {
     }
 }
 
+/// The path without links, as far as it exists yet.
+fn nearest(path: &Path) -> PathBuf {
+    path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| path.to_owned())
+}
+
 const fn ten() -> u32 {
     10
 }
@@ -360,6 +380,26 @@ mod tests {
             assert!(told.contains(mistake), "{told}");
         }
         assert_eq!(CloudConfig::new("/tmp/x", "p").check(), Ok(()));
+    }
+
+    #[test]
+    fn what_belongs_to_all_is_not_kept_where_every_task_may_look() {
+        let refused = |dir: &str, image: Option<&str>| {
+            let mut config = CloudConfig::new(dir, "p");
+            let files = image.map(PathBuf::from).into_iter().collect();
+            config
+                .images
+                .insert("i".to_owned(), Image { argv: vec!["/bin/true".to_owned()], files, env: BTreeMap::new() });
+            config.check().err().map(|error| error.to_string())
+        };
+        let told = refused("/usr/local/not-there-yet/cloud", None).expect("refused");
+        assert!(told.contains("/usr/local/not-there-yet/cloud lies in /usr,"), "{told}");
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("fleet/cloud").display().to_string();
+        assert_eq!(refused(&data, Some("/usr/share")), None);
+        assert!(refused(&data, dir.path().to_str()).expect("refused").contains("which every task is shown"));
+        std::os::unix::fs::symlink("/usr", dir.path().join("elsewhere")).expect("linked");
+        assert!(refused(&dir.path().join("elsewhere/x").display().to_string(), None).is_some());
     }
 
     #[test]

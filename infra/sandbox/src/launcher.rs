@@ -43,6 +43,9 @@ pub fn enter() -> io::Result<()> {
         Fork::Parent(_) => {
             // Only a second thread could have been faster, and the contract excludes one.
             drop(LAUNCHER.set(ours));
+            // Descriptors on their way to the launcher count against all that this user has on the way, those of the
+            // rooms among them: with more than a room may open, none of them stops the next.
+            raise_open_files();
             Ok(())
         }
         Fork::Child => {
@@ -104,7 +107,7 @@ fn serve(requests: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A living room takes a few descriptors here.
+/// A living room takes a few descriptors in the launcher.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// How strong a room is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
-    /// A process with limits. Refused where more than one tenant's work runs on a machine.
+    /// A process with limits, for a job that runs alone: nothing divides it from other work of the machine.
     Process,
     /// Linux namespaces, for an ordinary user.
     Namespaces,

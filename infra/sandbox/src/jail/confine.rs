@@ -111,8 +111,12 @@ pub(super) fn start(plan: &Plan<'_>, user: Become, first: Pid) -> io::Error {
         }
         sys::listen_again(&launcher::DEAF_TO)?;
         if *tier == Tier::Process {
-            // In the other tiers namespaces say the same.
-            sys::stay_in_domain(room.profile == Profile::Task)?;
+            // In the other tiers namespaces say the same. Another user cannot look into the worker anyway.
+            let is_apart = sys::stay_in_domain(room.profile == Profile::Task)?;
+            if !is_apart && user == Become::Stay {
+                let why = "this kernel has no Landlock, which keeps a command of tier process from whoever started it";
+                return Err(io::Error::other(why));
+            }
         }
         if let Some(filter) = filter {
             seccompiler::apply_filter(filter).map_err(io::Error::other)?;
