@@ -201,6 +201,13 @@ impl Desk {
             Wake::Walked => {
                 let now = crate::now();
                 self.not_before.retain(|_, until| *until > now);
+                // One that another replica saw to its end is open no more, so nothing rings for it: its slot comes back
+                // by looking.
+                let holders: Vec<_> =
+                    self.schedule.holders().map(|(tenant, review)| (tenant.clone(), review.clone())).collect();
+                for (tenant, review) in holders {
+                    self.look(Subject::Review(tenant, review), false);
+                }
                 let in_hand = || self.busy.keys().chain(self.backlog.keys()).cloned().collect();
                 self.unseen.get_or_insert_with(in_hand);
             }

@@ -204,6 +204,11 @@ impl Schedule {
         self.runs.len()
     }
 
+    /// Every review that holds a slot, with its tenant.
+    pub fn holders(&self) -> impl Iterator<Item = (&TenantId, &ReviewId)> {
+        self.runs.iter().map(|(review, run)| (&self.lanes[run.lane].tenant, review))
+    }
+
     /// Takes the next review to launch and counts it as active; `None` if nothing may be launched now.
     pub fn next(&mut self, now: Timestamp) -> Option<(TenantId, ReviewId)> {
         self.ripen(now);

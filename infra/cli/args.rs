@@ -201,14 +201,26 @@ pub struct Letters {
     pub newer_than: Option<Duration>,
 }
 
+/// Which dead letters, and what has become of them.
+#[derive(Debug, Args)]
+pub struct Looked {
+    /// Which.
+    #[command(flatten)]
+    pub letters: Letters,
+    /// Only those in this state: open, replaying, resolved, discarded.
+    #[arg(long)]
+    pub state: Option<String>,
+}
+
 fn age(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no age, as 90m, 12h or 3d are");
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let number = &text[..text.len() - unit.len_utf8()];
     let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
         _ => return Err(wrong()),
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -222,10 +234,7 @@ pub enum DeadLetters {
     Stats {
         /// Which letters.
         #[command(flatten)]
-        letters: Letters,
-        /// Only those in this state: open, replaying, resolved, discarded.
-        #[arg(long)]
-        state: Option<String>,
+        letters: Looked,
         /// Which fleet.
         #[command(flatten)]
         fleet: Which,
@@ -234,10 +243,7 @@ pub enum DeadLetters {
     List {
         /// Which letters.
         #[command(flatten)]
-        letters: Letters,
-        /// Only those in this state: open, replaying, resolved, discarded.
-        #[arg(long)]
-        state: Option<String>,
+        letters: Looked,
         /// Letters of a page.
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -297,10 +303,7 @@ pub enum DeadLetters {
     Export {
         /// Which letters.
         #[command(flatten)]
-        letters: Letters,
-        /// Only those in this state: open, replaying, resolved, discarded.
-        #[arg(long)]
-        state: Option<String>,
+        letters: Looked,
         /// Which fleet.
         #[command(flatten)]
         fleet: Which,

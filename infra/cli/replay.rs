@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use carrel_schemas::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use crate::args::{Campaigns, DeadLetters, Letters, Which};
+use crate::args::{Campaigns, DeadLetters, Letters, Looked, Which};
 use crate::client::{Api, show, text};
 use crate::shown::shown;
 
@@ -30,14 +30,16 @@ impl Letters {
     }
 }
 
-fn in_state(letters: Letters, state: Option<String>) -> Vec<(&'static str, String)> {
-    letters.fields().into_iter().chain(state.map(|state| ("state", state))).collect()
+impl Looked {
+    fn fields(self) -> Vec<(&'static str, String)> {
+        self.letters.fields().into_iter().chain(self.state.map(|state| ("state", state))).collect()
+    }
 }
 
 pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
     match command {
-        DeadLetters::Stats { letters, state, fleet } => {
-            let found = Api::of(&fleet)?.find("/v1/dead-letters/stats", &in_state(letters, state)).await?;
+        DeadLetters::Stats { letters, fleet } => {
+            let found = Api::of(&fleet)?.find("/v1/dead-letters/stats", &letters.fields()).await?;
             if fleet.json {
                 return show(&found);
             }
@@ -51,8 +53,8 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        DeadLetters::List { letters, state, limit, page, fleet } => {
-            let mut query = in_state(letters, state);
+        DeadLetters::List { letters, limit, page, fleet } => {
+            let mut query = letters.fields();
             query.push(("limit", limit.to_string()));
             query.extend(page.map(|page| ("page", page)));
             let found = Api::of(&fleet)?.find("/v1/dead-letters", &query).await?;
@@ -96,9 +98,9 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
             let answer = Api::of(&fleet)?.post(&path, &letter, &json!({ "reason": reason })).await?;
             said(&answer, &fleet)
         }
-        DeadLetters::Export { letters, state, fleet } => {
+        DeadLetters::Export { letters, fleet } => {
             let api = Api::of(&fleet)?;
-            let mut query = in_state(letters, state);
+            let mut query = letters.fields();
             query.push(("limit", PAGE.to_string()));
             let mut page: Option<String> = None;
             loop {

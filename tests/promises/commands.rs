@@ -121,8 +121,10 @@ fn an_operator_looks_at_a_letter_and_puts_it_aside(letter: &str, dir: &str) {
     assert!(stats.trim_start().starts_with("1  open") && stats.contains("bolt-home"), "{stats}");
     assert_eq!(stdout(&letters(&["list", "--older-than", "3d"])), "");
     assert!(stdout(&letters(&["list", "--newer-than", "1h", "--text", "EMPTY.csv"])).starts_with(letter));
-    let refused = letters(&["list", "--older-than", "soon"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("no age, as 90m"), "{refused:?}");
+    for age in ["soon", "3€", "", "-1d", "99999999999999999999d"] {
+        let refused = letters(&["list", &format!("--older-than={age}")]);
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("no age, as 90m"), "{refused:?}");
+    }
     let refused = letters(&["list", "--class", "sad"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("unknown variant `sad`"), "{refused:?}");
 

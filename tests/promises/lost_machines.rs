@@ -3,12 +3,12 @@
 //! The agent is a gate, so that what is killed is killed in the middle of a review and not by luck.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use carrel::fleet::Part;
 use carrel::plan;
 use carrel_schemas::outcome::{FailureClass, Verdict};
-use rustix::process::{Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::files::sales;
@@ -178,9 +178,8 @@ async fn a_new_leader_gives_away_no_slot_that_is_taken() {
     world.settled().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dispatcher_that_is_asked_to_end_drains_and_another_leads_on() {
-    let (mut world, gate) = gated(json!({})).await;
+/// Starts a second dispatcher beside a fleet's first, whose process it names too.
+async fn second_dispatcher(world: &World) -> (Pid, Child) {
     let ready = |name: &str| world.dir().canonicalize().expect("it exists").join(name).display().to_string();
     let (first, second) = (ready("dispatcher.ready"), ready("second.ready"));
     let mut dispatchers = processes_with(&format!("CARREL_READY_FILE={first}"));
@@ -189,8 +188,30 @@ async fn a_dispatcher_that_is_asked_to_end_drains_and_another_leads_on() {
     environment.insert("CARREL_READY_FILE".to_owned(), second.clone());
     let mut command = Command::new(program());
     command.args(["internal", "dispatcher"]).env_clear().envs(environment).stderr(Stdio::null());
-    let mut another = command.spawn().expect("it starts");
+    let another = command.spawn().expect("it starts");
     eventually("a second dispatcher", async || Path::new(&second).exists().then_some(())).await;
+    (first, another)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_comes_back_whichever_dispatcher_saw_its_review_to_the_end() {
+    // Each outcome is heard of by either; only one of them gives slots away, and there is one slot.
+    let world = World::start(vec![tenant("acme", json!({ "limits": { "max_concurrent": 1 } }))], |_| {}).await;
+    let (_first, mut another) = second_dispatcher(&world).await;
+    for at in 0..8 {
+        world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
+    }
+    for at in 0..8 {
+        assert_eq!(world.completion("acme", &format!("pack-{at}")).await.completion.verdict.state(), "delivered");
+    }
+    world.settled().await;
+    another.kill().and_then(|()| another.wait()).expect("it runs until now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_that_is_asked_to_end_drains_and_another_leads_on() {
+    let (mut world, gate) = gated(json!({})).await;
+    let (first, mut another) = second_dispatcher(&world).await;
 
     world.upload("acme", "before", vec![("sales.csv", sales())]).await;
     gate.is_reached_by(1).await;

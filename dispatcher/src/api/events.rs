@@ -121,6 +121,11 @@ pub(super) async fn of_tenant(
 
 fn serve(state: &State, tenant: TenantId, watch: Watch, caller: String) -> Result<Response, Refused> {
     let open = state.0.streams.open(caller)?;
+    // An event without data sets the id that a client comes back with, though it was told nothing yet.
+    let ready = match &watch {
+        Watch::Completions { cursor, .. } => VecDeque::from([Event::default().id(cursor.to_string())]),
+        Watch::Review { .. } => VecDeque::new(),
+    };
     let mut pace = tokio::time::interval(LOOK_EVERY);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stream = Stream {
@@ -129,7 +134,7 @@ fn serve(state: &State, tenant: TenantId, watch: Watch, caller: String) -> Resul
         watch,
         pace,
         until: Instant::now() + LASTS,
-        ready: VecDeque::new(),
+        ready,
         is_over: false,
         _open: open,
     };

@@ -1,8 +1,8 @@
 //! The keys that sign identity tokens, fetched from where their issuer publishes them.
 //!
 //! Keys are kept as long as the answer says and fetched again when a token names one that is not known: issuers change
-//! keys before they use them. Tokens cost their senders nothing, so however many unknown keys are named, one look in
-//! [`LOOK_AT_MOST_EVERY`] is all that leaves this process. While the issuer does not answer, what is known serves on for
+//! keys before they use them. Tokens cost their senders nothing, so however many unknown keys are named, one look at a time
+//! leaves this process, and after each that was answered or failed none for [`LOOK_AT_MOST_EVERY`]. While the issuer does not answer, what is known serves on for
 //! [`SERVES_ON`].
 
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub(super) enum JwksError {
     TooLong,
     #[error("read the keys of identity tokens")]
     Parse(#[from] serde_json::Error),
+    #[error("the keys of identity tokens could not be fetched a moment ago")]
+    Away,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +88,10 @@ impl Jwks {
         }
         let may_look = held.looked_at.is_none_or(|at| now.duration_since(at) >= LOOK_AT_MOST_EVERY);
         if may_look {
+            let fetched = self.fetch().await;
+            // Only now: a caller that hangs up takes its fetch with it, and must not leave the next without one.
             held.looked_at = Some(now);
-            match self.fetch().await {
+            match fetched {
                 Ok((keys, kept)) => {
                     held.keys = keys;
                     held.fresh_until = Some(now + kept);
@@ -101,7 +105,8 @@ impl Jwks {
                 }
             }
         }
-        Ok(held.keys.get(kid).filter(|_| held.serves(now)).cloned())
+        // Without keys nobody can be judged, and nobody is called a stranger.
+        if held.serves(now) { Ok(held.keys.get(kid).cloned()) } else { Err(JwksError::Away) }
     }
 
     async fn fetch(&self) -> Result<(BTreeMap<String, DecodingKey>, Duration), JwksError> {
@@ -194,7 +199,16 @@ mod tests {
         assert!(knows("new", 660).await.expect("answered"));
         assert_eq!(looks(), 3);
         assert!(knows("new", 700).await.expect("answered") && looks() == 4);
-        assert!(knows("new", 661 + 3600).await.is_err(), "then nobody can be judged");
+        for second in [0, 1] {
+            assert!(knows("new", 661 + 3600 + second).await.is_err(), "then nobody can be judged");
+        }
+        publish(Some(published("back")));
+        {
+            // Dropped before it is answered, as that of a caller who hangs up.
+            let hung_up = jwks.key("back", at(9000));
+            assert!(futures::FutureExt::now_or_never(hung_up).is_none());
+        }
+        assert!(knows("back", 9000).await.expect("answered"), "it left the next caller its fetch");
         server.abort();
     }
 

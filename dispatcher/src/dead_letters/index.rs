@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::ledger::{Ledger, LedgerError, Versioned};
 
 /// Letters read before they are kept: each may have millions of bytes.
-const BATCH: usize = 32;
+const BATCH: usize = 8;
 /// Tenants listed at once.
 const LISTS: usize = 16;
 
@@ -121,8 +121,10 @@ impl Index {
         limit: usize,
     ) -> Result<Page, LedgerError> {
         let all = self.find(filter).await?;
-        // Where it stands is known even if it has left the filter since.
-        let after = after.map(|id| self.remembered(id));
+        // Where it stands is known even if it has left the filter since; that of another tenant is nobody's business.
+        let is_theirs =
+            |letter: &Arc<DeadLetter>| filter.tenant.as_deref().is_none_or(|tenant| tenant == owner(letter));
+        let after = after.map(|id| self.remembered(id).filter(is_theirs));
         Ok(page(all, after.as_ref().map(Option::as_deref), limit))
     }
 
@@ -140,6 +142,10 @@ impl Index {
     pub async fn groups(&self, filter: &LetterFilter) -> Result<Vec<Group>, LedgerError> {
         Ok(groups(&self.find(filter).await?))
     }
+}
+
+fn owner(letter: &DeadLetter) -> &str {
+    letter.tenant.as_ref().map_or(LetterFilter::NOBODY, TenantId::as_str)
 }
 
 /// The newest first.
@@ -163,7 +169,7 @@ fn page(all: Vec<Arc<DeadLetter>>, after: Option<Option<&DeadLetter>>, limit: us
 fn groups(letters: &[Arc<DeadLetter>]) -> Vec<Group> {
     let mut groups: BTreeMap<_, Group> = BTreeMap::new();
     for letter in letters {
-        let tenant = letter.tenant.as_ref().map_or(LetterFilter::NOBODY, TenantId::as_str).to_owned();
+        let tenant = owner(letter).to_owned();
         let (class, state, filed_at) = (letter.class, letter.state, letter.filed_at);
         let key = (tenant.clone(), class, letter.fingerprint.clone(), state);
         let group = groups.entry(key).or_insert_with(|| Group {

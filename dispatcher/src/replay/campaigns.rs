@@ -156,7 +156,7 @@ impl Campaigns {
             let items: Vec<(Place, CampaignItem)> =
                 places.drain(..).map(|place @ (chunk, at)| (place, chunks[chunk].value.items[at].clone())).collect();
             let steps = items.into_iter().map(|(place, item)| async move {
-                (place, self.replayer.advance(&campaign.id, item.tenant.as_ref(), &item.letter).await)
+                (place, self.replayer.advance(&campaign.id, campaign.state, item.tenant.as_ref(), &item.letter).await)
             });
             let taken: Vec<(Place, Result<_, ReplayError>)> =
                 futures::stream::iter(steps).buffer_unordered(STEPS).collect().await;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use carrel_cloud::{CallError, Objects};
-use carrel_schemas::campaign::{Foresight, ItemState};
+use carrel_schemas::campaign::{CampaignState, Foresight, ItemState};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
@@ -240,6 +240,7 @@ impl Replayer {
     pub async fn advance(
         &self,
         campaign: &CampaignId,
+        state: CampaignState,
         tenant: Option<&TenantId>,
         id: &DeadLetterId,
     ) -> Result<Option<ItemState>, ReplayError> {
@@ -248,6 +249,14 @@ impl Replayer {
         };
         let letter = held.value;
         if letter.campaign.as_ref() != Some(campaign) {
+            // Marked by one that died before it took the letter, and stopped since.
+            match state {
+                CampaignState::Running => {}
+                CampaignState::Paused | CampaignState::Halted => return Ok(None),
+                CampaignState::Cancelled | CampaignState::Finished => {
+                    return Ok(Some(ItemState::Skipped { reason: "the campaign was cancelled".to_owned() }));
+                }
+            }
             let Seen { foresight, why, .. } = self.foresee(&letter).await?;
             if foresight != Foresight::WouldRun {
                 let reason = why.unwrap_or_else(|| "another campaign has it, or it was dealt with".to_owned());

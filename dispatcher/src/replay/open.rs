@@ -21,8 +21,8 @@ use super::{ReplayError, Replayer, Seen};
 use crate::dead_letters::Index;
 use crate::ledger::LedgerError;
 
-/// Letters looked at at once.
-const LOOKS: usize = 32;
+/// Letters looked at at once, each whole: it may have millions of bytes.
+const LOOKS: usize = 8;
 
 /// What a campaign would come to.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -342,7 +342,8 @@ impl CloudConfig {
 
 /// The path without links, as far as it exists yet.
 fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| path.to_owned())
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| path.clone())
 }
 
 const fn ten() -> u32 {

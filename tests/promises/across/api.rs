@@ -24,11 +24,27 @@ fn ask(tenant: &str, pack: &str, key: &str) -> Call {
 const TENANTS: &[Attack] = &[
     Attack("list reviews of", |t| Call::get(format!("/v1/tenants/{}/reviews", t.of)), 404, Allowed::Own(200)),
     Attack("list letters of", |t| Call::get(format!("/v1/tenants/{}/dead-letters", t.of)), 404, Allowed::Own(200)),
+    Attack("read completions of", |t| Call::get(format!("/v1/tenants/{}/completions", t.of)), 404, Allowed::Own(200)),
     Attack("ask for", |t| ask(&t.of, "q3", "one"), 404, Allowed::Own(202)),
     Attack("ask badly for", |t| Call::post(format!("/v1/tenants/{}/reviews", t.of), "no JSON"), 404, Allowed::Own(400)),
 ];
 
-const REVIEWS: &[Attack] = &[Attack("show review", |t| Call::get(review(t)), 404, Allowed::Own(200))];
+const REVIEWS: &[Attack] = &[
+    Attack("show review", |t| Call::get(review(t)), 404, Allowed::Own(200)),
+    Attack(
+        "cancel review",
+        |t| Call::post(format!("{}/cancel", review(t)), "{\"reason\":\"r\"}"),
+        404,
+        Allowed::Own(409),
+    ),
+    Attack("listen to review", |t| Call::get(format!("{}/events", review(t))), 404, Allowed::Own(200)),
+    Attack(
+        "explain review",
+        |t| Call::get(format!("/v1/tenants/{}/explain?what={}", t.of, t.item)),
+        404,
+        Allowed::Own(200),
+    ),
+];
 
 const LETTERS: &[Attack] = &[Attack("show letter", |t| Call::get(letter(t)), 404, Allowed::Own(200))];
 
@@ -55,7 +71,30 @@ fn out(thing: &Thing) -> String {
     escaped(&format!("../../{}/reviews/{}", thing.of, thing.item))
 }
 
+/// The page after another's letter, which must be what the page after no letter is.
+const PAGES: &[Attack] = &[Attack(
+    "leaf on from",
+    |t| Call::get(format!("/v1/tenants/{ATTACKER}/dead-letters?page={}", t.item)),
+    200,
+    Allowed::Own(200),
+)];
+
 const OPERATORS: &[Attack] = &[
+    Attack("count letters", |_| Call::get("/v1/dead-letters/stats".to_owned()), 403, Allowed::Owner(200)),
+    Attack("read everybody's completions", |_| Call::get("/v1/completions".to_owned()), 403, Allowed::Owner(200)),
+    Attack("list campaigns", |_| Call::get("/v1/campaigns".to_owned()), 403, Allowed::Owner(200)),
+    Attack(
+        "replay all",
+        |_| Call::post("/v1/campaigns".to_owned(), "{\"all\":true,\"dry_run\":true}"),
+        403,
+        Allowed::Owner(200),
+    ),
+    Attack(
+        "explain anything",
+        |_| Call::get("/v1/explain?what=gs://bolt-uploads/q3/sales.csv".to_owned()),
+        403,
+        Allowed::Owner(200),
+    ),
     Attack("list letters of nobody", |_| Call::get("/v1/dead-letters".to_owned()), 403, Allowed::Owner(200)),
     Attack("show letter of nobody", |t| Call::get(format!("/v1/dead-letters/{}", t.item)), 403, Allowed::Owner(200)),
 ];
@@ -102,6 +141,7 @@ async fn a_token_opens_its_own_tenant_and_tells_nothing_of_any_other() {
     stage(named(&refused[0]), theirs, Thing::new("nobody", &no_letter)).play(LETTERS).await;
     let theirs = vec![named(&refused[1]), named(&strays)];
     stage(named(&refused[0]), theirs, named(&no_letter)).play(LETTERS).await;
+    stage(named(&refused[0]), vec![named(&refused[1])], named(&no_letter)).play(PAGES).await;
     stage(named("q3"), vec![named("secret")], named("none")).play(PACKS).await;
     let nobodys = Thing::new("nobody", &no_review);
     stage(own, vec![Thing::new(VICTIM, &their_review)], nobodys).play(ASTRAY).await;
