@@ -130,15 +130,23 @@ impl Reconciler {
     /// A marked tenant's next cycle begins, once the one under way has ended. The order is everything: that it begins is
     /// durable before the mark goes, and the mark goes before the listing.
     async fn begin_anew(&self, tenant: &Tenant) -> Result<(), WalkError> {
-        if self.ledger.sweep_cursor(&tenant.id).await?.page_token.is_empty() {
-            self.ledger.keep_sweep_cursor(&tenant.id, &SweepCursor::default()).await?;
+        let (cursor, read) = self.cursor(tenant).await?;
+        // A former leader may still be at its last page: whose note holds is decided by the ledger.
+        if cursor.page_token.is_empty()
+            && self.ledger.keep_sweep_cursor(&tenant.id, read, &SweepCursor::default()).await?
+        {
             self.ledger.clear_sweep_mark(&tenant.id).await?;
         }
         Ok(())
     }
 
+    async fn cursor(&self, tenant: &Tenant) -> Result<(SweepCursor, Option<i64>), WalkError> {
+        let held = self.ledger.sweep_cursor(&tenant.id).await?;
+        Ok(held.map_or_else(Default::default, |held| (held.value, Some(held.generation))))
+    }
+
     async fn sweep_page(&self, tenant: &Tenant) -> Result<(), WalkError> {
-        let cursor = self.ledger.sweep_cursor(&tenant.id).await?;
+        let (cursor, read) = self.cursor(tenant).await?;
         let fresh = cursor.cycle_ended.is_some_and(|ended| crate::now().since(ended) < CYCLE);
         if cursor.page_token.is_empty() && fresh {
             return Ok(());
@@ -156,7 +164,9 @@ impl Reconciler {
             Some(page_token) => SweepCursor { page_token, ..cursor },
             None => SweepCursor { page_token: String::new(), cycle_ended: Some(crate::now()) },
         };
-        self.ledger.keep_sweep_cursor(&tenant.id, &cursor).await?;
+        if !self.ledger.keep_sweep_cursor(&tenant.id, read, &cursor).await? {
+            tracing::debug!(tenant.id = %tenant.id, "another has moved the sweep on");
+        }
         Ok(())
     }
 

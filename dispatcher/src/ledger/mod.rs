@@ -355,15 +355,25 @@ impl Ledger {
         Ok(())
     }
 
-    /// Where the cold sweep of a tenant stands.
-    pub async fn sweep_cursor(&self, tenant: &TenantId) -> Result<SweepCursor, LedgerError> {
-        Ok(self.read(&names::sweep(tenant)).await?.map(|cursor| cursor.value).unwrap_or_default())
+    /// Where the cold sweep of a tenant stands; `None` if it never began.
+    pub async fn sweep_cursor(&self, tenant: &TenantId) -> Result<Option<Versioned<SweepCursor>>, LedgerError> {
+        self.read(&names::sweep(tenant)).await
     }
 
-    /// Notes where the cold sweep stands; a lost note only sweeps a page twice.
-    pub async fn keep_sweep_cursor(&self, tenant: &TenantId, cursor: &SweepCursor) -> Result<(), LedgerError> {
-        self.objects.put(&self.bucket, &names::sweep(tenant), encode(cursor), JSON).await?;
-        Ok(())
+    /// Notes where the cold sweep stands, if it still stands where it was read; a lost note only sweeps a page twice.
+    /// False if another leader has moved it.
+    pub async fn keep_sweep_cursor(
+        &self,
+        tenant: &TenantId,
+        read: Option<i64>,
+        cursor: &SweepCursor,
+    ) -> Result<bool, LedgerError> {
+        let name = names::sweep(tenant);
+        let kept = match read {
+            Some(generation) => self.replace(&name, generation, cursor).await?,
+            None => self.create(&name, cursor).await?,
+        };
+        Ok(kept.is_some())
     }
 
     /// Reads any control object.
