@@ -21,7 +21,8 @@ use tokio::task::JoinHandle;
 
 /// Nothing that works takes this long; what does not work ends here.
 pub(crate) const AT_LAST: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How soon a test looks again, and how seldom at most: each look at the cloud or the API costs all fleets time.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(150));
 
 /// One completion event as a consumer got it.
 #[derive(Debug, Clone)]
@@ -296,12 +297,13 @@ pub(crate) fn processes_with(variable: &str) -> Vec<(Pid, BTreeMap<String, Strin
 /// Looks until `look` finds something.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let search = async {
-        let mut turn = tokio::time::interval(LOOK_EVERY);
+        let (mut pause, seldom) = LOOK_AGAIN;
         loop {
-            turn.tick().await;
             if let Some(found) = look().await {
                 return found;
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(seldom);
         }
     };
     match tokio::time::timeout(AT_LAST, search).await {

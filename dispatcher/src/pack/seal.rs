@@ -195,8 +195,18 @@ impl Sealer {
         loop {
             let held = self.ledger.write_seal(seal.clone()).await?;
             if held.review == wish.review {
-                self.open_review(&held, traceparent, now).await?;
-                return Ok(Requested::Review(held.review));
+                let review = held.review.clone();
+                // What its uploads opened is closed with it, as by any other sign.
+                let open = OpenPack {
+                    tenant: tenant.id.clone(),
+                    pack: pack.clone(),
+                    revision: held.revision,
+                    bucket: tenant.uploads_bucket.clone(),
+                    opened_at: now,
+                    traceparent,
+                };
+                self.finish(&open, held, now).await?;
+                return Ok(Requested::Review(review));
             }
             seal.revision = held.revision.next();
         }
