@@ -34,6 +34,28 @@ const STOP_WITHIN: Duration = Duration::from_secs(15);
 const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// Names a file of authorities to whoever speaks TLS; without it each client reads a directory of hundreds.
+pub(crate) const TRUSTED: &str = "SSL_CERT_FILE";
+/// The file of a fleet's directory that holds one of them.
+const ONE_AUTHORITY: &str = "authority.pem";
+
+/// The system's certificate authorities, where they are one file.
+fn authorities() -> Option<&'static Path> {
+    AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file())
+}
+
+/// Writes the first of them to a file of its own, for processes that speak plain HTTP on this machine: their clients
+/// are not made without any authority, and take 6 ms to read all of them.
+fn one_authority(dir: &Path, bundle: &Path) -> anyhow::Result<PathBuf> {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let all = std::fs::read_to_string(bundle).with_context(|| format!("read {}", bundle.display()))?;
+    let first = all.split_inclusive(END).next().unwrap_or_default();
+    let file = dir.join(ONE_AUTHORITY);
+    // Tasks read it as somebody else; unlike all that is kept beside it, it is no secret.
+    std::fs::write(&file, first).with_context(|| format!("write {}", file.display()))?;
+    Ok(file)
+}
+
 /// What a fleet is made of, before anything is written or started.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -147,7 +169,8 @@ impl Fleet {
         let program = setup.program.to_str().context("the path of this program is not UTF-8")?;
         let analyst = [program, "internal", "analyst"].map(str::to_owned);
         let agent = if setup.agent.is_empty() { &analyst[..] } else { &setup.agent };
-        let authorities = AUTHORITIES.into_iter().map(Path::new).find(|file| file.is_file());
+        let authorities = authorities().map(|bundle| one_authority(&dir, bundle)).transpose()?;
+        let authorities = authorities.as_deref();
         let (isolation, path, otlp, clamd) =
             (setup.isolation, &setup.path, setup.otlp.as_deref(), setup.clamd.as_ref());
         plan::check_scanner(&registry, clamd)?;
@@ -171,7 +194,12 @@ impl Fleet {
     /// Starts the cloud.
     pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
         let config = self.dir.join("cloud.json");
-        let env = [("PATH".to_owned(), self.setup.path.clone())];
+        let mut env = vec![("PATH".to_owned(), self.setup.path.clone())];
+        let authority = self.dir.join(ONE_AUTHORITY);
+        if authority.is_file() {
+            // For the servers of its volumes, which speak to it alone.
+            env.push((TRUSTED.to_owned(), authority.to_string_lossy().into_owned()));
+        }
         self.spawn(Part::Cloud, &["internal", "cloud", "--config", &config.to_string_lossy()], &env)?;
         let ready: CloudReady = serde_json::from_str(&self.ready(Part::Cloud).await?)?;
         self.metadata =
@@ -205,7 +233,9 @@ impl Fleet {
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
         let otlp = self.setup.otlp.iter().map(|endpoint| ("CARREL_OTLP_ENDPOINT".to_owned(), endpoint.clone()));
-        let env: Vec<_> = env.chain(otlp).chain(self.setup.dispatcher.iter().cloned()).collect();
+        // All of them: it may have to fetch keys from whoever issues identity tokens.
+        let trusted = authorities().map(|file| (TRUSTED.to_owned(), file.to_string_lossy().into_owned()));
+        let env: Vec<_> = env.chain(otlp).chain(trusted).chain(self.setup.dispatcher.iter().cloned()).collect();
         self.spawn(Part::Dispatcher, &["internal", "dispatcher"], &env)?;
         self.address.api = self.ready(Part::Dispatcher).await?.trim().to_owned();
         replace(&self.dir.join("fleet.json"), &serde_json::to_vec_pretty(&self.address)?)

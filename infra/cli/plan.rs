@@ -11,6 +11,8 @@ use carrel_schemas::scan::Antivirus;
 use carrel_worker::scan::Clamd;
 use serde_json::{Value, json};
 
+use crate::fleet::TRUSTED;
+
 /// The project of everything on this machine.
 pub const PROJECT: &str = "carrel-local";
 /// Where its jobs run.
@@ -83,8 +85,7 @@ pub(crate) struct Site<'a> {
     pub(crate) agent: &'a [String],
     /// Where its virus scanner listens, if it has one.
     pub(crate) clamd: Option<&'a Clamd>,
-    /// The system's certificate authorities in one file. A task that is told of it need not read a directory of
-    /// hundreds, several times, before its first call.
+    /// The file of certificate authorities that tasks are told of.
     pub(crate) authorities: Option<&'a Path>,
     /// What divides the tasks from this machine.
     pub(crate) isolation: Isolation,
@@ -139,10 +140,11 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
         ]);
     }
-    // What its tasks must find beside the system's own: what the agent's command line names, and the scanner's socket.
+    // What its tasks must find beside the system's own: what the agent's command line names, authorities, and the scanner's
+    // socket.
     let agent = site.agent.iter().map(Path::new).filter(|word| word.is_absolute());
     let mut reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
-    let mut files: Vec<&Path> = agent.collect();
+    let mut files: Vec<&Path> = agent.chain(authorities).collect();
     match site.clamd {
         Some(Clamd::Unix(socket)) => files.push(socket),
         Some(Clamd::Tcp(address)) => reach.extend(loopback(address)),
@@ -150,7 +152,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
     }
     let mut env = json!({ "PATH": path });
     if let Some(file) = authorities {
-        env["SSL_CERT_FILE"] = json!(file);
+        env[TRUSTED] = json!(file);
     }
     serde_json::from_value(json!({
         "listen": listen,
