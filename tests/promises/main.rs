@@ -9,6 +9,7 @@ mod bad_input;
 mod cancel;
 mod commands;
 mod effects;
+mod ending;
 mod explain;
 mod fair;
 mod files;

@@ -55,7 +55,9 @@ pub(super) async fn create(
     let wish: CreateReview = serde_json::from_slice(&body)
         .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
     let traceparent = carrel_telemetry::inject();
-    let review = match state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await? {
+    let sealed =
+        state.0.sealer.seal_request(tenant, &wish.pack, &key, wish.deadline_seconds, traceparent, crate::now());
+    let review = match sealed.await? {
         Requested::Review(review) => review,
         Requested::NoFile => return Err(Refused::NotFound("pack")),
         Requested::Excess => {

@@ -15,7 +15,7 @@ use carrel_schemas::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Rev
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::timestamp::Timestamp;
 
-use crate::ledger::EndedAttempt;
+use crate::ledger::{EndedAttempt, ReviewRecord};
 
 pub use fingerprint::fingerprint;
 pub use index::{Group, Index, Page};
@@ -94,7 +94,7 @@ pub fn is_owed(verdict: &Verdict) -> bool {
 /// look at.
 pub fn of_completion(
     completion: &Completion,
-    ended: &[EndedAttempt],
+    record: &ReviewRecord,
     evidence: Evidence,
     now: Timestamp,
 ) -> Option<DeadLetter> {
@@ -117,6 +117,7 @@ pub fn of_completion(
                 FailureClass::OutOfMemory => DeadLetterClass::OutOfMemory,
                 FailureClass::AgentFailed => DeadLetterClass::AgentFailed,
                 FailureClass::CloudRefused => DeadLetterClass::CloudRefused,
+                FailureClass::Expired => DeadLetterClass::Expired,
             };
             (class, message.clone())
         }
@@ -128,9 +129,9 @@ pub fn of_completion(
     };
     let attempt =
         |ended: &EndedAttempt| LetterAttempt { attempt: ended.attempt, at: ended.at, cause: ended.cause.clone() };
-    let replay_of = completion.epoch.previous().map(|epoch| of_epoch(&completion.review, epoch));
+    let replay_of = record.former_epoch().map(|epoch| of_epoch(&completion.review, epoch));
     Some(DeadLetter {
-        attempts: ended.iter().map(attempt).collect(),
+        attempts: record.ended.iter().map(attempt).collect(),
         evidence: Some(evidence).filter(|evidence| *evidence != Evidence::default()),
         replay_of,
         ..letter(Some(completion.tenant.clone()), class, reason, source, now)

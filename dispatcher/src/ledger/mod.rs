@@ -197,6 +197,17 @@ impl Ledger {
         }
     }
 
+    /// The seal of the highest revision that holds a file.
+    pub async fn last_filled_seal(&self, tenant: &TenantId, pack: &PackId) -> Result<Option<Seal>, LedgerError> {
+        let found = self.objects.list(&self.bucket, &names::seal_prefix(tenant, pack)).await?;
+        for meta in found.iter().rev() {
+            if let Some(seal) = self.read::<Seal>(&meta.name).await?.filter(|seal| !seal.value.members.is_empty()) {
+                return Ok(Some(seal.value));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes a seal if its revision has none, and returns the one that holds.
     pub async fn write_seal(&self, seal: Seal) -> Result<Seal, LedgerError> {
         let name = names::seal(&seal.tenant, &seal.pack, seal.revision);
@@ -214,11 +225,9 @@ impl Ledger {
     // --- reviews
 
     /// Opens the review of a seal unless it was opened before. The marker comes first: a marker without a record is
-    /// a wish that the reconciler fulfils, a record without a marker would be forgotten.
+    /// a wish that the reconciler fulfils, a record without a marker would be forgotten. Of a review that was superseded
+    /// the marker is written anew: this seal may be the pack's last, and then it is reviewed after all.
     pub async fn open_review(&self, seal: &Seal, record: &ReviewRecord) -> Result<bool, LedgerError> {
-        if self.review(&seal.tenant, &seal.review).await?.is_some() {
-            return Ok(false);
-        }
         let open = OpenReview {
             tenant: seal.tenant.clone(),
             review: seal.review.clone(),
@@ -226,6 +235,12 @@ impl Ledger {
             revision: seal.revision,
         };
         let marker = names::open_review(&open.tenant, &open.review);
+        if let Some(held) = self.review(&seal.tenant, &seal.review).await? {
+            if held.value.is_superseded() {
+                self.objects.put(&self.bucket, &marker, encode(&open), JSON).await?;
+            }
+            return Ok(false);
+        }
         self.objects.create(&self.bucket, &marker, encode(&open), JSON).await?;
         let name = names::record(&record.tenant, &record.review);
         match self.objects.create(&self.bucket, &name, encode(record), JSON).await? {
@@ -297,6 +312,27 @@ impl Ledger {
     /// The review is finished: nobody looks at it again unasked.
     pub async fn finish_review(&self, tenant: &TenantId, review: &ReviewId) -> Result<(), LedgerError> {
         self.objects.delete(&self.bucket, &names::open_review(tenant, review), None).await?;
+        Ok(())
+    }
+
+    /// Which version of a review's marker is there.
+    pub async fn open_review_generation(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+    ) -> Result<Option<i64>, LedgerError> {
+        let found = self.objects.find(&self.bucket, &names::open_review(tenant, review)).await?;
+        Ok(found.map(|meta| meta.generation))
+    }
+
+    /// The review is finished, unless its marker was written anew.
+    pub async fn finish_review_of(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+        generation: i64,
+    ) -> Result<(), LedgerError> {
+        self.objects.delete(&self.bucket, &names::open_review(tenant, review), Some(generation)).await?;
         Ok(())
     }
 

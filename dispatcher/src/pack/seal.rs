@@ -4,6 +4,7 @@
 //! is in it or none is new: an event that came in between finds the seal and opens the next revision. Every step may be
 //! repeated: a seal is write-once, a review is opened once per id, and the open marker goes last.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use carrel_cloud::{CallError, ObjectMeta, Objects};
@@ -169,6 +170,7 @@ impl Sealer {
         tenant: &Tenant,
         pack: &PackId,
         key: &IdempotencyKey,
+        deadline_seconds: Option<NonZeroU64>,
         traceparent: Option<String>,
         now: Timestamp,
     ) -> Result<Requested, SealError> {
@@ -185,7 +187,7 @@ impl Sealer {
                 let last = self.ledger.last_seal(&tenant.id, pack).await?;
                 let revision = last.map_or(Revision::FIRST, |seal| seal.revision.next());
                 let seal = draft(tenant, pack, revision, contents, ClosedBy::Request, Some(key.clone()), now);
-                self.ledger.remember_request(key, seal).await?
+                self.ledger.remember_request(key, Seal { deadline_seconds, ..seal }).await?
             }
         };
         if wish.pack != *pack {
@@ -300,7 +302,7 @@ impl Sealer {
 }
 
 /// The seal of what was listed.
-pub(super) fn draft(
+pub(crate) fn draft(
     tenant: &Tenant,
     pack: &PackId,
     revision: Revision,
@@ -323,5 +325,6 @@ pub(super) fn draft(
         closed_by,
         sealed_at: now,
         idempotency_key: key,
+        deadline_seconds: None,
     }
 }

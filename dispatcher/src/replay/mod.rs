@@ -356,16 +356,19 @@ impl Replayer {
             return Ok(Some(End::Over(why)));
         }
         let traceparent = carrel_telemetry::inject();
-        let review: ReviewId = match self.sealer.seal_request(tenant, pack, &key, traceparent, crate::now()).await? {
-            Requested::Review(review) => review,
-            Requested::NoFile => return Ok(Some(End::failed(format!("pack {:?} still holds no file", pack.as_str())))),
-            Requested::Excess => {
-                return Ok(Some(End::failed(format!("pack {:?} holds too many files", pack.as_str()))));
-            }
-            Requested::KeyTaken(other) => {
-                return Ok(Some(End::failed(format!("key {key} stands for pack {:?}", other.as_str()))));
-            }
-        };
+        let review: ReviewId =
+            match self.sealer.seal_request(tenant, pack, &key, None, traceparent, crate::now()).await? {
+                Requested::Review(review) => review,
+                Requested::NoFile => {
+                    return Ok(Some(End::failed(format!("pack {:?} still holds no file", pack.as_str()))));
+                }
+                Requested::Excess => {
+                    return Ok(Some(End::failed(format!("pack {:?} holds too many files", pack.as_str()))));
+                }
+                Requested::KeyTaken(other) => {
+                    return Ok(Some(End::failed(format!("key {key} stands for pack {:?}", other.as_str()))));
+                }
+            };
         match self.ledger.review(&tenant.id, &review).await? {
             Some(record) => self.watch(&record.value).await,
             None => Ok(None),
