@@ -23,6 +23,7 @@ use crate::backlog::Backlog;
 use crate::drive::{DriveError, Driver, Rest};
 use crate::leadership::Leadership;
 use crate::ledger::OpenPack;
+use crate::limbo::Limbo;
 use crate::pace::Pace;
 use crate::pack::seal::{Considered, SealError, Sealer};
 use crate::schedule::{Schedule, Share};
@@ -70,6 +71,7 @@ impl Bell {
 pub struct Desk {
     sealer: Sealer,
     driver: Arc<Driver>,
+    limbo: Arc<Limbo>,
     registry: Arc<Registry>,
     leadership: Leadership,
     wakes: mpsc::Receiver<Wake>,
@@ -136,6 +138,7 @@ impl Key {
 pub fn desk(
     sealer: Sealer,
     driver: Arc<Driver>,
+    limbo: Arc<Limbo>,
     registry: Arc<Registry>,
     leadership: Leadership,
     capacity: usize,
@@ -145,6 +148,7 @@ pub fn desk(
     let desk = Desk {
         sealer,
         driver,
+        limbo,
         registry,
         leadership,
         wakes,
@@ -230,14 +234,23 @@ impl Desk {
             self.backlog.push(key.tenant(), key.clone(), subject);
             return;
         }
+        let limbo = self.limbo.clone();
         let look = match subject {
             Subject::Pack(open) => {
                 let sealer = self.sealer.clone();
-                self.looks.spawn(async move { Looked::Pack(sealer.consider(&open, crate::now()).await) })
+                self.looks.spawn(async move {
+                    let found = sealer.consider(&open, crate::now()).await;
+                    limbo.pack_looked(&open, &found, crate::now()).await;
+                    Looked::Pack(found)
+                })
             }
             Subject::Review(tenant, review) => {
                 let driver = self.driver.clone();
-                self.looks.spawn(async move { Looked::Review(driver.drive(&tenant, &review, granted).await) })
+                self.looks.spawn(async move {
+                    let found = driver.drive(&tenant, &review, granted).await;
+                    limbo.review_looked(&tenant, &review, &found, crate::now()).await;
+                    Looked::Review(found)
+                })
             }
         };
         self.looked_at.insert(look.id(), key.clone());

@@ -22,6 +22,7 @@ use crate::dead_letters;
 use crate::launch::{Launched, Launcher, Look};
 use crate::leadership::Leadership;
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
+use crate::limbo::Limbo;
 use crate::pack::open::Opener;
 use crate::schedule::Urgency;
 
@@ -85,6 +86,7 @@ pub struct Driver {
     announcer: Announcer,
     opener: Arc<Opener>,
     leadership: Leadership,
+    limbo: Arc<Limbo>,
 }
 
 /// What one look at a record led to.
@@ -113,10 +115,11 @@ impl Driver {
         announcer: Announcer,
         opener: Arc<Opener>,
         leadership: Leadership,
+        limbo: Arc<Limbo>,
     ) -> Self {
         let outcomes = Outcomes::new(objects.clone());
         let launcher = Launcher::new(ledger.clone(), objects, jobs);
-        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership }
+        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership, limbo }
     }
 
     /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
@@ -405,6 +408,7 @@ impl Driver {
             tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),
             state = completion.verdict.state(), event.id = %completion.event, "completion announced"
         );
+        self.limbo.resolve_review(&held.value, crate::now()).await?;
         let next = held.value.announced(crate::now()).map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }

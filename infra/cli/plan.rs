@@ -141,6 +141,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(topic("outcomes"), "roles/pubsub.publisher", worker),
             bind(bucket(&tenant.uploads_bucket), "roles/carrelLister", DISPATCHER),
             bind(bucket(&tenant.outputs_bucket), "roles/carrelDecider", DISPATCHER),
+            bind(bucket(&tenant.outputs_bucket), "roles/carrelCollector", DISPATCHER),
         ]);
         bindings.extend(executed.iter().flat_map(|job| {
             ["roles/run.jobsExecutorWithOverrides", "roles/run.viewer"].map(|role| bind(job.as_str(), role, DISPATCHER))
@@ -178,6 +179,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
+            "roles/carrelCollector": ["storage.objects.delete"],
             "roles/carrelOutputsWriter": [
                 "storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list",
             ],

@@ -48,6 +48,9 @@ pub(super) async fn create(
     body: axum::body::Bytes,
 ) -> Result<(StatusCode, Json<View>), Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?;
+    if tenant.deleting {
+        return Err(Refused::Conflict(format!("tenant {} is being deleted; nothing of it is taken in", tenant.id)));
+    }
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let key =
         key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;

@@ -44,6 +44,7 @@ pub fn letter(
         DeadLetterSource::Review { review, epoch, .. } => of_epoch(review, *epoch),
         DeadLetterSource::Pack { pack, revision, bucket } => of_pack(bucket, pack, *revision),
     };
+    let id = if class == DeadLetterClass::Stuck { of_stuck(&id) } else { id };
     DeadLetter {
         schema: DeadLetter::SCHEMA,
         id,
@@ -66,6 +67,11 @@ pub fn letter(
 /// The id of the letter of a review that ended in this epoch.
 pub fn of_epoch(review: &ReviewId, epoch: Epoch) -> DeadLetterId {
     DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
+}
+
+/// The id of the letter that something is stuck, from that of its end: both may be filed.
+pub fn of_stuck(end: &DeadLetterId) -> DeadLetterId {
+    DeadLetterId::derive(&[b"stuck", end.as_str().as_bytes()])
 }
 
 /// The id of the letter of a closing of a pack that came to nothing.

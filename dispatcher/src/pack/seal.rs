@@ -18,6 +18,7 @@ use carrel_schemas::timestamp::Timestamp;
 use super::policy::{Contents, Decision, decide};
 use crate::dead_letters;
 use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, fresh_nonce};
+use crate::limbo::Limbo;
 
 /// One more than a seal may name: enough to know that there are too many.
 const AT_MOST: usize = Seal::MAX_MEMBERS + 1;
@@ -28,6 +29,7 @@ pub struct Sealer {
     ledger: Ledger,
     objects: Objects,
     registry: Arc<Registry>,
+    limbo: Arc<Limbo>,
 }
 
 /// What became of an open pack.
@@ -42,7 +44,7 @@ pub enum Considered {
         /// The review.
         review: ReviewId,
     },
-    /// Sealed with no file in it, or with too many: nothing to review, and a dead letter says so.
+    /// Sealed with no file in it, or with too many: nothing to review, and a dead letter says so. Or its tenant leaves.
     Nothing,
 }
 
@@ -99,14 +101,18 @@ impl SealError {
 
 impl Sealer {
     /// A sealer for the registry's tenants.
-    pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>) -> Self {
-        Self { ledger, objects, registry }
+    pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>, limbo: Arc<Limbo>) -> Self {
+        Self { ledger, objects, registry, limbo }
     }
 
     /// Looks at an open pack and seals it if its policy says so.
     pub async fn consider(&self, open: &OpenPack, now: Timestamp) -> Result<Considered, SealError> {
         let unknown = || SealError::UnknownTenant { tenant: open.tenant.clone(), pack: open.pack.clone() };
         let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
+        if tenant.deleting {
+            self.ledger.close_pack(open).await?;
+            return Ok(Considered::Nothing);
+        }
         let former = self.ledger.last_seal(&open.tenant, &open.pack).await?;
         if let Some(seal) = former.clone().filter(|seal| seal.revision >= open.revision) {
             // Sealed before, by us or another replica; what was left undone is done now.
@@ -214,6 +220,7 @@ impl Sealer {
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
         }
+        self.limbo.resolve_pack(open, now).await?;
         self.ledger.close_pack(open).await?;
         Ok(considered)
     }

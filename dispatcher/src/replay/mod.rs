@@ -15,7 +15,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use carrel_cloud::{CallError, Objects};
 use carrel_schemas::campaign::{CampaignState, Foresight, ItemState};
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{Registry, Tenant};
@@ -119,9 +119,16 @@ impl Replayer {
         if letter.state != DeadLetterState::Open {
             return Ok(Seen { foresight: Foresight::NotOpen, why: letter.resolution.clone(), ran_ms: None });
         }
+        if letter.class == DeadLetterClass::Stuck {
+            let why = "it is tried on by itself, and the letter is resolved once that helps";
+            return Ok(Seen::that(Foresight::AlreadyDone, why));
+        }
         let tenant = match &letter.tenant {
             Some(id) => match self.registry.tenant(id) {
                 Some(tenant) if tenant.suspended => return Ok(suspended(tenant)),
+                Some(tenant) if tenant.deleting => {
+                    return Ok(Seen::that(Foresight::UnknownTenant, format!("tenant {id} is being deleted")));
+                }
                 Some(tenant) => Some(tenant),
                 None => return Ok(Seen::that(Foresight::UnknownTenant, format!("no tenant {id} in the registry"))),
             },
