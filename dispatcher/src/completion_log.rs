@@ -31,6 +31,11 @@ pub fn place(at: Timestamp, event: &EventId) -> String {
     format!("{}-{event}", instant(at))
 }
 
+/// True if the entry of this place was about to be written before `at`.
+pub fn is_before(place: &str, at: Timestamp) -> bool {
+    place < instant(at).as_str()
+}
+
 /// Thirteen digits of milliseconds last until the year 2286, and sort as numbers do.
 fn instant(at: Timestamp) -> String {
     format!("{:013}", at.unix_millis().max(0))
@@ -80,6 +85,11 @@ impl Cursor {
     /// What the last entry read is called; everything named later follows.
     pub fn at(&self) -> &str {
         &self.at
+    }
+
+    /// The earliest place that the reader has still to pass.
+    pub fn earliest(&self) -> &str {
+        self.floor.as_deref().map_or(self.at(), |floor| floor.min(self.at()))
     }
 
     /// Where the reader stands after it listed at `now` and read up to `last`; `full` where more may follow.

@@ -13,6 +13,8 @@
 //! | `CARREL_CAPACITY` | reviews that run at once over all tenants | `100` |
 //! | `CARREL_LAUNCHES_PER_MINUTE` | launches over all tenants, on average; any one minute may see a sixth more. Set it to five sixths of the region's quota `JobRunPerMinutePerProjectRegion`; the default is for 60 | `50` |
 //! | `CARREL_RECONCILE_MS` | between two hot loops, milliseconds | `2000` |
+//! | `CARREL_STUCK_AFTER` | what could not be moved on for this long is filed: `90m`, `12h`, `3d` | `1h` |
+//! | `CARREL_RETENTION` | what has been over for this long is removed | `400d` |
 //! | `CARREL_REPLICA` | name of this replica where no two of one name run: one that is started again leads at once | random |
 //! | `CARREL_STORAGE_ENDPOINT`, `CARREL_PUBSUB_ENDPOINT`, `CARREL_RUN_ENDPOINT` | where the services answer | Google's |
 //! | `CARREL_LOG_FORMAT` | `human` or `json` (Cloud Logging) | `human` |
@@ -31,6 +33,7 @@ use carrel_schemas::ids::BucketName;
 use carrel_schemas::registry::Registry;
 use carrel_telemetry::{Format, TelemetryConfig};
 
+use crate::age::Age;
 use crate::registry_file;
 
 /// Calls a second.
@@ -71,6 +74,10 @@ pub struct Config {
     pub launches_per_minute: NonZeroU32,
     /// Between two hot loops.
     pub reconcile: Duration,
+    /// What could not be moved on for this long is filed.
+    pub stuck_after: Duration,
+    /// What has been over for this long is removed.
+    pub retention: Duration,
     /// Name of this replica, if it has one that outlives the process.
     pub replica: Option<String>,
     /// Where the services answer.
@@ -129,6 +136,15 @@ impl Reader<'_> {
     /// `mistake` goes to the others.
     fn noted<T, E>(&mut self, read: Result<T, E>, mistake: impl FnOnce(E) -> String) -> Option<T> {
         read.map_err(|error| self.mistakes.push(mistake(error))).ok()
+    }
+
+    /// A length of time that is more than none.
+    fn age(&mut self, name: &str, default: &str) -> Option<Duration> {
+        let Age(age) = self.parsed::<Age>(name, default)?;
+        if age.is_zero() {
+            self.mistakes.push(format!("{name} is nothing; must be at least 1s"));
+        }
+        Some(age)
     }
 
     fn registry(&mut self) -> Option<Registry> {
@@ -195,6 +211,8 @@ impl Config {
         let capacity = reader.parsed::<std::num::NonZeroUsize>("CARREL_CAPACITY", "100");
         let launches_per_minute = reader.parsed::<NonZeroU32>("CARREL_LAUNCHES_PER_MINUTE", "50");
         let reconcile = reader.parsed::<std::num::NonZeroU64>("CARREL_RECONCILE_MS", "2000");
+        let stuck_after = reader.age("CARREL_STUCK_AFTER", "1h");
+        let retention = reader.age("CARREL_RETENTION", "400d");
         let replica = reader.optional("CARREL_REPLICA");
         let endpoints = Endpoints {
             storage: reader.optional("CARREL_STORAGE_ENDPOINT"),
@@ -212,6 +230,8 @@ impl Config {
             capacity,
             launches_per_minute,
             reconcile,
+            stuck_after,
+            retention,
             reader.mistakes,
         ) {
             (
@@ -223,6 +243,8 @@ impl Config {
                 Some(capacity),
                 Some(launches_per_minute),
                 Some(reconcile),
+                Some(stuck_after),
+                Some(retention),
                 none,
             ) if none.is_empty() => Ok(Self {
                 project,
@@ -234,6 +256,8 @@ impl Config {
                 capacity: capacity.get(),
                 launches_per_minute,
                 reconcile: Duration::from_millis(reconcile.get()),
+                stuck_after,
+                retention,
                 replica,
                 endpoints,
                 telemetry,
@@ -255,6 +279,8 @@ mod tests {
             "CARREL_OIDC_AUDIENCE" => Some("carrel".to_owned()),
             "CARREL_OIDC_JWKS" => Some("http://elsewhere/keys".to_owned()),
             "CARREL_CAPACITY" | "CARREL_LAUNCHES_PER_MINUTE" => Some("0".to_owned()),
+            "CARREL_RETENTION" => Some("0d".to_owned()),
+            "CARREL_STUCK_AFTER" => Some("a while".to_owned()),
             "CARREL_LOG_FORMAT" => Some("xml".to_owned()),
             "CARREL_REGISTRY" => Some("/does/not/exist.yaml".to_owned()),
             _ => None,
@@ -266,6 +292,8 @@ mod tests {
             "CARREL_CONTROL_BUCKET",
             "nowhere",
             "CARREL_CAPACITY",
+            "CARREL_RETENTION is nothing",
+            "a while",
             "CARREL_LAUNCHES_PER_MINUTE",
             "xml",
             "exist.yaml",

@@ -23,6 +23,7 @@ use crate::backlog::Backlog;
 use crate::drive::{DriveError, Driver, Rest};
 use crate::leadership::Leadership;
 use crate::ledger::OpenPack;
+use crate::limbo::Limbo;
 use crate::pace::Pace;
 use crate::pack::seal::{Considered, SealError, Sealer};
 use crate::schedule::{Schedule, Share};
@@ -70,6 +71,7 @@ impl Bell {
 pub struct Desk {
     sealer: Sealer,
     driver: Arc<Driver>,
+    limbo: Arc<Limbo>,
     registry: Arc<Registry>,
     leadership: Leadership,
     wakes: mpsc::Receiver<Wake>,
@@ -84,6 +86,8 @@ pub struct Desk {
     backlog: Backlog<Key, Subject>,
     /// Packs whose policy says when to look again.
     not_before: HashMap<Key, Timestamp>,
+    /// Reviews that wait and have a deadline.
+    expires_at: HashMap<Key, Timestamp>,
     /// What this leader has still to look at of what it found open; `None` before the first walk is over.
     unseen: Option<HashSet<Key>>,
 }
@@ -134,6 +138,7 @@ impl Key {
 pub fn desk(
     sealer: Sealer,
     driver: Arc<Driver>,
+    limbo: Arc<Limbo>,
     registry: Arc<Registry>,
     leadership: Leadership,
     capacity: usize,
@@ -143,6 +148,7 @@ pub fn desk(
     let desk = Desk {
         sealer,
         driver,
+        limbo,
         registry,
         leadership,
         wakes,
@@ -154,6 +160,7 @@ pub fn desk(
         busy: HashMap::new(),
         backlog: Backlog::default(),
         not_before: HashMap::new(),
+        expires_at: HashMap::new(),
         unseen: None,
     };
     (desk, Bell(sender))
@@ -188,8 +195,10 @@ impl Desk {
             Wake::Pack(open) => self.look(Subject::Pack(open), false),
             Wake::Review(tenant, review) => self.look(Subject::Review(tenant, review), false),
             Wake::Open(tenant, review) => {
-                if !self.schedule.is_waiting(&tenant, &review) {
-                    self.look(Subject::Review(tenant, review), false);
+                let waits = self.schedule.is_waiting(&tenant, &review);
+                let subject = Subject::Review(tenant, review);
+                if !waits || self.expires_at.get(&subject.key()).is_some_and(|at| crate::now() >= *at) {
+                    self.look(subject, false);
                 }
             }
             Wake::OpenPack(open) => {
@@ -225,14 +234,23 @@ impl Desk {
             self.backlog.push(key.tenant(), key.clone(), subject);
             return;
         }
+        let limbo = self.limbo.clone();
         let look = match subject {
             Subject::Pack(open) => {
                 let sealer = self.sealer.clone();
-                self.looks.spawn(async move { Looked::Pack(sealer.consider(&open, crate::now()).await) })
+                self.looks.spawn(async move {
+                    let found = sealer.consider(&open, crate::now()).await;
+                    limbo.pack_looked(&open, &found, crate::now()).await;
+                    Looked::Pack(found)
+                })
             }
             Subject::Review(tenant, review) => {
                 let driver = self.driver.clone();
-                self.looks.spawn(async move { Looked::Review(driver.drive(&tenant, &review, granted).await) })
+                self.looks.spawn(async move {
+                    let found = driver.drive(&tenant, &review, granted).await;
+                    limbo.review_looked(&tenant, &review, &found, crate::now()).await;
+                    Looked::Review(found)
+                })
             }
         };
         self.looked_at.insert(look.id(), key.clone());
@@ -276,19 +294,22 @@ impl Desk {
 
     fn review_looked(&mut self, key: &Key, found: Result<Rest, DriveError>) {
         let Key::Review(tenant, review) = key else { return };
+        self.expires_at.remove(key);
         match found {
             // Others than the leader grant no slots, and need not know who waits for one.
             Ok(Rest::Waiting { .. } | Rest::Active { .. }) if !self.leadership.is_held() => {}
-            Ok(Rest::Waiting { not_before, urgency }) => {
+            Ok(Rest::Waiting { not_before, urgency, expires_at }) => {
+                self.expires_at.extend(expires_at.map(|at| (key.clone(), at)));
                 let share = self.share(tenant);
                 self.schedule.wait(tenant, review, share, urgency, not_before, crate::now());
             }
             Ok(Rest::Active { since }) => self.schedule.activate(tenant, review, self.share(tenant), since),
-            Ok(Rest::Behind | Rest::Unknown) => self.schedule.remove(tenant, review, crate::now()),
-            Ok(Rest::Finished(next)) => {
+            Ok(Rest::Unknown) => self.schedule.remove(tenant, review, crate::now()),
+            // One that makes way is looked at, and so is one that may go now.
+            Ok(Rest::Behind(other) | Rest::Finished(other)) => {
                 self.schedule.remove(tenant, review, crate::now());
-                if let Some(next) = next {
-                    self.look(Subject::Review(tenant.clone(), next), false);
+                if let Some(other) = other {
+                    self.look(Subject::Review(tenant.clone(), other), false);
                 }
             }
             // It keeps the slot it may hold until the ledger can be read again.
@@ -322,7 +343,10 @@ impl Desk {
         Share {
             weight: known.map_or(1, |tenant| tenant.weight),
             concurrent: known.map_or(1, |tenant| tenant.limits.max_concurrent as usize),
-            longest: Duration::from_secs(known.map_or(0, |tenant| tenant.limits.timeout_seconds)),
+            longest: Duration::from_secs(known.map_or(0, |tenant| {
+                let larger = tenant.retry_limits.map_or(0, |limits| limits.timeout_seconds);
+                tenant.limits.timeout_seconds.max(larger)
+            })),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! call the same [`Driver::drive`], so the normal path and the recovery path are one. Any step may be repeated, by
 //! this process or another: each effect is a create-if-absent, a compare-and-swap, or harmless twice.
 
+mod ending;
+
 use std::sync::Arc;
 
 use carrel_cloud::{CallError, Jobs, Objects};
@@ -20,8 +22,11 @@ use crate::dead_letters;
 use crate::launch::{Launched, Launcher, Look};
 use crate::leadership::Leadership;
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
+use crate::limbo::Limbo;
 use crate::pack::open::Opener;
 use crate::schedule::Urgency;
+
+use ending::{expires_at, is_over_its_head, worth_more};
 
 /// Where a review rests after it was driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +37,12 @@ pub enum Rest {
         not_before: Timestamp,
         /// Whether somebody asked for it.
         urgency: Urgency,
+        /// When it is given up, if it has a deadline.
+        expires_at: Option<Timestamp>,
     },
-    /// It waits for the former revision of its pack.
-    Behind,
+    /// It waits for its tenant to be let go on, or for the former revision of its pack: for this review, if that waits
+    /// too and can make way.
+    Behind(Option<ReviewId>),
     /// An attempt is authorised or runs.
     Active {
         /// Since when, as far as the ledger knows.
@@ -78,6 +86,7 @@ pub struct Driver {
     announcer: Announcer,
     opener: Arc<Opener>,
     leadership: Leadership,
+    limbo: Arc<Limbo>,
 }
 
 /// What one look at a record led to.
@@ -106,10 +115,11 @@ impl Driver {
         announcer: Announcer,
         opener: Arc<Opener>,
         leadership: Leadership,
+        limbo: Arc<Limbo>,
     ) -> Self {
         let outcomes = Outcomes::new(objects.clone());
         let launcher = Launcher::new(ledger.clone(), objects, jobs);
-        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership }
+        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership, limbo }
     }
 
     /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
@@ -149,10 +159,15 @@ impl Driver {
             }
             let verdict = Verdict::Cancelled { reason: reason.clone() };
             let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+            if worth_more(tenant, &held.value, &completion).is_some() {
+                // That would not be the end of it: its next epoch is cancelled.
+                self.settle(tenant, held, completion).await?;
+                continue;
+            }
             let verdict = completion.verdict.clone();
             let is_queued = matches!(held.value.state, State::Queued { .. });
             // One that waits has nobody else to look whether it was decided before its turn comes.
-            if !is_queued || matches!(self.settle(held, completion).await?, Step::Moved(_)) {
+            if !is_queued || matches!(self.settle(tenant, held, completion).await?, Step::Moved(_)) {
                 return Ok(Some(verdict));
             }
         }
@@ -165,15 +180,21 @@ impl Driver {
         granted: &mut bool,
     ) -> Result<Step, DriveError> {
         match &held.value.state {
-            // Whoever adds the tenant's work back starts the dispatcher anew, which looks at everything open.
-            State::Queued { .. } if tenant.suspended => Ok(Step::Rest(Rest::Behind)),
             State::Queued { not_before } => {
                 let (not_before, urgency) = (*not_before, Urgency::from(held.value.closed_by));
-                if self.is_behind(&held.value).await? {
-                    return Ok(Step::Rest(Rest::Behind));
+                if let Some(verdict) = self.ending(tenant, &held.value, crate::now()).await? {
+                    return self.decide(tenant, held, verdict).await;
+                }
+                // Whoever adds the tenant's work back starts the dispatcher anew, which looks at everything open.
+                if tenant.suspended {
+                    return Ok(Step::Rest(Rest::Behind(None)));
+                }
+                if let Some(former) = self.former_undecided(&held.value).await? {
+                    return Ok(Step::Rest(Rest::Behind(former)));
                 }
                 if !std::mem::take(granted) {
-                    return Ok(Step::Rest(Rest::Waiting { not_before, urgency }));
+                    let expires_at = expires_at(tenant, &held.value);
+                    return Ok(Step::Rest(Rest::Waiting { not_before, urgency, expires_at }));
                 }
                 let span = span(tracing::info_span!("launch", review.id = %held.value.review), &held.value);
                 self.launch(tenant, held).instrument(span).await
@@ -188,7 +209,10 @@ impl Driver {
                 let span = span(tracing::info_span!("complete", review.id = %held.value.review), &held.value);
                 self.announce(tenant, held).instrument(span).await
             }
-            State::Settled { announced_at: Some(_), .. } => self.finish(held).await,
+            State::Settled { announced_at: Some(_), .. } if held.value.is_superseded() => {
+                self.lay_aside(&held.value).await
+            }
+            State::Settled { announced_at: Some(_), .. } => self.finish(&held.value).await,
         }
     }
 
@@ -201,21 +225,31 @@ impl Driver {
         Ok(true)
     }
 
-    /// One active review per pack: it waits until the review of an earlier revision has an outcome.
-    async fn is_behind(&self, record: &ReviewRecord) -> Result<bool, DriveError> {
+    /// One active review per pack: it waits until the review of an earlier revision has an outcome. That review is
+    /// named if it waits as well.
+    async fn former_undecided(&self, record: &ReviewRecord) -> Result<Option<Option<ReviewId>>, DriveError> {
         let mut revision = record.revision;
+        // One that a later revision named again comes after what was sealed in between.
+        if record.replayed_at.is_some()
+            && let Some(last) = self.ledger.last_filled_seal(&record.tenant, &record.pack).await?
+            && last.review == record.review
+        {
+            revision = last.revision;
+        }
         while let Some(former) = revision.previous() {
-            let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(false) };
+            let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(None) };
             if seal.review != record.review && !seal.members.is_empty() {
-                return match self.ledger.review(&record.tenant, &seal.review).await? {
-                    Some(former) => Ok(!matches!(former.value.state, State::Settled { .. })),
+                return match self.ledger.review(&record.tenant, &seal.review).await?.map(|held| held.value.state) {
+                    Some(State::Settled { .. }) => Ok(None),
+                    Some(State::Queued { .. }) => Ok(Some(Some(seal.review))),
+                    Some(State::Launching { .. } | State::Running { .. }) => Ok(Some(None)),
                     // Sealed a moment ago: its record is about to be opened.
-                    None => Ok(self.ledger.is_open(&record.tenant, &record.pack, former).await?),
+                    None => Ok(self.ledger.is_open(&record.tenant, &record.pack, former).await?.then_some(None)),
                 };
             }
             revision = former;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The review that waits for this one, if one does.
@@ -232,7 +266,7 @@ impl Driver {
 
     async fn launch(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
-            return self.settle(held, completion).await;
+            return self.settle(tenant, held, completion).await;
         }
         let now = crate::now();
         self.launcher.prepare(tenant, &held.value).await?;
@@ -274,11 +308,15 @@ impl Driver {
         let State::Running { attempt, execution, since } = &held.value.state else { return Ok(Step::Overtaken) };
         let (attempt, execution, since) = (*attempt, execution.clone(), *since);
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
-            if matches!(completion.verdict, Verdict::Cancelled { .. } | Verdict::Superseded { .. }) {
-                // Decided over its head: it can decide nothing any more, and works on for nobody.
+            if is_over_its_head(&completion.verdict) {
+                // It works on for nobody.
                 self.launcher.cancel(&execution).await?;
             }
-            return self.settle(held, completion).await;
+            return self.settle(tenant, held, completion).await;
+        }
+        if let Some(verdict) = self.ending(tenant, &held.value, crate::now()).await? {
+            self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+            return Ok(Step::Overtaken);
         }
         if !self.launcher.is_terminal(&execution).await? {
             return Ok(Step::Rest(Rest::Active { since }));
@@ -292,7 +330,7 @@ impl Driver {
         }
         // Who held the claim may have decided before it ended.
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
-            return self.settle(held, completion).await;
+            return self.settle(tenant, held, completion).await;
         }
         if is_last_attempt(tenant, &held.value) {
             let spent = held.value.spent_attempts() + 1;
@@ -319,8 +357,20 @@ impl Driver {
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }
 
-    async fn settle(&self, held: Versioned<ReviewRecord>, completion: Completion) -> Result<Step, DriveError> {
-        let next = held.value.settle(completion).map_err(LedgerError::from)?;
+    async fn settle(
+        &self,
+        tenant: &Tenant,
+        held: Versioned<ReviewRecord>,
+        completion: Completion,
+    ) -> Result<Step, DriveError> {
+        let next = match worth_more(tenant, &held.value, &completion) {
+            Some(why) => {
+                tracing::warn!(review.id = %held.value.review, why, "out of memory or time");
+                held.value.enlarge(why, crate::now())
+            }
+            None => held.value.settle(completion),
+        };
+        let next = next.map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }
 
@@ -332,7 +382,7 @@ impl Driver {
         verdict: Verdict,
     ) -> Result<Step, DriveError> {
         let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
-        self.settle(held, completion).await
+        self.settle(tenant, held, completion).await
     }
 
     async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
@@ -343,7 +393,7 @@ impl Driver {
                 tracing::warn!(review.id = %held.value.review, error = crate::chain(&error), "filed without evidence");
                 Evidence::default()
             });
-            if let Some(letter) = dead_letters::of_completion(completion, &held.value.ended, evidence, crate::now()) {
+            if let Some(letter) = dead_letters::of_completion(completion, &held.value, evidence, crate::now()) {
                 self.ledger.file(&letter).await?;
             }
         }
@@ -358,12 +408,27 @@ impl Driver {
             tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),
             state = completion.verdict.state(), event.id = %completion.event, "completion announced"
         );
+        self.limbo.resolve_review(&held.value, crate::now()).await?;
         let next = held.value.announced(crate::now()).map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }
 
-    async fn finish(&self, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
-        let record = &held.value;
+    /// A superseded review is over, unless the pack holds just its files again: then its next epoch begins. Whoever
+    /// seals such a revision writes the marker once more, so that only a marker older than the look is taken away.
+    async fn lay_aside(&self, record: &ReviewRecord) -> Result<Step, DriveError> {
+        let marker = self.ledger.open_review_generation(&record.tenant, &record.review).await?;
+        let last = self.ledger.last_filled_seal(&record.tenant, &record.pack).await?;
+        if last.is_some_and(|seal| seal.review == record.review) {
+            self.ledger.replay_review(&record.tenant, &record.review, record.epoch, crate::now()).await?;
+            return Ok(Step::Overtaken);
+        }
+        if let Some(generation) = marker {
+            self.ledger.finish_review_of(&record.tenant, &record.review, generation).await?;
+        }
+        Ok(Step::Rest(Rest::Finished(self.successor(record).await?)))
+    }
+
+    async fn finish(&self, record: &ReviewRecord) -> Result<Step, DriveError> {
         self.ledger.finish_review(&record.tenant, &record.review).await?;
         Ok(Step::Rest(Rest::Finished(self.successor(record).await?)))
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_cloud::{CallError, Objects};
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterState};
 use carrel_schemas::ids::{BucketName, Generation, ObjectName, PackId, ReviewId, TenantId};
 use carrel_schemas::layout::{self, MANIFEST, MARKER, UploadKind};
 use carrel_schemas::outcome::Verdict;
@@ -161,15 +161,26 @@ impl Explainer {
             (Some(ReviewRecord { state: State::Queued { .. }, .. }), Some(seal)) => self.undecided_before(seal).await?,
             _ => None,
         };
-        let id = match (&record, &seal) {
-            (Some(record), _) => Some(dead_letters::of_epoch(&record.review, record.epoch)),
-            (None, Some(seal)) => Some(dead_letters::of_pack(&seal.bucket, &pack, seal.revision)),
-            (None, None) => None,
-        };
-        let letter = match id {
-            Some(id) => self.ledger.dead_letter(Some(&tenant.id), &id).await?.map(|letter| letter.value),
-            None => None,
-        };
+        let mut ids = Vec::new();
+        match (&record, &seal) {
+            (Some(record), _) => {
+                let ended = dead_letters::of_epoch(&record.review, record.epoch);
+                let stuck = dead_letters::of_stuck(&ended);
+                ids.extend([ended, stuck]);
+            }
+            (None, Some(seal)) => ids.push(dead_letters::of_pack(&seal.bucket, &pack, seal.revision)),
+            (None, None) => {}
+        }
+        let stuck =
+            |open: &OpenPack| dead_letters::of_stuck(&dead_letters::of_pack(&open.bucket, &pack, open.revision));
+        ids.extend(open.as_ref().map(stuck));
+        let mut letter = None;
+        for id in ids {
+            letter = self.ledger.dead_letter(Some(&tenant.id), &id).await?.map(|letter| letter.value);
+            if letter.is_some() {
+                break;
+            }
+        }
         Ok(Facts { tenant, upload, pack, open, seal, record, before_it, letter })
     }
 
@@ -213,6 +224,7 @@ fn told(facts: &Facts<'_>) -> Vec<String> {
     }
     if let Some(letter) = &facts.letter {
         let state = match letter.state {
+            DeadLetterState::Open if letter.class == DeadLetterClass::Stuck => "it is tried on".to_owned(),
             DeadLetterState::Open => format!("replay it once that is mended: carrel dead-letters replay {}", letter.id),
             DeadLetterState::Replaying => "a campaign replays it now".to_owned(),
             DeadLetterState::Resolved | DeadLetterState::Discarded => {

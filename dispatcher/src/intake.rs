@@ -239,10 +239,10 @@ impl Intake {
     }
 
     async fn request(&self, tenant: Tenant, request: ReviewRequested) -> Result<Option<Refusal>, NoteError> {
-        let key = &request.idempotency_key;
+        let (key, deadline) = (&request.idempotency_key, request.deadline_seconds);
         let traceparent = carrel_telemetry::inject();
         let (class, why) =
-            match self.sealer.seal_request(&tenant, &request.pack, key, traceparent, crate::now()).await? {
+            match self.sealer.seal_request(&tenant, &request.pack, key, deadline, traceparent, crate::now()).await? {
                 Requested::Review(review) => {
                     self.bell.ring(Wake::Review(tenant.id, review)).await;
                     return Ok(None);

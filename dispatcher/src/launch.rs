@@ -70,7 +70,8 @@ impl Launcher {
             env.push(("CARREL_TRACEPARENT".to_owned(), traceparent));
         }
         let launch = Launch { args: args(record, attempt), env };
-        let error = match self.jobs.run(tenant.job.as_str(), launch).await {
+        let job = tenant.job_for(is_larger(tenant, record));
+        let error = match self.jobs.run(job.as_str(), launch).await {
             Ok(name) => match ExecutionName::parse(name) {
                 Ok(name) => return Launched::Running(name),
                 Err(error) => {
@@ -97,7 +98,8 @@ impl Launcher {
     /// Finds the execution of an attempt whose launch was not answered, or revokes the attempt.
     pub async fn find(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
         let wanted = args(record, attempt);
-        for execution in self.jobs.executions(tenant.job.as_str()).await? {
+        let job = tenant.job_for(is_larger(tenant, record));
+        for execution in self.jobs.executions(job.as_str()).await? {
             if execution.args == wanted
                 && let Ok(name) = ExecutionName::parse(execution.name)
             {
@@ -159,11 +161,16 @@ impl Launcher {
         };
         let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
         Ok(match held.map(|claim| claim.holder) {
-            // The claim lies where the tenant's worker writes: believe an execution only of the tenant's job.
-            Some(ClaimHolder::Execution { execution }) if execution.job() == tenant.job => Some(execution),
+            // The claim lies where the tenant's worker writes: believe an execution only of the tenant's jobs.
+            Some(ClaimHolder::Execution { execution }) if tenant.owns(&execution.job()) => Some(execution),
             _ => None,
         })
     }
+}
+
+/// True if the next try has the tenant's larger limits, as far as the registry still has any.
+fn is_larger(tenant: &Tenant, record: &ReviewRecord) -> bool {
+    record.larger_since.is_some() && tenant.retry_limits.is_some()
 }
 
 fn args(record: &ReviewRecord, attempt: Attempt) -> Vec<String> {

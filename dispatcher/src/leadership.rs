@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{LEADER, Ledger, LedgerError};
+use crate::ledger::{LEADER, Ledger, LedgerError, Stored};
 
 /// A leader that has not renewed for this long is deposed.
 const TERM: Duration = Duration::from_secs(15);
@@ -25,6 +25,8 @@ struct Term {
     holder: String,
     until: Timestamp,
 }
+
+impl Stored for Term {}
 
 impl Leadership {
     /// True while this replica leads.

@@ -8,8 +8,10 @@
 //! ```
 //! Events are hints, the bucket is the truth. Refuses the bytes of uploads: it may list them and not read them.
 
+pub mod age;
 pub mod api;
 pub mod backlog;
+pub mod collect;
 pub mod completion;
 pub mod completion_log;
 pub mod config;
@@ -23,6 +25,7 @@ pub mod intake;
 pub mod launch;
 pub mod leadership;
 pub mod ledger;
+pub mod limbo;
 pub mod pace;
 pub mod pack;
 pub mod reconcile;

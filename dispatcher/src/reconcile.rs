@@ -110,7 +110,7 @@ impl Reconciler {
             BTreeSet::new()
         });
         let sweep = |tenant| self.sweep(tenant, &marked).boxed();
-        let pages: Vec<_> = self.registry.tenants().map(sweep).collect();
+        let pages: Vec<_> = self.registry.tenants().filter(|tenant| !tenant.deleting).map(sweep).collect();
         futures::stream::iter(pages).buffer_unordered(TENANTS_AT_ONCE).collect::<()>().await;
     }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use carrel_cloud::Connector;
+use carrel_schemas::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Collector;
 use crate::completion::Announcer;
 use crate::config::Config;
 use crate::dead_letters::Index;
@@ -22,6 +24,7 @@ use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
+use crate::limbo::Limbo;
 use crate::pace::Pace;
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
@@ -113,7 +116,9 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let completions = connector.topic(&format!("projects/{}/topics/completions", config.project)).await?;
 
     let ledger = Ledger::new(objects.clone(), &config.control_bucket);
-    let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone());
+    refuse_the_buried(&ledger, &registry).await?;
+    let limbo = Arc::new(Limbo::new(ledger.clone(), config.stuck_after));
+    let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone(), limbo.clone());
     let announcer = Announcer::new(completions);
     let opener = Arc::new(Opener::new(ledger.clone()));
     let leadership = Leadership::default();
@@ -125,11 +130,13 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         announcer,
         opener.clone(),
         leadership.clone(),
+        limbo.clone(),
     );
     let driver = Arc::new(driver);
     let (desk, bell) = desk(
         sealer.clone(),
         driver.clone(),
+        limbo,
         registry.clone(),
         leadership.clone(),
         config.capacity,
@@ -174,6 +181,10 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let campaigns = Campaigns::new(ledger.clone(), replayer.clone(), leadership.clone());
     parts.spawn(campaigns.run(config.reconcile, stop.clone()));
 
+    let collector =
+        Collector::new(ledger.clone(), objects.clone(), registry.clone(), leadership.clone(), config.retention);
+    parts.spawn(collector.run(config.reconcile * 5, stop.clone()));
+
     let holder = config.replica.clone().unwrap_or_else(|| fresh_nonce().to_string());
     {
         let (ledger, stop) = (ledger.clone(), stop.clone());
@@ -192,6 +203,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         driver,
         explainer,
         index,
+        retention: config.retention,
         replayer,
         identities,
         paces,
@@ -199,6 +211,18 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         stop: stop.clone(),
     };
     Ok(api::router(api::State::new(inner)))
+}
+
+/// An id is never used again.
+async fn refuse_the_buried(ledger: &Ledger, registry: &Registry) -> anyhow::Result<()> {
+    let buried = ledger.buried().await.context("look for tenants that were deleted")?;
+    match registry.tenants().find(|tenant| !tenant.deleting && buried.contains(&tenant.id)) {
+        Some(tenant) => anyhow::bail!(
+            "tenant {} was deleted, and ids are never reused; give the new tenant of the registry another id",
+            tenant.id
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Waits for a signal; a part that ends by itself before it is a failure.

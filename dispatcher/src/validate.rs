@@ -49,6 +49,12 @@ fn refused<T>(class: DeadLetterClass, reason: impl Into<String>) -> Verdict<T> {
     Verdict::Refused(Refusal { class, tenant: None, reason: reason.into() })
 }
 
+/// Filed as nobody's: what is filed as the tenant's own is about to be removed.
+fn leaving<T>(tenant: &Tenant, what: String) -> Verdict<T> {
+    let reason = format!("{what}: tenant {} is being deleted, and nothing of it is taken in", tenant.id);
+    refused(DeadLetterClass::UnknownTenant, reason)
+}
+
 /// Judges a message of topic `uploads`.
 pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payload: &[u8]) -> Verdict<Upload> {
     let event = match Notification::parse(attributes, payload) {
@@ -62,6 +68,9 @@ pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payloa
             format!("no tenant has uploads bucket {bucket}; add it to the registry or remove its notification");
         return refused(DeadLetterClass::UnknownTenant, reason);
     };
+    if tenant.deleting {
+        return leaving(tenant, format!("upload to {}", event.object.bucket));
+    }
     let (folder, kind) = layout::classify(&event.object.name);
     if kind == UploadKind::Ignored {
         return Verdict::Discard("a placeholder or reserved name");
@@ -92,6 +101,9 @@ pub fn request(
     let Some(tenant) = registry.tenant(&request.tenant) else {
         return refused(DeadLetterClass::UnknownTenant, format!("review request: no tenant {}", request.tenant));
     };
+    if tenant.deleting {
+        return leaving(tenant, "review request".to_owned());
+    }
     match &request.bucket {
         Some(bucket) if *bucket != tenant.uploads_bucket => Verdict::Refused(Refusal {
             class: DeadLetterClass::Forbidden,

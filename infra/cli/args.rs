@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carrel_dispatcher::age::Age;
 use carrel_worker::scan::Clamd;
 use clap::{Args, Parser, Subcommand};
 
@@ -213,18 +214,7 @@ pub struct Looked {
 }
 
 fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no age, as 90m, 12h or 3d are");
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let number = &text[..text.len() - unit.len_utf8()];
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+    text.parse().map(|Age(age)| age)
 }
 
 /// Commands on dead letters.

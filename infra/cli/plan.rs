@@ -6,6 +6,7 @@ use std::path::Path;
 
 use carrel_local::CloudConfig;
 use carrel_local::config::Isolation;
+use carrel_schemas::ids::JobName;
 use carrel_schemas::registry::{Limits, RegistryFile, Tenant};
 use carrel_schemas::scan::Antivirus;
 use carrel_worker::scan::Clamd;
@@ -128,7 +129,12 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             }],
         }));
         buckets.push(json!({ "name": tenant.outputs_bucket }));
-        jobs.push(job(tenant, site));
+        jobs.push(job(tenant, &tenant.job, &tenant.limits, site));
+        let mut executed = vec![tenant.job.clone()];
+        if let Some(larger) = tenant.retry_limits {
+            executed.push(tenant.job_for(true));
+            jobs.push(job(tenant, &tenant.job_for(true), &larger.over(tenant.limits), site));
+        }
         let worker = &tenant.service_account;
         bindings.extend([
             bind(bucket(&tenant.uploads_bucket), "roles/storage.objectViewer", worker),
@@ -136,9 +142,11 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(topic("outcomes"), "roles/pubsub.publisher", worker),
             bind(bucket(&tenant.uploads_bucket), "roles/carrelLister", DISPATCHER),
             bind(bucket(&tenant.outputs_bucket), "roles/carrelDecider", DISPATCHER),
-            bind(tenant.job.as_str(), "roles/run.jobsExecutorWithOverrides", DISPATCHER),
-            bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
+            bind(bucket(&tenant.outputs_bucket), "roles/carrelCollector", DISPATCHER),
         ]);
+        bindings.extend(executed.iter().flat_map(|job| {
+            ["roles/run.jobsExecutorWithOverrides", "roles/run.viewer"].map(|role| bind(job.as_str(), role, DISPATCHER))
+        }));
     }
     // What its tasks must find beside the system's own: what the agent's command line names, authorities, and the scanner's
     // socket.
@@ -173,6 +181,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
+            "roles/carrelCollector": ["storage.objects.delete"],
             "roles/carrelOutputsWriter": [
                 "storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list",
             ],
@@ -183,7 +192,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
     }))
 }
 
-fn job(tenant: &Tenant, site: Site<'_>) -> Value {
+fn job(tenant: &Tenant, name: &JobName, limits: &Limits, site: Site<'_>) -> Value {
     let endpoint = format!("http://{}", site.listen);
     let json_text = |value: Value| value.to_string();
     let mut env = BTreeMap::from([
@@ -191,13 +200,13 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         ("CARREL_UPLOADS_BUCKET", tenant.uploads_bucket.to_string()),
         ("CARREL_OUTPUTS_BUCKET", tenant.outputs_bucket.to_string()),
         ("CARREL_OUTCOMES_TOPIC", format!("projects/{PROJECT}/topics/outcomes")),
-        ("CARREL_LIMITS", json_text(json!(tenant.limits))),
+        ("CARREL_LIMITS", json_text(json!(limits))),
         ("CARREL_EGRESS", json_text(json!(tenant.egress))),
         ("CARREL_SCAN", json_text(json!(tenant.scan))),
         ("CARREL_AGENT", json_text(json!(site.agent))),
         ("CARREL_ISOLATION", inner(site.isolation).to_owned()),
         ("CARREL_INPUT", if site.volume { VOLUME } else { "hydrate" }.to_owned()),
-        ("CARREL_JOB", tenant.job.to_string()),
+        ("CARREL_JOB", name.to_string()),
         ("CARREL_STORAGE_ENDPOINT", endpoint.clone()),
         ("CARREL_PUBSUB_ENDPOINT", endpoint),
     ]);
@@ -211,12 +220,12 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         env.insert("CARREL_CLAMD", clamd.to_string());
     }
     json!({
-        "name": tenant.job.as_str().rsplit('/').next(),
+        "name": name.as_str().rsplit('/').next(),
         "service_account": tenant.service_account,
         "image": "carrel/worker",
         "env": env,
-        "timeout_seconds": tenant.limits.timeout_seconds,
-        "memory_bytes": memory(&tenant.limits),
+        "timeout_seconds": limits.timeout_seconds,
+        "memory_bytes": memory(limits),
         "egress": tenant.egress,
         "volume": site.volume.then(|| json!({ "bucket": tenant.uploads_bucket, "mount_path": VOLUME })),
     })
@@ -257,7 +266,10 @@ mod tests {
     use super::*;
 
     fn planned(ids: &[&str]) -> CloudConfig {
-        let tenants: Vec<_> = ids.iter().map(|id| tenant(id)).collect();
+        planned_of(ids.iter().map(|id| tenant(id)).collect())
+    }
+
+    fn planned_of(tenants: Vec<Value>) -> CloudConfig {
         let registry = serde_json::from_value(json!({ "schema": 1, "tenants": tenants })).expect("a registry");
         let agent = ["/bin/agent".to_owned()];
         let site = Site {
@@ -284,6 +296,20 @@ mod tests {
     #[test]
     fn the_planned_cloud_is_sound() {
         planned(&["acme", "bolt"]).check().expect("no mistakes");
+    }
+
+    #[test]
+    fn a_tenant_with_a_second_try_has_a_second_job_of_the_same_identity_with_more() {
+        let mut acme = tenant("acme");
+        acme["retry_limits"] = json!({ "timeout_seconds": 3600, "agent_memory_bytes": 4_u64 << 30 });
+        let config = planned_of(vec![acme]);
+        config.check().expect("no mistakes");
+        let [own, larger] = &config.jobs[..] else { panic!("{:?}", config.jobs) };
+        assert_eq!((own.name.as_str(), larger.name.as_str()), ("review-acme", "review-acme-large"));
+        assert_eq!((&own.service_account, larger.timeout_seconds), (&larger.service_account, 3600));
+        assert!(larger.memory_bytes > own.memory_bytes && larger.env["CARREL_JOB"].ends_with("-large"));
+        let may = grants(&config, DISPATCHER).into_iter().filter(|(resource, _)| resource.ends_with("-large"));
+        assert_eq!(may.count(), 2, "to run it and to look at it");
     }
 
     #[test]

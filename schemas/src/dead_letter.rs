@@ -93,6 +93,10 @@ pub enum DeadLetterClass {
     CloudRefused,
     /// Pub/Sub gave up delivering it.
     Undeliverable,
+    /// Its review was not decided by its deadline.
+    Expired,
+    /// It could not be moved on for long, and is still tried: the letter is resolved by itself once that helps.
+    Stuck,
 }
 
 /// One attempt that ended without an outcome.
@@ -163,7 +167,8 @@ pub enum DeadLetterState {
     Open,
     /// A campaign replays it.
     Replaying,
-    /// A replay has dealt with it: it was delivered, or failed again and stands in a letter of its own.
+    /// It was dealt with: a replay delivered it, or failed again and stands in a letter of its own; or what was stuck has
+    /// ended.
     Resolved,
     /// An operator has put it aside.
     Discarded,

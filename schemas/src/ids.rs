@@ -269,6 +269,14 @@ impl Nonce {
     }
 }
 
+impl JobName {
+    /// The job beside this one whose tasks have more memory and time.
+    #[must_use]
+    pub fn larger(&self) -> Self {
+        Self(format!("{}-large", self.0))
+    }
+}
+
 impl ExecutionName {
     /// The job this is an execution of.
     pub fn job(&self) -> JobName {

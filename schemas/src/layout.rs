@@ -22,6 +22,26 @@ pub fn claim(review: &ReviewId, epoch: Epoch, attempt: Attempt) -> ObjectName {
     own(format!("claims/{review}/{epoch}-{attempt}.json"))
 }
 
+/// `claims/<review>/`: all of them; each name goes on with its epoch and a hyphen.
+pub fn claims(review: &ReviewId) -> String {
+    format!("claims/{review}/")
+}
+
+/// `progress/<review>/`: of all attempts, named as claims are.
+pub fn progresses(review: &ReviewId) -> String {
+    format!("progress/{review}/")
+}
+
+/// `reviews/<review>/`: what all attempts delivered, each under its epoch and number.
+pub fn attempts(review: &ReviewId) -> String {
+    format!("reviews/{review}/")
+}
+
+/// `outcomes/<review>/`: of all epochs.
+pub fn outcomes(review: &ReviewId) -> String {
+    format!("outcomes/{review}/")
+}
+
 /// `outcomes/<review>/<epoch>.json`.
 pub fn outcome(review: &ReviewId, epoch: Epoch) -> ObjectName {
     own(format!("outcomes/{review}/{epoch}.json"))

@@ -16,6 +16,7 @@ pub mod findings;
 pub mod ids;
 pub mod json_schema;
 pub mod layout;
+pub mod limits;
 pub mod outcome;
 pub mod registry;
 pub mod review_request;

@@ -151,6 +151,8 @@ pub enum FailureClass {
     AgentFailed,
     /// The cloud refused to launch the job.
     CloudRefused,
+    /// It was not decided by its deadline.
+    Expired,
 }
 
 /// One file of a delivered review.

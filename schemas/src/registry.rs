@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BucketName, JobName, TenantId};
+pub use crate::limits::{Limits, RetryLimits};
 use crate::scan::ScanPolicy;
 
 /// The registry as it is written.
@@ -58,6 +59,15 @@ pub struct Tenant {
     /// What it may use.
     #[serde(default)]
     pub limits: Limits,
+    /// One more try with more than `limits`, for a review that ran out of memory or time; without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_limits: Option<RetryLimits>,
+    /// Seconds from its seal after which a review is given up, over all attempts; without it there is no such end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u64>,
+    /// A later revision of a pack ends the review of the former that runs; one that waits is ended in any case.
+    #[serde(default)]
+    pub supersede_running: bool,
     /// What is done about files that hold more than data.
     #[serde(default)]
     pub scan: ScanPolicy,
@@ -73,11 +83,25 @@ pub struct Tenant {
     /// Nothing of it is launched; its uploads are sealed and wait.
     #[serde(default)]
     pub suspended: bool,
+    /// It leaves: nothing of it is taken in, what is under way is cancelled, then all that the ledger holds of it is
+    /// removed. Its buckets are not touched.
+    #[serde(default)]
+    pub deleting: bool,
 }
 
 impl Tenant {
     /// The largest weight.
     pub const MAX_WEIGHT: u32 = 100;
+
+    /// The job of a try: the tenant's, or, named after it, the one with more.
+    pub fn job_for(&self, larger: bool) -> JobName {
+        if larger { self.job.larger() } else { self.job.clone() }
+    }
+
+    /// True if executions of the job act for this tenant.
+    pub fn owns(&self, job: &JobName) -> bool {
+        *job == self.job || (self.retry_limits.is_some() && *job == self.job.larger())
+    }
 
     const fn default_weight() -> u32 {
         1
@@ -115,47 +139,6 @@ impl PackPolicy {
 impl Default for PackPolicy {
     fn default() -> Self {
         Self::Marker { max_age_seconds: Self::default_max_age_seconds() }
-    }
-}
-
-/// What a tenant may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Files of a pack; the rest are refused.
-    pub max_files: u32,
-    /// Bytes of one file; a larger one is refused unread.
-    pub max_file_bytes: u64,
-    /// Bytes a file may inflate to.
-    pub max_inflated_bytes: u64,
-    /// Seconds one review may take.
-    pub timeout_seconds: u64,
-    /// Bytes of memory the agent may use.
-    pub agent_memory_bytes: u64,
-    /// Bytes the agent may deliver.
-    pub max_output_bytes: u64,
-    /// Reviews of this tenant that run at once.
-    pub max_concurrent: u32,
-    /// Attempts within one epoch.
-    pub max_attempts: u32,
-    /// Uploads that each replica of the dispatcher deals with one by one in a minute, and of which ten seconds' worth may
-    /// come at once; of more, it lists the bucket.
-    pub max_events_per_minute: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_files: 64,
-            max_file_bytes: 256 << 20,
-            max_inflated_bytes: 1 << 30,
-            timeout_seconds: 900,
-            agent_memory_bytes: 1 << 30,
-            max_output_bytes: 128 << 20,
-            max_concurrent: 2,
-            max_attempts: 3,
-            max_events_per_minute: 6000,
-        }
     }
 }
 
@@ -247,6 +230,16 @@ pub enum RegistryMistake {
         /// What stood there.
         weight: u32,
     },
+    /// A second try that would end as the first did.
+    #[error(
+        "tenant {tenant}: retry_limits.{field} must be more than limits.{field}; a second try needs more, or none is made"
+    )]
+    NotLarger {
+        /// Which tenant.
+        tenant: TenantId,
+        /// Which field.
+        field: &'static str,
+    },
     /// A limit or period that can never be met.
     #[error("tenant {tenant}: {field} is 0, must be at least 1")]
     Zero {
@@ -303,6 +296,9 @@ impl Registry {
             ];
             own.extend(tenant.token_sha256.iter().map(|hash| ("token hash", hash.clone())));
             own.extend(emails.iter().map(|email| ("e-mail address", email.clone())));
+            if tenant.retry_limits.is_some() {
+                own.push(("job", tenant.job.larger().to_string()));
+            }
             if tenant.uploads_bucket != tenant.outputs_bucket {
                 own.push(("bucket", tenant.outputs_bucket.to_string()));
             }
@@ -400,6 +396,13 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         }
         PackPolicy::Each => {}
     }
+    numbers.extend(tenant.deadline_seconds.map(|seconds| ("deadline_seconds", seconds)));
+    if let Some(RetryLimits { timeout_seconds: time, agent_memory_bytes: memory }) = tenant.retry_limits {
+        let pairs = [("timeout_seconds", time, timeout_seconds), ("agent_memory_bytes", memory, agent_memory_bytes)];
+        for (field, ..) in pairs.into_iter().filter(|(_, more, less)| more <= less) {
+            mistakes.push(RegistryMistake::NotLarger { tenant: id(), field });
+        }
+    }
     for (field, _) in numbers.into_iter().filter(|(_, number)| *number == 0) {
         mistakes.push(RegistryMistake::Zero { tenant: id(), field });
     }
@@ -438,11 +441,15 @@ mod tests {
             policy: PackPolicy::default(),
             weight: 1,
             limits: Limits::default(),
+            retry_limits: None,
+            deadline_seconds: None,
+            supersede_running: false,
             scan: ScanPolicy::default(),
             egress: vec![],
             token_sha256: vec![],
             emails: vec![],
             suspended: false,
+            deleting: false,
         }
     }
 
@@ -492,6 +499,20 @@ mod tests {
             let error = Registry::check(file(vec![acme])).expect_err("no weight").to_string();
             assert!(error.contains(&format!("tenant acme: weight is {weight}, must be from 1 to 100")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_second_try_has_more_and_a_job_that_nobody_else_has() {
+        let (mut acme, mut bolt) = (tenant("acme"), tenant("bolt"));
+        let Limits { timeout_seconds, agent_memory_bytes, .. } = acme.limits;
+        acme.retry_limits = Some(RetryLimits { timeout_seconds, agent_memory_bytes: agent_memory_bytes * 2 });
+        bolt.job = acme.job.larger();
+        let error = Registry::check(file(vec![acme.clone(), bolt])).expect_err("two mistakes").to_string();
+        assert!(error.contains("tenant acme: retry_limits.timeout_seconds must be more than"), "{error}");
+        assert!(error.contains("acme and bolt share job") && !error.contains("agent_memory_bytes"), "{error}");
+        assert!(acme.owns(&acme.job_for(true)) && acme.owns(&acme.job_for(false)));
+        acme.retry_limits = None;
+        assert!(!acme.owns(&acme.job_for(true)), "it may be anybody's");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A request for a review, from the platform by Pub/Sub or from a tenant over HTTP.
 
+use std::num::NonZeroU64;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ pub struct ReviewRequested {
     pub bucket: Option<BucketName>,
     /// Asking twice with the same key is asking once; a new key reviews the same files again.
     pub idempotency_key: IdempotencyKey,
+    /// Seconds from now after which the review is given up, where that is sooner than the tenant's deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<NonZeroU64>,
 }
 
 /// The body of `POST /v1/tenants/{tenant}/reviews`; the idempotency key travels in the header `Idempotency-Key`.
@@ -29,6 +34,9 @@ pub struct ReviewRequested {
 pub struct CreateReview {
     /// Which pack of the tenant named in the path.
     pub pack: PackId,
+    /// Seconds from now after which the review is given up, where that is sooner than the tenant's deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<NonZeroU64>,
 }
 
 /// The body that ends a review.

@@ -1,5 +1,7 @@
 //! The seal: exactly which object versions one review reads, and the review id that follows from them.
 
+use std::num::NonZeroU64;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,9 @@ pub struct Seal {
     /// Present on an explicit re-review of the same files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<IdempotencyKey>,
+    /// Seconds from the seal by which whoever asked wants an outcome; the tenant's own deadline holds beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<NonZeroU64>,
 }
 
 impl Seal {

@@ -1,7 +1,8 @@
 //! Completions read again: from a cursor on, oldest first. For who lost events, or does not use Pub/Sub.
 //!
 //! A reader keeps `next` and sends it as `after`. What it has read it may get once more and must tell by the event id:
-//! [`crate::completion_log`] says why, and why it misses nothing.
+//! [`crate::completion_log`] says why, and why it misses nothing. Who stands before what the collector has taken away is
+//! refused: such a reader would miss something.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use super::auth::Caller;
 use super::{Refused, State};
-use crate::completion_log::Cursor;
+use crate::completion_log::{Cursor, is_before};
 use crate::ledger::LogPage;
 
 /// Completions of a page that asks for no number, and the most of any.
@@ -35,14 +36,37 @@ pub(super) struct Page {
 }
 
 pub(super) struct Look {
-    after: Cursor,
+    /// None is from whatever the log begins with.
+    after: Option<Cursor>,
     limit: usize,
+}
+
+/// Refuses a cursor that something was taken away after. Asked after the log was read, and told before anything goes:
+/// no gap can open in between.
+pub(super) async fn no_gap(
+    state: &State,
+    tenants: impl IntoIterator<Item = &TenantId>,
+    after: &Cursor,
+) -> Result<(), Refused> {
+    // Nothing younger goes.
+    if !is_before(after.earliest(), crate::now().minus(state.0.retention)) {
+        return Ok(());
+    }
+    for tenant in tenants {
+        if state.0.ledger.log_begin(tenant).await?.is_some_and(|begin| after.earliest() < begin.as_str()) {
+            return Err(Refused::Gone(format!(
+                "completions of tenant {tenant} after this cursor are not kept any more; read from the beginning, without \
+                 `after`, and look at the list of reviews for what was before"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Look {
     pub(super) fn parse(mut query: BTreeMap<String, String>) -> Result<Self, Refused> {
         let after = query.remove("after").map(|text| Cursor::parse(&text)).transpose();
-        let after = after.map_err(|error| Refused::Bad(format!("after: {error}")))?.unwrap_or_else(Cursor::start);
+        let after = after.map_err(|error| Refused::Bad(format!("after: {error}")))?;
         let limit = match query.remove("limit") {
             None => PAGE,
             Some(text) => match text.parse() {
@@ -64,9 +88,12 @@ pub(super) async fn list_own(
     caller: Caller,
 ) -> Result<Json<Page>, Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?;
-    let Look { after, limit } = Look::parse(query)?;
-    let now = crate::now();
+    let Look { after: asked, limit } = Look::parse(query)?;
+    let (now, after) = (crate::now(), asked.clone().unwrap_or_else(Cursor::start));
     let LogPage { entries, last, more } = state.0.ledger.completions_after(&tenant.id, after.at(), limit).await?;
+    if let Some(asked) = &asked {
+        no_gap(&state, [&tenant.id], asked).await?;
+    }
     let completions = entries.into_iter().map(|(_, completion)| completion).collect();
     Ok(Json(Page { completions, next: after.after(last.as_deref(), more, now).to_string(), more }))
 }
@@ -78,12 +105,16 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<Page>, Refused> {
     caller.operator()?;
-    let Look { after, limit } = Look::parse(query)?;
-    let now = crate::now();
+    let Look { after: asked, limit } = Look::parse(query)?;
+    let (now, after) = (crate::now(), asked.clone().unwrap_or_else(Cursor::start));
     let tenants: Vec<TenantId> = state.0.registry.tenants().map(|tenant| tenant.id.clone()).collect();
     let (ledger, place) = (&state.0.ledger, after.at());
-    let pages = tenants.into_iter().map(|tenant| async move { ledger.completions_after(&tenant, place, limit).await });
+    let pages =
+        tenants.clone().into_iter().map(|tenant| async move { ledger.completions_after(&tenant, place, limit).await });
     let pages: Vec<LogPage> = futures::stream::iter(pages).buffer_unordered(LISTINGS).try_collect().await?;
+    if let Some(asked) = &asked {
+        no_gap(&state, &tenants, asked).await?;
+    }
     let (completions, last, more) = merged(pages, limit);
     Ok(Json(Page { completions, next: after.after(last.as_deref(), more, now).to_string(), more }))
 }

@@ -120,6 +120,9 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
     if call.method == "post" {
         refusals.push(409);
     }
+    if call.path.ends_with("/completions") || call.path == "/v1/tenants/{tenant}/events" {
+        refusals.push(410);
+    }
     for status in refusals {
         responses.insert(status.to_string(), json!({ "$ref": "#/components/responses/Refused" }));
     }

@@ -26,6 +26,8 @@ pub enum Refused {
     Bad(String),
     /// It contradicts an earlier call, in words.
     Conflict(String),
+    /// What it asks for was there once and is not kept any more, in words.
+    Gone(String),
     /// Too much at once; it may be tried again after this long.
     TooMany(Duration),
     /// The cloud did not answer, in words for the log.
@@ -74,6 +76,7 @@ impl IntoResponse for Refused {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, format!("no such {what}")),
             Self::Bad(why) => (StatusCode::BAD_REQUEST, why),
             Self::Conflict(why) => (StatusCode::CONFLICT, why),
+            Self::Gone(why) => (StatusCode::GONE, why),
             Self::TooMany(pause) => {
                 // Rounded up: a call that comes sooner is refused again.
                 let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);

@@ -18,6 +18,7 @@ use carrel_schemas::ids::{ReviewId, TenantId};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::auth::Caller;
+use super::completions::no_gap;
 use super::reviews::View;
 use super::{Refused, State};
 use crate::completion_log::Cursor;
@@ -113,7 +114,11 @@ pub(super) async fn of_tenant(
 ) -> Result<Response, Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?.id.clone();
     let cursor = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default()) {
-        Some(id) => Cursor::parse(id).map_err(|error| Refused::Bad(format!("Last-Event-ID: {error}")))?,
+        Some(id) => {
+            let cursor = Cursor::parse(id).map_err(|error| Refused::Bad(format!("Last-Event-ID: {error}")))?;
+            no_gap(&state, [&tenant], &cursor).await?;
+            cursor
+        }
         None => Cursor::since(crate::now()),
     };
     serve(&state, tenant, Watch::Completions { cursor, told: BTreeSet::new() }, caller.name())

@@ -41,6 +41,7 @@ mod reviews;
 mod routes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -85,6 +86,8 @@ pub struct Inner {
     pub explainer: Explainer,
     /// Finds dead letters.
     pub index: Index,
+    /// How long what is over is kept.
+    pub retention: Duration,
     /// Who vouches for callers, besides the registry's keys.
     pub identities: Option<Identities>,
     /// How fast they may call.

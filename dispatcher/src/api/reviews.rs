@@ -48,6 +48,9 @@ pub(super) async fn create(
     body: axum::body::Bytes,
 ) -> Result<(StatusCode, Json<View>), Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?;
+    if tenant.deleting {
+        return Err(Refused::Conflict(format!("tenant {} is being deleted; nothing of it is taken in", tenant.id)));
+    }
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let key =
         key.ok_or_else(|| Refused::Bad("send an `Idempotency-Key` header: asking twice is asking once".into()))?;
@@ -55,7 +58,9 @@ pub(super) async fn create(
     let wish: CreateReview = serde_json::from_slice(&body)
         .map_err(|error| Refused::Bad(format!("body: {error}; send {{\"pack\": \"…\"}}")))?;
     let traceparent = carrel_telemetry::inject();
-    let review = match state.0.sealer.seal_request(tenant, &wish.pack, &key, traceparent, crate::now()).await? {
+    let sealed =
+        state.0.sealer.seal_request(tenant, &wish.pack, &key, wish.deadline_seconds, traceparent, crate::now());
+    let review = match sealed.await? {
         Requested::Review(review) => review,
         Requested::NoFile => return Err(Refused::NotFound("pack")),
         Requested::Excess => {

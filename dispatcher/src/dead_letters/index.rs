@@ -14,6 +14,7 @@ use futures::stream::{StreamExt as _, TryStreamExt as _};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::flight::Flight;
 use crate::ledger::{Ledger, LedgerError, Versioned};
 
 /// Letters read before they are kept: each may have millions of bytes.
@@ -21,14 +22,23 @@ const BATCH: usize = 8;
 /// Tenants listed at once.
 const LISTS: usize = 16;
 
-/// Letters without the bytes of their messages, by their names in the control bucket.
+/// Whose letters; none is nobody's.
+type Owner = Option<TenantId>;
+type Letters = Arc<Vec<Arc<DeadLetter>>>;
+
+/// Letters without the bytes of their messages.
 #[derive(Debug)]
 pub struct Index {
     ledger: Ledger,
     registry: Arc<Registry>,
-    held: Mutex<Held>,
+    held: Mutex<HashMap<Owner, Held>>,
+    /// However many look at once, an owner's letters are listed and read by one of them.
+    flights: Mutex<HashMap<Owner, Arc<Flight<Letters>>>>,
+    /// Held while a batch is read.
+    reading: tokio::sync::Mutex<()>,
 }
 
+/// Of one owner, by their names in the control bucket.
 type Held = HashMap<String, Versioned<Arc<DeadLetter>>>;
 
 /// Some letters, the newest first.
@@ -63,54 +73,74 @@ pub struct Group {
 }
 
 impl Index {
-    /// An index of the letters of the registry's tenants, and of nobody's.
+    /// An index of everybody's letters, and of nobody's.
     pub fn new(ledger: Ledger, registry: Arc<Registry>) -> Self {
-        Self { ledger, registry, held: Mutex::default() }
+        Self { ledger, registry, held: Mutex::default(), flights: Mutex::default(), reading: Default::default() }
     }
 
     /// Every letter that fits, the newest first.
     pub async fn find(&self, filter: &LetterFilter) -> Result<Vec<Arc<DeadLetter>>, LedgerError> {
-        let owners: Vec<Option<TenantId>> = match filter.tenant.as_deref() {
+        let owners: Vec<Owner> = match filter.tenant.as_deref() {
             Some(LetterFilter::NOBODY) => vec![None],
             Some(tenant) => TenantId::parse(tenant).ok().map(Some).into_iter().collect(),
-            None => self.registry.tenants().map(|tenant| Some(tenant.id.clone())).chain([None]).collect(),
+            None => self.owners().await?,
         };
-        let lists = owners.into_iter().map(|owner| async move { self.ledger.letters_of(owner.as_ref()).await });
-        let listed: Vec<Vec<_>> = futures::stream::iter(lists).buffered(LISTS).try_collect().await?;
-        let listed: Vec<_> = listed.into_iter().flatten().collect();
-
-        let names: HashSet<String> = listed.iter().map(|meta| meta.name.clone()).collect();
-        let moved: Vec<_> = {
-            let held = self.held();
-            let is_known =
-                |name: &str, generation: i64| held.get(name).is_some_and(|held| held.generation == generation);
-            listed.into_iter().filter(|meta| !is_known(&meta.name, meta.generation)).collect()
-        };
-        // In batches, each kept at once: whoever gives up waiting leaves the next caller less to read.
-        for some in moved.chunks(BATCH) {
-            let read = self.ledger.read_letters(some.to_vec()).await?;
-            let kept = read.into_iter().map(|(name, Versioned { value, generation })| {
-                (name, Versioned { value: Arc::new(value), generation })
-            });
-            self.held().extend(kept);
-        }
-        let mut held = self.held();
-        if filter.tenant.is_none() {
-            held.retain(|name, _| names.contains(name));
-        }
-        let found = held.iter().filter(|(name, _)| names.contains(*name)).map(|(_, held)| &held.value);
-        let mut letters: Vec<_> = found.filter(|letter| filter.fits(letter)).cloned().collect();
+        let looks = owners.into_iter().map(|owner| async move {
+            let flight = self.flight(&owner);
+            flight.join(|_| self.look(owner)).await
+        });
+        let found: Vec<Letters> = futures::stream::iter(looks).buffered(LISTS).try_collect().await?;
+        let all = found.iter().flat_map(|letters| letters.iter());
+        let mut letters: Vec<_> = all.filter(|letter| filter.fits(letter)).cloned().collect();
         letters.sort_by(|a, b| order(a, b));
         Ok(letters)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    /// Everybody who may have letters: the registry's tenants, those that have left it, and nobody.
+    async fn owners(&self) -> Result<Vec<Owner>, LedgerError> {
+        let mut owners = self.ledger.owners().await?;
+        owners.extend(self.registry.tenants().map(|tenant| tenant.id.clone()));
+        Ok(owners.into_iter().map(Some).chain([None]).collect())
+    }
+
+    fn flight(&self, owner: &Owner) -> Arc<Flight<Letters>> {
+        let mut flights = self.flights.lock().expect("no code panics while it holds the map");
+        flights.entry(owner.clone()).or_default().clone()
+    }
+
+    /// Lists an owner's letters, and reads those that have moved since the last look.
+    async fn look(&self, owner: Owner) -> Result<Letters, LedgerError> {
+        let listed = self.ledger.letters_of(owner.as_ref()).await?;
+        let names: HashSet<String> = listed.iter().map(|meta| meta.name.clone()).collect();
+        let moved: Vec<_> = {
+            let mut held = self.held();
+            let held = held.entry(owner.clone()).or_default();
+            held.retain(|name, _| names.contains(name));
+            let is_known = |name: &str, at: i64| held.get(name).is_some_and(|held| held.generation == at);
+            listed.into_iter().filter(|meta| !is_known(&meta.name, meta.generation)).collect()
+        };
+        // In batches, each kept at once: whoever gives up waiting leaves the next caller less to read.
+        for some in moved.chunks(BATCH) {
+            let _one_at_a_time = self.reading.lock().await;
+            let read = self.ledger.read_letters(some.to_vec()).await?;
+            let kept = read.into_iter().map(|(name, Versioned { value, generation })| {
+                (name, Versioned { value: Arc::new(value), generation })
+            });
+            self.held().entry(owner.clone()).or_default().extend(kept);
+        }
+        let held = self.held();
+        let letters = held.get(&owner).into_iter().flat_map(|held| held.values());
+        Ok(Arc::new(letters.map(|held| held.value.clone()).collect()))
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Owner, Held>> {
         self.held.lock().expect("no code panics while it holds the index")
     }
 
     /// A letter that was looked at before, as it then was.
     fn remembered(&self, id: &DeadLetterId) -> Option<Arc<DeadLetter>> {
-        self.held().values().map(|held| &held.value).find(|letter| letter.id == *id).cloned()
+        let held = self.held();
+        held.values().flat_map(|of| of.values()).map(|held| &held.value).find(|letter| letter.id == *id).cloned()
     }
 
     /// One page of what fits. Pages stay as they are while letters are filed: new ones come before the first.

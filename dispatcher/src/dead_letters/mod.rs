@@ -15,7 +15,7 @@ use carrel_schemas::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Rev
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::timestamp::Timestamp;
 
-use crate::ledger::EndedAttempt;
+use crate::ledger::{EndedAttempt, ReviewRecord};
 
 pub use fingerprint::fingerprint;
 pub use index::{Group, Index, Page};
@@ -44,6 +44,7 @@ pub fn letter(
         DeadLetterSource::Review { review, epoch, .. } => of_epoch(review, *epoch),
         DeadLetterSource::Pack { pack, revision, bucket } => of_pack(bucket, pack, *revision),
     };
+    let id = if class == DeadLetterClass::Stuck { of_stuck(&id) } else { id };
     DeadLetter {
         schema: DeadLetter::SCHEMA,
         id,
@@ -66,6 +67,11 @@ pub fn letter(
 /// The id of the letter of a review that ended in this epoch.
 pub fn of_epoch(review: &ReviewId, epoch: Epoch) -> DeadLetterId {
     DeadLetterId::derive(&[b"review", review.as_str().as_bytes(), &epoch.get().to_be_bytes()])
+}
+
+/// The id of the letter that something is stuck, from that of its end: both may be filed.
+pub fn of_stuck(end: &DeadLetterId) -> DeadLetterId {
+    DeadLetterId::derive(&[b"stuck", end.as_str().as_bytes()])
 }
 
 /// The id of the letter of a closing of a pack that came to nothing.
@@ -94,7 +100,7 @@ pub fn is_owed(verdict: &Verdict) -> bool {
 /// look at.
 pub fn of_completion(
     completion: &Completion,
-    ended: &[EndedAttempt],
+    record: &ReviewRecord,
     evidence: Evidence,
     now: Timestamp,
 ) -> Option<DeadLetter> {
@@ -117,6 +123,7 @@ pub fn of_completion(
                 FailureClass::OutOfMemory => DeadLetterClass::OutOfMemory,
                 FailureClass::AgentFailed => DeadLetterClass::AgentFailed,
                 FailureClass::CloudRefused => DeadLetterClass::CloudRefused,
+                FailureClass::Expired => DeadLetterClass::Expired,
             };
             (class, message.clone())
         }
@@ -128,9 +135,9 @@ pub fn of_completion(
     };
     let attempt =
         |ended: &EndedAttempt| LetterAttempt { attempt: ended.attempt, at: ended.at, cause: ended.cause.clone() };
-    let replay_of = completion.epoch.previous().map(|epoch| of_epoch(&completion.review, epoch));
+    let replay_of = record.former_epoch().map(|epoch| of_epoch(&completion.review, epoch));
     Some(DeadLetter {
-        attempts: ended.iter().map(attempt).collect(),
+        attempts: record.ended.iter().map(attempt).collect(),
         evidence: Some(evidence).filter(|evidence| *evidence != Evidence::default()),
         replay_of,
         ..letter(Some(completion.tenant.clone()), class, reason, source, now)

@@ -5,6 +5,7 @@ use carrel_schemas::ids::CampaignId;
 use carrel_schemas::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::schema::Stored;
 use super::{JSON, Ledger, LedgerError, Versioned, encode, fresh_nonce, names};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -12,6 +13,8 @@ struct OpenCampaign {
     campaign: CampaignId,
     since: Timestamp,
 }
+
+impl Stored for OpenCampaign {}
 
 impl Ledger {
     /// Opens a campaign over these chunks unless its id is taken, and returns the one that holds. The head comes last

@@ -1,5 +1,7 @@
 //! Dead letters in the control bucket: filed once, moved by compare-and-swap, listed with what is needed to look.
 
+use std::collections::BTreeSet;
+
 use carrel_cloud::{Created, ObjectMeta};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{DeadLetterId, TenantId};
@@ -7,7 +9,7 @@ use carrel_schemas::ids::{DeadLetterId, TenantId};
 use super::{JSON, Ledger, LedgerError, Versioned, encode, names};
 
 /// A letter holds the message it is about: up to 10 MB, a third more in Base64, and its attributes escaped.
-const MAX_LETTER_BYTES: u64 = 20 << 20;
+pub(super) const MAX_LETTER_BYTES: u64 = 20 << 20;
 
 impl Ledger {
     /// Files a letter; false if the same letter was filed before.
@@ -56,6 +58,23 @@ impl Ledger {
     /// The names and generations of the letters of one tenant, or of nobody.
     pub async fn letters_of(&self, tenant: Option<&TenantId>) -> Result<Vec<ObjectMeta>, LedgerError> {
         Ok(self.objects.list(&self.bucket, &names::dead_letter_prefix(tenant)).await?)
+    }
+
+    /// Everybody for whom something is kept, whether or not the registry still knows them.
+    pub async fn owners(&self) -> Result<BTreeSet<TenantId>, LedgerError> {
+        let (mut owners, mut token) = (BTreeSet::new(), String::new());
+        loop {
+            let page = self.objects.list_folder(&self.bucket, names::TENANTS, 1000, &token).await?;
+            let parse = |folder: &String| {
+                let id = folder.strip_prefix(names::TENANTS)?.strip_suffix('/')?;
+                TenantId::parse(id).ok()
+            };
+            owners.extend(page.folders.iter().filter_map(parse));
+            match page.next_page_token {
+                Some(next) => token = next,
+                None => return Ok(owners),
+            }
+        }
     }
 
     /// Reads listed letters, each without the bytes of its message, under its name and the generation read.

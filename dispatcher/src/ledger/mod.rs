@@ -5,9 +5,12 @@
 
 mod campaigns;
 mod completions;
+mod keeping;
 mod letters;
 mod names;
+mod packs;
 mod record;
+mod schema;
 mod sweeps;
 
 use bytes::Bytes;
@@ -16,12 +19,13 @@ use carrel_schemas::ids::{BucketName, Epoch, IdempotencyKey, Nonce, PackId, Revi
 use carrel_schemas::seal::Seal;
 use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use completions::LogPage;
-pub use names::LEADER;
+pub use keeping::CollectCursor;
+pub use names::{Kept, LEADER};
 pub use record::{ArrowError, AttemptEnd, EndedAttempt, ReviewRecord, State};
+pub(crate) use schema::Stored;
 
 const JSON: &str = "application/json";
 /// No control object is larger than a seal may be.
@@ -89,6 +93,10 @@ pub struct SweepCursor {
     pub cycle_ended: Option<Timestamp>,
 }
 
+impl Stored for OpenPack {}
+impl Stored for OpenReview {}
+impl Stored for SweepCursor {}
+
 /// Why the ledger could not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -109,6 +117,19 @@ pub enum LedgerError {
         /// What did not fit.
         #[source]
         source: serde_json::Error,
+    },
+    /// An object that a later program wrote.
+    #[error(
+        "ledger object {name} has schema {schema}, and this program reads up to {known}; leave it as it is, and run the \
+         program that wrote it"
+    )]
+    Newer {
+        /// Its name in the control bucket.
+        name: String,
+        /// Its number.
+        schema: u32,
+        /// The highest that is known here.
+        known: u32,
     },
     /// An object that another one names is not there.
     #[error("ledger object {name} is gone; put it back from the control bucket's versions")]
@@ -144,81 +165,10 @@ impl Ledger {
         Self { objects, bucket: bucket.to_string() }
     }
 
-    // --- packs
-
-    /// Notes that a pack has unsealed uploads; false if that was noted before.
-    pub async fn open_pack(&self, open: &OpenPack) -> Result<bool, LedgerError> {
-        let name = names::open_pack(&open.tenant, &open.pack, open.revision);
-        Ok(matches!(self.objects.create(&self.bucket, &name, encode(open), JSON).await?, Created::New(_)))
-    }
-
-    /// The open revision of one pack, if it has one.
-    pub async fn find_open_pack(&self, tenant: &TenantId, pack: &PackId) -> Result<Option<OpenPack>, LedgerError> {
-        let found = self.objects.list(&self.bucket, &names::open_pack_prefix(tenant, pack)).await?;
-        match found.last() {
-            Some(meta) => Ok(self.read(&meta.name).await?.map(|open| open.value)),
-            None => Ok(None),
-        }
-    }
-
-    /// Every pack with unsealed uploads.
-    pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
-        self.read_all(names::OPEN_PACKS).await
-    }
-
-    /// The pack's uploads are sealed, or it came to nothing.
-    pub async fn close_pack(&self, open: &OpenPack) -> Result<(), LedgerError> {
-        let name = names::open_pack(&open.tenant, &open.pack, open.revision);
-        self.objects.delete(&self.bucket, &name, None).await?;
-        Ok(())
-    }
-
-    /// The seal of one revision.
-    pub async fn seal(
-        &self,
-        tenant: &TenantId,
-        pack: &PackId,
-        revision: Revision,
-    ) -> Result<Option<Seal>, LedgerError> {
-        Ok(self.read(&names::seal(tenant, pack, revision)).await?.map(|seal| seal.value))
-    }
-
-    /// True if that revision is sealed.
-    pub async fn is_sealed(&self, tenant: &TenantId, pack: &PackId, revision: Revision) -> Result<bool, LedgerError> {
-        Ok(self.seal(tenant, pack, revision).await?.is_some())
-    }
-
-    /// The highest sealed revision of a pack.
-    pub async fn last_seal(&self, tenant: &TenantId, pack: &PackId) -> Result<Option<Seal>, LedgerError> {
-        let found = self.objects.list(&self.bucket, &names::seal_prefix(tenant, pack)).await?;
-        match found.last() {
-            Some(meta) => Ok(self.read(&meta.name).await?.map(|seal| seal.value)),
-            None => Ok(None),
-        }
-    }
-
-    /// Writes a seal if its revision has none, and returns the one that holds.
-    pub async fn write_seal(&self, seal: Seal) -> Result<Seal, LedgerError> {
-        let name = names::seal(&seal.tenant, &seal.pack, seal.revision);
-        match self.objects.create(&self.bucket, &name, encode(&seal), JSON).await? {
-            Created::New(_) => Ok(seal),
-            Created::Exists => Ok(self.read(&name).await?.map_or(seal, |held| held.value)),
-        }
-    }
-
-    /// True while uploads of that revision are noted and not all dealt with.
-    pub async fn is_open(&self, tenant: &TenantId, pack: &PackId, revision: Revision) -> Result<bool, LedgerError> {
-        Ok(self.objects.find(&self.bucket, &names::open_pack(tenant, pack, revision)).await?.is_some())
-    }
-
-    // --- reviews
-
     /// Opens the review of a seal unless it was opened before. The marker comes first: a marker without a record is
-    /// a wish that the reconciler fulfils, a record without a marker would be forgotten.
+    /// a wish that the reconciler fulfils, a record without a marker would be forgotten. Of a review that was superseded
+    /// the marker is written anew: this seal may be the pack's last, and then it is reviewed after all.
     pub async fn open_review(&self, seal: &Seal, record: &ReviewRecord) -> Result<bool, LedgerError> {
-        if self.review(&seal.tenant, &seal.review).await?.is_some() {
-            return Ok(false);
-        }
         let open = OpenReview {
             tenant: seal.tenant.clone(),
             review: seal.review.clone(),
@@ -226,6 +176,12 @@ impl Ledger {
             revision: seal.revision,
         };
         let marker = names::open_review(&open.tenant, &open.review);
+        if let Some(held) = self.review(&seal.tenant, &seal.review).await? {
+            if held.value.is_superseded() {
+                self.objects.put(&self.bucket, &marker, encode(&open), JSON).await?;
+            }
+            return Ok(false);
+        }
         self.objects.create(&self.bucket, &marker, encode(&open), JSON).await?;
         let name = names::record(&record.tenant, &record.review);
         match self.objects.create(&self.bucket, &name, encode(record), JSON).await? {
@@ -300,6 +256,27 @@ impl Ledger {
         Ok(())
     }
 
+    /// Which version of a review's marker is there.
+    pub async fn open_review_generation(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+    ) -> Result<Option<i64>, LedgerError> {
+        let found = self.objects.find(&self.bucket, &names::open_review(tenant, review)).await?;
+        Ok(found.map(|meta| meta.generation))
+    }
+
+    /// The review is finished, unless its marker was written anew.
+    pub async fn finish_review_of(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+        generation: i64,
+    ) -> Result<(), LedgerError> {
+        self.objects.delete(&self.bucket, &names::open_review(tenant, review), Some(generation)).await?;
+        Ok(())
+    }
+
     /// One review's record.
     pub async fn review(
         &self,
@@ -347,8 +324,6 @@ impl Ledger {
         Ok(self.read(&names::request(tenant, key)).await?.map(|held| held.value))
     }
 
-    // --- the rest
-
     /// Returns once the control bucket has answered.
     pub async fn answers(&self) -> Result<(), LedgerError> {
         self.objects.find(&self.bucket, LEADER).await?;
@@ -377,19 +352,13 @@ impl Ledger {
     }
 
     /// Reads any control object.
-    pub(crate) async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<Versioned<T>>, LedgerError> {
+    pub(crate) async fn read<T: Stored>(&self, name: &str) -> Result<Option<Versioned<T>>, LedgerError> {
         self.read_up_to(name, MAX_BYTES).await
     }
 
-    async fn read_up_to<T: DeserializeOwned>(
-        &self,
-        name: &str,
-        max_bytes: u64,
-    ) -> Result<Option<Versioned<T>>, LedgerError> {
+    async fn read_up_to<T: Stored>(&self, name: &str, max_bytes: u64) -> Result<Option<Versioned<T>>, LedgerError> {
         let Some(body) = self.objects.get(&self.bucket, name, max_bytes).await? else { return Ok(None) };
-        let value = serde_json::from_slice(&body.bytes)
-            .map_err(|source| LedgerError::Corrupt { name: name.to_owned(), source })?;
-        Ok(Some(Versioned { value, generation: body.generation }))
+        Ok(Some(Versioned { value: schema::decode(name, &body.bytes)?, generation: body.generation }))
     }
 
     /// Creates any control object; `None` if it exists.
@@ -414,13 +383,13 @@ impl Ledger {
     }
 
     /// Reads every object under a prefix.
-    async fn read_all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, LedgerError> {
+    async fn read_all<T: Stored>(&self, prefix: &str) -> Result<Vec<T>, LedgerError> {
         let found = self.objects.list(&self.bucket, prefix).await?;
         self.read_each(found, MAX_BYTES, |_, held: Versioned<T>| held.value).await
     }
 
     /// Reads these objects and keeps of each what `keep` keeps.
-    async fn read_each<T: DeserializeOwned, K>(
+    async fn read_each<T: Stored, K>(
         &self,
         found: Vec<ObjectMeta>,
         max_bytes: u64,
@@ -429,7 +398,11 @@ impl Ledger {
         let reads = found.into_iter().map(|meta| async move {
             match self.read_up_to::<T>(&meta.name, max_bytes).await {
                 // One broken object must not hide its neighbours.
-                Err(error @ (LedgerError::Corrupt { .. } | LedgerError::Read(ReadError::TooLarge { .. }))) => {
+                Err(
+                    error @ (LedgerError::Corrupt { .. }
+                    | LedgerError::Newer { .. }
+                    | LedgerError::Read(ReadError::TooLarge { .. })),
+                ) => {
                     tracing::error!(error = crate::chain(&error), "skipped");
                     Ok::<_, LedgerError>(None)
                 }

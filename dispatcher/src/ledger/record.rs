@@ -5,14 +5,17 @@
 //!            ▲                    │                   │ ▲ follow        ▲
 //!            └───── requeue ──────┴───────────────────┘                 │
 //!            ├──────────────── settle (whoever created the outcome) ────┘
+//!            ├◄─ enlarge (the next epoch, once) ── any of these, its outcome says that memory or time ran out
 //!            └◄─ replay (the next epoch) ── Settled without delivery (announced)
 //! ```
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use carrel_schemas::completion::Completion;
 use carrel_schemas::ids::{Attempt, Epoch, ExecutionName, Nonce, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::outcome::Verdict;
 use carrel_schemas::seal::{ClosedBy, Seal};
 use carrel_schemas::timestamp::Timestamp;
 use schemars::JsonSchema;
@@ -37,8 +40,17 @@ pub struct ReviewRecord {
     pub files: u32,
     /// When the review was opened.
     pub opened_at: Timestamp,
+    /// Seconds by which whoever asked for it wants an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<NonZeroU64>,
     /// Which life of the review.
     pub epoch: Epoch,
+    /// When a replay began it last; absent where none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_at: Option<Timestamp>,
+    /// The first epoch that is tried with the tenant's larger limits; absent where none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub larger_since: Option<Epoch>,
     /// Attempts authorised in this epoch so far.
     pub attempts: u32,
     /// How earlier attempts of this epoch ended, oldest first; of those that do not count, only the last few.
@@ -106,7 +118,8 @@ pub struct EndedAttempt {
     pub at: Timestamp,
     /// Why, in words.
     pub cause: String,
-    /// Whether it counts against the tenant's attempts: a launch that the cloud put off does not.
+    /// Whether it counts against the tenant's attempts: a launch that the cloud put off does not, nor does what came
+    /// before the larger limits.
     pub counted: bool,
 }
 
@@ -167,7 +180,10 @@ impl ReviewRecord {
             closed_by: seal.closed_by,
             files: u32::try_from(seal.members.len()).unwrap_or(u32::MAX),
             opened_at: now,
+            deadline_seconds: seal.deadline_seconds,
             epoch: Epoch::FIRST,
+            replayed_at: None,
+            larger_since: None,
             attempts: 0,
             ended: Vec::new(),
             put_off: 0,
@@ -187,6 +203,22 @@ impl ReviewRecord {
     /// Whether the cloud has put it off for so long that waiting is no answer any more.
     pub fn is_put_off_for_good(&self) -> bool {
         self.put_off >= MOST_PUT_OFFS
+    }
+
+    /// Since when somebody has waited for this outcome.
+    pub fn began_at(&self) -> Timestamp {
+        self.replayed_at.unwrap_or(self.opened_at)
+    }
+
+    /// The epoch that was announced before this one.
+    pub fn former_epoch(&self) -> Option<Epoch> {
+        let former = self.epoch.previous()?;
+        if self.larger_since == Some(self.epoch) { former.previous() } else { Some(former) }
+    }
+
+    /// True if a later revision took its place.
+    pub fn is_superseded(&self) -> bool {
+        matches!(&self.state, State::Settled { completion, .. } if matches!(completion.verdict, Verdict::Superseded { .. }))
     }
 
     fn refuse(&self, arrow: &'static str) -> ArrowError {
@@ -254,11 +286,28 @@ impl ReviewRecord {
         Ok(self)
     }
 
+    /// Any unsettled state → Queued, in the next epoch and with the tenant's larger limits: an outcome says that memory
+    /// or time ran out. Nobody is told of that outcome. Once: replays stay with the larger limits.
+    pub fn enlarge(mut self, cause: String, now: Timestamp) -> Result<Self, ArrowError> {
+        if self.larger_since.is_some() || matches!(self.state, State::Settled { .. }) {
+            return Err(self.refuse("enlarge"));
+        }
+        let attempt = Attempt::new(self.attempts).unwrap_or(Attempt::FIRST);
+        self.ended.push(EndedAttempt { attempt, at: now, cause, counted: false });
+        self.ended.iter_mut().for_each(|ended| ended.counted = false);
+        self.epoch = self.epoch.next();
+        self.larger_since = Some(self.epoch);
+        self.attempts = 0;
+        self.put_off = 0;
+        self.state = State::Queued { not_before: now };
+        Ok(self)
+    }
+
     /// True if the epoch has ended without delivery and everybody was told: another may begin.
     pub fn may_be_replayed(&self) -> bool {
         match &self.state {
             State::Settled { completion, announced_at: Some(_) } => {
-                !matches!(completion.verdict, carrel_schemas::outcome::Verdict::Delivered { .. })
+                !matches!(completion.verdict, Verdict::Delivered { .. })
             }
             _ => false,
         }
@@ -270,6 +319,7 @@ impl ReviewRecord {
             return Err(self.refuse("replay"));
         }
         self.epoch = self.epoch.next();
+        self.replayed_at = Some(now);
         self.attempts = 0;
         self.put_off = 0;
         self.ended.clear();

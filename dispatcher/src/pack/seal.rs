@@ -4,6 +4,7 @@
 //! is in it or none is new: an event that came in between finds the seal and opens the next revision. Every step may be
 //! repeated: a seal is write-once, a review is opened once per id, and the open marker goes last.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use carrel_cloud::{CallError, ObjectMeta, Objects};
@@ -17,6 +18,7 @@ use carrel_schemas::timestamp::Timestamp;
 use super::policy::{Contents, Decision, decide};
 use crate::dead_letters;
 use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, fresh_nonce};
+use crate::limbo::Limbo;
 
 /// One more than a seal may name: enough to know that there are too many.
 const AT_MOST: usize = Seal::MAX_MEMBERS + 1;
@@ -27,6 +29,7 @@ pub struct Sealer {
     ledger: Ledger,
     objects: Objects,
     registry: Arc<Registry>,
+    limbo: Arc<Limbo>,
 }
 
 /// What became of an open pack.
@@ -41,7 +44,7 @@ pub enum Considered {
         /// The review.
         review: ReviewId,
     },
-    /// Sealed with no file in it, or with too many: nothing to review, and a dead letter says so.
+    /// Sealed with no file in it, or with too many: nothing to review, and a dead letter says so. Or its tenant leaves.
     Nothing,
 }
 
@@ -98,14 +101,18 @@ impl SealError {
 
 impl Sealer {
     /// A sealer for the registry's tenants.
-    pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>) -> Self {
-        Self { ledger, objects, registry }
+    pub fn new(ledger: Ledger, objects: Objects, registry: Arc<Registry>, limbo: Arc<Limbo>) -> Self {
+        Self { ledger, objects, registry, limbo }
     }
 
     /// Looks at an open pack and seals it if its policy says so.
     pub async fn consider(&self, open: &OpenPack, now: Timestamp) -> Result<Considered, SealError> {
         let unknown = || SealError::UnknownTenant { tenant: open.tenant.clone(), pack: open.pack.clone() };
         let tenant = self.registry.tenant(&open.tenant).ok_or_else(unknown)?;
+        if tenant.deleting {
+            self.ledger.close_pack(open).await?;
+            return Ok(Considered::Nothing);
+        }
         let former = self.ledger.last_seal(&open.tenant, &open.pack).await?;
         if let Some(seal) = former.clone().filter(|seal| seal.revision >= open.revision) {
             // Sealed before, by us or another replica; what was left undone is done now.
@@ -169,6 +176,7 @@ impl Sealer {
         tenant: &Tenant,
         pack: &PackId,
         key: &IdempotencyKey,
+        deadline_seconds: Option<NonZeroU64>,
         traceparent: Option<String>,
         now: Timestamp,
     ) -> Result<Requested, SealError> {
@@ -185,7 +193,7 @@ impl Sealer {
                 let last = self.ledger.last_seal(&tenant.id, pack).await?;
                 let revision = last.map_or(Revision::FIRST, |seal| seal.revision.next());
                 let seal = draft(tenant, pack, revision, contents, ClosedBy::Request, Some(key.clone()), now);
-                self.ledger.remember_request(key, seal).await?
+                self.ledger.remember_request(key, Seal { deadline_seconds, ..seal }).await?
             }
         };
         if wish.pack != *pack {
@@ -222,6 +230,7 @@ impl Sealer {
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
         }
+        self.limbo.resolve_pack(open, now).await?;
         self.ledger.close_pack(open).await?;
         Ok(considered)
     }
@@ -310,7 +319,7 @@ impl Sealer {
 }
 
 /// The seal of what was listed.
-pub(super) fn draft(
+pub(crate) fn draft(
     tenant: &Tenant,
     pack: &PackId,
     revision: Revision,
@@ -333,5 +342,6 @@ pub(super) fn draft(
         closed_by,
         sealed_at: now,
         idempotency_key: key,
+        deadline_seconds: None,
     }
 }

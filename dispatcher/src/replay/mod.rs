@@ -15,7 +15,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use carrel_cloud::{CallError, Objects};
 use carrel_schemas::campaign::{CampaignState, Foresight, ItemState};
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{Registry, Tenant};
@@ -119,9 +119,16 @@ impl Replayer {
         if letter.state != DeadLetterState::Open {
             return Ok(Seen { foresight: Foresight::NotOpen, why: letter.resolution.clone(), ran_ms: None });
         }
+        if letter.class == DeadLetterClass::Stuck {
+            let why = "it is tried on by itself, and the letter is resolved once that helps";
+            return Ok(Seen::that(Foresight::AlreadyDone, why));
+        }
         let tenant = match &letter.tenant {
             Some(id) => match self.registry.tenant(id) {
                 Some(tenant) if tenant.suspended => return Ok(suspended(tenant)),
+                Some(tenant) if tenant.deleting => {
+                    return Ok(Seen::that(Foresight::UnknownTenant, format!("tenant {id} is being deleted")));
+                }
                 Some(tenant) => Some(tenant),
                 None => return Ok(Seen::that(Foresight::UnknownTenant, format!("no tenant {id} in the registry"))),
             },
@@ -356,16 +363,19 @@ impl Replayer {
             return Ok(Some(End::Over(why)));
         }
         let traceparent = carrel_telemetry::inject();
-        let review: ReviewId = match self.sealer.seal_request(tenant, pack, &key, traceparent, crate::now()).await? {
-            Requested::Review(review) => review,
-            Requested::NoFile => return Ok(Some(End::failed(format!("pack {:?} still holds no file", pack.as_str())))),
-            Requested::Excess => {
-                return Ok(Some(End::failed(format!("pack {:?} holds too many files", pack.as_str()))));
-            }
-            Requested::KeyTaken(other) => {
-                return Ok(Some(End::failed(format!("key {key} stands for pack {:?}", other.as_str()))));
-            }
-        };
+        let review: ReviewId =
+            match self.sealer.seal_request(tenant, pack, &key, None, traceparent, crate::now()).await? {
+                Requested::Review(review) => review,
+                Requested::NoFile => {
+                    return Ok(Some(End::failed(format!("pack {:?} still holds no file", pack.as_str()))));
+                }
+                Requested::Excess => {
+                    return Ok(Some(End::failed(format!("pack {:?} holds too many files", pack.as_str()))));
+                }
+                Requested::KeyTaken(other) => {
+                    return Ok(Some(End::failed(format!("key {key} stands for pack {:?}", other.as_str()))));
+                }
+            };
         match self.ledger.review(&tenant.id, &review).await? {
             Some(record) => self.watch(&record.value).await,
             None => Ok(None),

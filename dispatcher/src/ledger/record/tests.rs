@@ -34,6 +34,7 @@ fn record() -> ReviewRecord {
         closed_by: ClosedBy::Marker,
         sealed_at: at(0),
         idempotency_key: None,
+        deadline_seconds: None,
     };
     ReviewRecord::open(&seal, at(0), None, Nonce::from_bits(1))
 }
@@ -180,6 +181,30 @@ fn a_review_that_ended_without_delivery_begins_its_next_epoch_once_everybody_was
     assert_eq!((again.epoch, again.attempts, again.spent_attempts()), (Epoch::FIRST.next(), 0, 0));
     assert_eq!(again.state, State::Queued { not_before: at(6) });
     again.replay(at(7)).expect_err("it has begun already");
+}
+
+#[test]
+fn a_review_that_ran_out_of_memory_begins_one_more_epoch_with_more_and_keeps_what_is_known() {
+    let (launching, _) = record().authorise(at(1)).expect("from queued");
+    let again = launching.requeue(AttemptEnd::Lost("crashed".into()), at(2)).expect("from launching");
+    let (launching, second) = again.authorise(at(6)).expect("from queued");
+    let running = launching.started(execution(), at(7)).expect("from launching");
+    let larger = running.enlarge("out of memory".into(), at(8)).expect("from running");
+    assert_eq!((larger.epoch, larger.larger_since), (Epoch::FIRST.next(), Some(Epoch::FIRST.next())));
+    assert_eq!((larger.attempts, larger.spent_attempts(), larger.former_epoch()), (0, 0, None));
+    let causes: Vec<_> = larger.ended.iter().map(|ended| (ended.attempt, ended.cause.as_str())).collect();
+    assert_eq!(causes, [(Attempt::FIRST, "crashed"), (second, "out of memory")]);
+    let (launching, attempt) = larger.authorise(at(9)).expect("from queued");
+    assert_eq!(attempt, Attempt::FIRST, "of its epoch");
+    launching.clone().enlarge("once more".into(), at(10)).expect_err("there is one such try");
+    let completion = completion(&launching);
+    let told = launching.settle(completion).and_then(|settled| settled.announced(at(11))).expect("from launching");
+    let replayed = told.replay(at(12)).expect("from announced");
+    assert_eq!(
+        (replayed.larger_since, replayed.former_epoch()),
+        (Some(Epoch::FIRST.next()), Some(Epoch::FIRST.next()))
+    );
+    assert_eq!((record().began_at(), replayed.began_at()), (at(0), at(12)));
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! Takes away what is over and old: terminal records, letters and campaigns, the log of completions, and what they leave
+//! behind; and all that the ledger holds of a tenant that leaves ([`tenants`]).
+//!
+//! ```text
+//! a page of the control bucket, in order of names ─► old? ─► terminal? ─► its leftovers, then the object itself ─► cursor
+//! ```
+//! Carried by the leader, a page at a time; each pass begins once a day. An object goes only in the version that was
+//! looked at. Refuses what is open, however old, the outcomes and deliveries in the tenants' buckets, and the last seal of
+//! a pack: it tells an upload that was reviewed from a new one.
+
+mod leftovers;
+mod tenants;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use carrel_cloud::{CallError, ObjectMeta, Objects, ReadError};
+use carrel_schemas::campaign::{Campaign, CampaignState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
+use carrel_schemas::ids::TenantId;
+use carrel_schemas::registry::Registry;
+use carrel_schemas::seal::Seal;
+use carrel_schemas::timestamp::Timestamp;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::completion_log;
+use crate::leadership::Leadership;
+use crate::ledger::{CollectCursor, Kept, Ledger, LedgerError, ReviewRecord, State};
+
+/// Objects looked at in one turn.
+const BATCH: usize = 500;
+/// A pass is begun this often, or as often as things grow old where that is sooner.
+const PASS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Collects while it leads.
+#[derive(Debug)]
+pub struct Collector {
+    ledger: Ledger,
+    objects: Objects,
+    registry: Arc<Registry>,
+    leadership: Leadership,
+    retention: Duration,
+}
+
+/// Why something was left for the next pass.
+#[derive(Debug, thiserror::Error)]
+enum CollectError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Collector {
+    /// Takes away what has been over for as long as `retention`.
+    pub fn new(
+        ledger: Ledger,
+        objects: Objects,
+        registry: Arc<Registry>,
+        leadership: Leadership,
+        retention: Duration,
+    ) -> Self {
+        Self { ledger, objects, registry, leadership, retention }
+    }
+
+    /// Takes turns until `stop`, while this replica leads.
+    pub async fn run(self, every: Duration, stop: CancellationToken) {
+        let mut turn = tokio::time::interval(every);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gone = BTreeSet::new();
+        let turns = async {
+            loop {
+                self.leadership.held().await;
+                turn.tick().await;
+                if let Err(error) = self.turn(crate::now()).await {
+                    tracing::warn!(error = crate::chain(&error), "what is old is collected later");
+                }
+                self.erase_who_leaves(&mut gone).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = turns => {}
+        }
+    }
+
+    async fn turn(&self, now: Timestamp) -> Result<(), CollectError> {
+        let mut cursor = self.ledger.collect_cursor().await?;
+        let is_fresh = cursor.pass_ended.is_some_and(|ended| now.since(ended) < PASS.min(self.retention));
+        if cursor.after.is_empty() && is_fresh {
+            return Ok(());
+        }
+        // One more, to know whether the last seal of the page is that of its pack.
+        let page = self.ledger.objects_after(&cursor.after, BATCH + 1).await?;
+        let horizon = now.minus(self.retention);
+        self.collect(&page, horizon).await?;
+        cursor = match page.get(BATCH - 1).filter(|_| page.len() > BATCH) {
+            Some(last) => CollectCursor { after: last.name.clone(), ..cursor },
+            None => CollectCursor { after: String::new(), pass_ended: Some(now) },
+        };
+        self.ledger.keep_collect_cursor(&cursor).await?;
+        Ok(())
+    }
+
+    async fn collect(&self, page: &[ObjectMeta], horizon: Timestamp) -> Result<(), CollectError> {
+        let is_old = |meta: &&(usize, &ObjectMeta)| meta.1.created.is_some_and(|made| Timestamp::from(made) < horizon);
+        let listed: Vec<(usize, &ObjectMeta)> = page.iter().enumerate().take(BATCH).collect();
+        let old: Vec<_> = listed.iter().filter(is_old).collect();
+        // Where a log begins is durable before anything of it is gone, so that no reader passes over a gap unaware.
+        let mut begins: BTreeMap<TenantId, &str> = BTreeMap::new();
+        for (_, meta) in &old {
+            if let Some(Kept::Completion { tenant, place }) = Kept::of(&meta.name)
+                && completion_log::is_before(place, horizon)
+            {
+                begins.insert(tenant, place);
+            }
+        }
+        for (tenant, place) in begins {
+            self.ledger.begin_log_after(&tenant, place).await?;
+        }
+        for (at, meta) in old {
+            if let Err(error) = self.consider(meta, page.get(at + 1), horizon).await {
+                let error = crate::chain(&error);
+                tracing::warn!(object.name = meta.name, error, "left for the next pass");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an old object away if it is over. `next` is the one after it in order of names.
+    async fn consider(
+        &self,
+        meta: &ObjectMeta,
+        next: Option<&ObjectMeta>,
+        horizon: Timestamp,
+    ) -> Result<(), CollectError> {
+        let Some(kept) = Kept::of(&meta.name) else { return Ok(()) };
+        let is_over = match kept {
+            Kept::Completion { place, .. } => completion_log::is_before(place, horizon),
+            Kept::Request => true,
+            Kept::Letter => self.ledger.letter_at(&meta.name).await?.is_some_and(|held| is_dealt_with(&held.value)),
+            Kept::Record => return self.record(meta, horizon).await,
+            Kept::Seal { folder } => {
+                let is_last = next.is_none_or(|next| !next.name.starts_with(folder));
+                !is_last && self.is_of_no_review(&meta.name).await?
+            }
+            Kept::Campaign => match self.ledger.read::<Campaign>(&meta.name).await? {
+                Some(held) => is_done(&held.value) && !self.ledger.is_campaign_open(&held.value.id).await?,
+                None => false,
+            },
+            Kept::Chunk { campaign, items } => {
+                let head = self.ledger.campaign(&campaign).await?;
+                head.is_none_or(|head| head.value.items != items)
+            }
+        };
+        if is_over {
+            self.ledger.remove(&meta.name, meta.generation).await?;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, meta: &ObjectMeta, horizon: Timestamp) -> Result<(), CollectError> {
+        let Some(held) = self.ledger.read::<ReviewRecord>(&meta.name).await? else { return Ok(()) };
+        let record = held.value;
+        let State::Settled { announced_at: Some(told), .. } = record.state else { return Ok(()) };
+        if told >= horizon || self.ledger.open_review_generation(&record.tenant, &record.review).await?.is_some() {
+            return Ok(());
+        }
+        // First what only the record leads to.
+        if let Some(tenant) = self.registry.tenant(&record.tenant) {
+            self.take_leftovers(tenant, &record).await?;
+        }
+        self.ledger.remove(&meta.name, held.generation).await?;
+        tracing::info!(tenant.id = %record.tenant, review.id = %record.review, "record collected");
+        Ok(())
+    }
+
+    async fn is_of_no_review(&self, name: &str) -> Result<bool, CollectError> {
+        let Some(seal) = self.ledger.read::<Seal>(name).await? else { return Ok(false) };
+        let seal = seal.value;
+        Ok(seal.members.is_empty() || self.ledger.review(&seal.tenant, &seal.review).await?.is_none())
+    }
+}
+
+fn is_dealt_with(letter: &DeadLetter) -> bool {
+    match letter.state {
+        DeadLetterState::Resolved | DeadLetterState::Discarded => true,
+        DeadLetterState::Open | DeadLetterState::Replaying => false,
+    }
+}
+
+fn is_done(campaign: &Campaign) -> bool {
+    match campaign.state {
+        CampaignState::Finished | CampaignState::Cancelled => true,
+        CampaignState::Running | CampaignState::Paused | CampaignState::Halted => false,
+    }
+}

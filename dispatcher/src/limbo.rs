@@ -1,0 +1,161 @@
+//! What cannot be moved on for long is filed, though it is tried on and on: nothing stands in between.
+//!
+//! Owns since when each pack and each review has failed. That is kept in memory, so a new process begins to count anew.
+//! A letter of something stuck is filed once, beside whatever letter its end may bring, and is resolved with that end.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
+use carrel_schemas::ids::{DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::timestamp::Timestamp;
+
+use crate::dead_letters;
+use crate::drive::{DriveError, Rest};
+use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord};
+use crate::pack::seal::{Considered, SealError};
+
+/// What is stuck, and since when.
+#[derive(Debug)]
+pub struct Limbo {
+    ledger: Ledger,
+    after: Duration,
+    failing: Mutex<HashMap<Thing, Failing>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Thing {
+    Pack(TenantId, PackId, Revision),
+    Review(TenantId, ReviewId),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failing {
+    since: Timestamp,
+    last: Timestamp,
+    is_filed: bool,
+}
+
+/// Troubles that are further apart than so many times what is called long are two troubles, and not one that lasts.
+const APART: u32 = 4;
+
+impl Limbo {
+    /// Files what has failed for as long as `after`.
+    pub fn new(ledger: Ledger, after: Duration) -> Self {
+        Self { ledger, after, failing: Mutex::default() }
+    }
+
+    /// Somebody looked at an open pack.
+    pub async fn pack_looked(&self, open: &OpenPack, found: &Result<Considered, SealError>, now: Timestamp) {
+        let thing = Thing::Pack(open.tenant.clone(), open.pack.clone(), open.revision);
+        let Err(error) = found else { return self.moved(&thing) };
+        let Some(since) = self.lasts(&thing, now) else { return };
+        let reason = format!(
+            "pack {:?} could not be closed since {since}: {}; it is tried on, and goes on by itself once that is mended",
+            open.pack.as_str(),
+            crate::chain(error)
+        );
+        let (pack, revision, bucket) = (open.pack.clone(), open.revision, open.bucket.clone());
+        self.file(thing, &open.tenant, reason, DeadLetterSource::Pack { pack, revision, bucket }, now).await;
+    }
+
+    /// Somebody looked at a review.
+    pub async fn review_looked(
+        &self,
+        tenant: &TenantId,
+        review: &ReviewId,
+        found: &Result<Rest, DriveError>,
+        now: Timestamp,
+    ) {
+        let thing = Thing::Review(tenant.clone(), review.clone());
+        let error = match found {
+            Err(error) => error,
+            // What stands in its way may be met only once it has its turn.
+            Ok(Rest::Waiting { .. } | Rest::Behind(_)) => return,
+            Ok(Rest::Active { .. } | Rest::Finished(_) | Rest::Unknown) => return self.moved(&thing),
+        };
+        let Some(since) = self.lasts(&thing, now) else { return };
+        let Ok(Some(open)) = self.ledger.open_review_of(tenant, review).await else { return };
+        // A record that cannot be read is what is told of.
+        let epoch =
+            self.ledger.review(tenant, review).await.ok().flatten().map_or(Epoch::FIRST, |held| held.value.epoch);
+        let reason = format!(
+            "review {review} could not be moved on since {since}: {}; it is tried on, and goes on by itself once that is mended",
+            crate::chain(error)
+        );
+        let source = DeadLetterSource::Review { review: review.clone(), epoch, pack: open.pack };
+        self.file(thing, tenant, reason, source, now).await;
+    }
+
+    fn failing(&self) -> MutexGuard<'_, HashMap<Thing, Failing>> {
+        self.failing.lock().expect("no code panics while it holds the map")
+    }
+
+    fn moved(&self, thing: &Thing) {
+        self.failing().remove(thing);
+    }
+
+    /// Since when it fails, if that is to be filed now.
+    fn lasts(&self, thing: &Thing, now: Timestamp) -> Option<Timestamp> {
+        let mut failing = self.failing();
+        let first = Failing { since: now, last: now, is_filed: false };
+        let held = failing.entry(thing.clone()).or_insert(first);
+        if now.since(held.last) > self.after.saturating_mul(APART) {
+            *held = first;
+        }
+        held.last = now;
+        (!held.is_filed && now.since(held.since) >= self.after).then_some(held.since)
+    }
+
+    async fn file(&self, thing: Thing, tenant: &TenantId, reason: String, source: DeadLetterSource, now: Timestamp) {
+        let letter = dead_letters::letter(Some(tenant.clone()), DeadLetterClass::Stuck, reason, source, now);
+        let filed =
+            async { Ok::<_, LedgerError>(self.ledger.file(&letter).await? || self.ledger.reopen(&letter).await?) };
+        match filed.await {
+            Ok(is_new) => {
+                if is_new {
+                    tracing::error!(dead_letter.id = %letter.id, reason = letter.reason, "stuck");
+                }
+                if let Some(held) = self.failing().get_mut(&thing) {
+                    held.is_filed = true;
+                }
+            }
+            Err(error) => tracing::warn!(error = crate::chain(&error), "what is stuck is filed later"),
+        }
+    }
+
+    /// A pack is closed: what was filed of it is over.
+    pub async fn resolve_pack(&self, open: &OpenPack, now: Timestamp) -> Result<(), LedgerError> {
+        if now.since(open.opened_at) < self.after {
+            return Ok(());
+        }
+        let of_it = dead_letters::of_pack(&open.bucket, &open.pack, open.revision);
+        self.resolve(&open.tenant, &dead_letters::of_stuck(&of_it), "the pack was closed after all").await
+    }
+
+    /// An epoch of a review is decided: what was filed of it is over.
+    pub async fn resolve_review(&self, record: &ReviewRecord, now: Timestamp) -> Result<(), LedgerError> {
+        // A letter tells of a trouble that lasted, so a young review has none to look for.
+        if now.since(record.began_at()) < self.after {
+            return Ok(());
+        }
+        let of_it = dead_letters::of_epoch(&record.review, record.epoch);
+        let how = format!("the review ended as {} after all", record.state.word());
+        self.resolve(&record.tenant, &dead_letters::of_stuck(&of_it), &how).await
+    }
+
+    async fn resolve(&self, tenant: &TenantId, id: &DeadLetterId, how: &str) -> Result<(), LedgerError> {
+        while let Some(held) = self.ledger.dead_letter(Some(tenant), id).await? {
+            if held.value.state != DeadLetterState::Open {
+                break;
+            }
+            let resolution = Some(how.to_owned());
+            let next = DeadLetter { state: DeadLetterState::Resolved, resolution, ..held.value };
+            if self.ledger.move_letter(held.generation, &next).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

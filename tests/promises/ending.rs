@@ -1,0 +1,121 @@
+//! Reviews that end, or are tried again, for a reason of the fleet's own: superseded, past their deadline, out of memory.
+
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass};
+use carrel_schemas::outcome::{DecidedBy, FailureClass, Verdict};
+use serde_json::json;
+
+use crate::files::sales;
+use crate::gate::Gate;
+use crate::world::{Received, World, eventually, program, tenant};
+
+/// The first completion of a pack in this state that `wanted` accepts.
+async fn ended(world: &World, pack: (&str, &str), state: &str, wanted: impl Fn(&Received) -> bool) -> Received {
+    eventually(&format!("{pack:?} {state}"), async || {
+        world.received().into_iter().find(|got| {
+            let of = (got.completion.tenant.as_str(), got.completion.pack.as_str());
+            of == pack && got.completion.verdict.state() == state && wanted(got)
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_makes_way_for_a_later_revision_and_is_given_up_at_its_deadline() {
+    let one = json!({ "max_concurrent": 1 });
+    let tenants = vec![
+        tenant("acme", json!({ "limits": one })),
+        tenant("bolt", json!({ "supersede_running": true })),
+        tenant("cord", json!({ "limits": one, "deadline_seconds": 3 })),
+    ];
+    let mut gate = None;
+    let world = World::start(tenants, |setup| gate = Some(Gate::install(setup))).await;
+    let gate = gate.expect("installed");
+
+    // While it waits, in any case.
+    world.upload("acme", "runs", vec![("sales.csv", sales())]).await;
+    gate.is_reached_by(1).await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let waits = eventually("the first review", async || {
+        let reviews = world.operator().reviews("acme").await.expect("answered");
+        reviews.into_iter().find(|review| review.pack == "q3").map(|review| review.id)
+    })
+    .await;
+    world.upload("acme", "q3", vec![("more.csv", sales())]).await;
+    let first = ended(&world, ("acme", "q3"), "superseded", |_| true).await.completion;
+    assert_eq!(first.review.as_str(), waits);
+    let Verdict::Superseded { by: second } = &first.verdict else { panic!("{:?}", first.verdict) };
+    // Until the pack holds just its files again.
+    world.objects.delete("acme-uploads", "q3/more.csv", None).await.expect("deleted");
+    world.put("acme", "q3/_COMPLETE", Vec::new()).await;
+    let again = ended(&world, ("acme", "q3"), "superseded", |got| got.completion.review == *second).await.completion;
+    assert_eq!(again.verdict, Verdict::Superseded { by: first.review.clone() });
+
+    // While it runs, where the tenant wishes it so.
+    world.upload("bolt", "q3", vec![("sales.csv", sales())]).await;
+    gate.is_reached_by(2).await;
+    world.upload("bolt", "q3", vec![("more.csv", sales())]).await;
+    ended(&world, ("bolt", "q3"), "superseded", |_| true).await;
+    gate.is_reached_by(3).await;
+
+    // At its deadline, whether it runs or waits.
+    for pack in ["runs", "waits"] {
+        world.upload("cord", pack, vec![("sales.csv", sales())]).await;
+    }
+    for pack in ["runs", "waits"] {
+        let got = ended(&world, ("cord", pack), "failed", |_| true).await.completion;
+        let Verdict::Failed { class, message, .. } = &got.verdict else { panic!("{:?}", got.verdict) };
+        assert_eq!(*class, FailureClass::Expired);
+        assert!(message.contains("the deadline of 3 s passed"), "{message}");
+    }
+    let letters = eventually("a letter of each", async || {
+        let letters = world.dead_letters(Some("cord")).await;
+        (letters.len() == 2).then_some(letters)
+    })
+    .await;
+    assert!(letters.iter().all(|letter| letter.class == DeadLetterClass::Expired), "{letters:?}");
+
+    let _open = gate.open();
+    for pack in [("acme", "runs"), ("bolt", "q3")] {
+        ended(&world, pack, "delivered", |_| true).await;
+    }
+    let last = ended(&world, ("acme", "q3"), "delivered", |_| true).await.completion;
+    assert_eq!((last.review, last.epoch), (first.review, first.epoch.next()));
+    world.settled().await;
+    for quiet in ["acme", "bolt"] {
+        assert!(world.dead_letters(Some(quiet)).await.is_empty(), "nobody has to look at what was replaced");
+    }
+    let claims = world.names("cord-outputs", "claims/").await.len();
+    assert!(claims <= 1, "what waited was never launched: {claims}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_that_runs_out_of_memory_is_tried_once_more_with_more_and_then_filed() {
+    // It ends as one whose allocation was refused, unless it has the larger limits; for one pack even then.
+    let script = "seconds=$(sed -n 's/.*\"timeout_seconds\": \\([0-9]*\\).*/\\1/p' \"$2\")\n\
+                  if [ \"$seconds\" -lt 1000 ] || grep -q '\"pack\": \"never\"' \"$2\"; then\n\
+                  echo 'hungry: memory exhausted' >&2; exit 1; fi\n\
+                  exec \"$1\" internal analyst \"$2\"";
+    let acme = json!({ "retry_limits": { "agent_memory_bytes": 2_u64 << 30, "timeout_seconds": 1800 } });
+    let world = World::start(vec![tenant("acme", acme)], |setup| {
+        setup.agent = ["/bin/sh", "-c", script, "hungry", &program().display().to_string()].map(str::to_owned).to_vec();
+    })
+    .await;
+    for pack in ["once", "never"] {
+        world.upload("acme", pack, vec![("sales.csv", sales())]).await;
+    }
+    let got = ended(&world, ("acme", "once"), "delivered", |_| true).await.completion;
+    assert_eq!(got.epoch.get(), 2, "nobody was told of the first try");
+    let DecidedBy::Worker { execution, .. } = world.outcome(&got).await.decided_by else { panic!("a worker delivers") };
+    assert!(execution.job().as_str().ends_with("/review-acme-large"), "{execution}");
+
+    let got = ended(&world, ("acme", "never"), "failed", |_| true).await.completion;
+    let is_hungry = matches!(got.verdict, Verdict::Failed { class: FailureClass::OutOfMemory, .. });
+    assert!(is_hungry && got.epoch.get() == 2, "{got:?}");
+    let letter: DeadLetter = world.dead_letter(Some("acme"), "its letter", |_| true).await;
+    assert_eq!((letter.class, letter.replay_of.clone()), (DeadLetterClass::OutOfMemory, None));
+    let causes: Vec<_> = letter.attempts.iter().map(|attempt| attempt.cause.as_str()).collect();
+    assert!(matches!(causes[..], [first] if first.contains("once more with larger limits")), "{causes:?}");
+    assert!(letter.evidence.is_some_and(|evidence| evidence.usage.is_some()));
+    world.settled().await;
+    assert_eq!(world.received().len(), 2);
+}
