@@ -18,7 +18,11 @@ impl Http {
     }
 
     pub(crate) fn with_token(world: &World, token: &str) -> Self {
-        Self { client: Client::new(), base: world.endpoint().to_owned(), token: token.to_owned() }
+        Self::at(world.endpoint(), token)
+    }
+
+    pub(crate) fn at(base: &str, token: &str) -> Self {
+        Self { client: Client::new(), base: base.to_owned(), token: token.to_owned() }
     }
 
     /// A request of this path, which may have a query.

@@ -61,13 +61,8 @@ async fn an_upload_stands_where_its_status_says_whatever_came_between() {
     assert_eq!(ask(&http).await, (308, quanta(1)));
     world.restart().await;
     let http = Http::new(&world);
-    let more = put(
-        &http,
-        &session,
-        &format!("bytes {QUANTUM}-{}/*", 2 * QUANTUM - 1),
-        None,
-        content.slice(QUANTUM..2 * QUANTUM),
-    );
+    let next = format!("bytes {QUANTUM}-{}/*", 2 * QUANTUM - 1);
+    let more = put(&http, &session, &next, None, content.slice(QUANTUM..2 * QUANTUM));
     assert_eq!(standing(&more.await), (308, quanta(2)));
     assert_eq!(http.json("GET", "/storage/v1/b/bucket-a/o/r", None).await.0, 404, "nothing is live before the end");
     let done = put(&http, &session, &gap, None, content.slice(2 * QUANTUM..)).await;
