@@ -4,7 +4,7 @@
 //! they came, in pieces that carry their own checksums. The file is held open from the first request on, so what is read is
 //! one generation whatever happens to the object. A range that cannot be served ends the stream, as at Google.
 
-use super::blobs::INLINE_BYTES;
+use super::blobs::{self, INLINE_BYTES};
 use super::generation::Preconditions;
 use super::grpc::{object, preconditions, target};
 use super::operations::{Source, Storage};
@@ -16,7 +16,6 @@ use futures::Stream;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use tonic::{Status, Streaming};
@@ -133,11 +132,7 @@ async fn piece(content: Content, at: u64, behind: u64) -> io::Result<Bytes> {
     let index = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
     match content {
         Content::Inline(bytes) => Ok(bytes.slice(index(at)?..index(behind)?)),
-        Content::File(file) => {
-            let mut bytes = vec![0; index(behind - at)?];
-            let read = move || file.read_exact_at(&mut bytes, at).map(|()| bytes.into());
-            tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
-        }
+        Content::File(file) => blobs::piece(file, at..behind).await,
     }
 }
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -150,7 +152,7 @@ impl Blobs {
         let entry = |entry: io::Result<DirEntry>| {
             let entry = entry?;
             let kind = entry.metadata()?;
-            Ok((entry.file_name(), kind.is_file().then(|| kind.len())))
+            Ok((entry.file_name(), kind.is_file().then_some(kind.len())))
         };
         std::fs::read_dir(&self.dir)?.map(entry).collect()
     }
@@ -197,6 +199,24 @@ impl Blobs {
         let (size, sums) = (head.len() as u64, Sums::of(&head));
         Ok(Received { content: Content::Inline(head.freeze()), size, sums })
     }
+}
+
+/// Bytes that are read from a file at a time: few trips to the threads that read, and no great part of anybody's memory.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// Some bytes of a file.
+pub(super) async fn piece(file: Arc<File>, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+    let read = move || file.read_exact_at(&mut bytes, range.start).map(|()| bytes.into());
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+}
+
+/// Bytes of a file, the next piece being read while one is on its way.
+pub(super) fn pieces(file: File, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+    let (file, end) = (Arc::new(file), range.end);
+    let starts = futures::stream::iter((0..).map(move |number| range.start + number * PIECE_BYTES));
+    let starts = starts.take_while(move |start| std::future::ready(*start < end));
+    starts.map(move |start| piece(file.clone(), start..end.min(start + PIECE_BYTES))).buffered(2)
 }
 
 impl Writer {

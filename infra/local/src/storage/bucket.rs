@@ -280,6 +280,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_of_before_keeps_its_age() {
+        let db = redb::Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+        let txn = db.expect("creates").begin_write().expect("begins");
+        txn.open_table(BARE_BUCKETS).expect("opens").insert("old", 7).expect("writes");
+        for _ in 0..2 {
+            create_table(&txn, "p", "l").expect("creates");
+            let kept = all(&txn.open_table(BUCKETS).expect("opens")).expect("reads");
+            assert_eq!(kept, [BucketRecord::new("old", "p", "l", 7)]);
+        }
+    }
+
+    #[test]
     fn a_configured_notification_keeps_its_id_and_a_clients_own_stays() {
         let configured = |topic: &str| Notification { topic: topic.to_owned(), configured: true, ..Default::default() };
         let mut bucket = BucketRecord::new("b", "p", "l", 1);

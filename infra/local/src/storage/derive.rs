@@ -3,7 +3,7 @@
 //! A copy takes a second name for the same bytes and costs nothing; a composition writes its sources one behind another.
 //! Sources are held open from the moment their preconditions held, so the result is of those generations alone.
 
-use super::blobs::INLINE_BYTES;
+use super::blobs;
 use super::checksum::Sums;
 use super::generation::Preconditions;
 use super::name::ObjectName;
@@ -15,7 +15,6 @@ use crate::iam::Principal;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::io;
-use tokio_util::io::ReaderStream;
 
 /// Google's greatest number of sources in one composition.
 const MAX_SOURCES: usize = 32;
@@ -90,9 +89,7 @@ impl Storage {
             made_of = made_of.saturating_add(record.components.unwrap_or(1));
             parts.push(match opened {
                 Source::Inline(bytes) => stream::iter([Ok(bytes)]).boxed(),
-                Source::File(file) => {
-                    ReaderStream::with_capacity(tokio::fs::File::from_std(file), INLINE_BYTES).boxed()
-                }
+                Source::File(file) => blobs::pieces(file, 0..record.size).boxed(),
             });
         }
         let received = self.0.blobs.receive(stream::iter(parts).flatten()).await?;

@@ -148,11 +148,16 @@ impl Inner {
         })
     }
 
-    /// A missing object is told only to those who may list.
+    /// A missing object is told only to those who may list. Where the bucket is missing, that is what is told.
     fn hide(&self, who: &Principal, target: &Target) -> Refusal {
-        match self.may(who, "storage.objects.list", &target.bucket) {
-            Ok(()) => target.not_found(),
-            Err(forbidden) => forbidden,
+        let bucket = &target.bucket;
+        let known = self.find_bucket(bucket).map(|found| found.is_some());
+        match known.and_then(|known| {
+            if known { self.may(who, "storage.objects.list", bucket).map(|()| true) } else { Ok(false) }
+        }) {
+            Ok(true) => target.not_found(),
+            Ok(false) => Refusal::NoBucket(bucket.to_string()),
+            Err(refusal) => refusal,
         }
     }
 
@@ -171,13 +176,18 @@ impl Inner {
     }
 
     /// Publishes an event; returns the topics that have a message now.
-    fn announce(&self, txn: &WriteTransaction, event: &Event<'_>, now_us: i64) -> Result<Vec<String>, StoreError> {
-        let bucket = bucket::find(&txn.open_table(bucket::BUCKETS)?, &event.record.bucket)?;
+    fn announce(
+        &self,
+        txn: &WriteTransaction,
+        bucket: &BucketRecord,
+        event: &Event<'_>,
+        now_us: i64,
+    ) -> Result<Vec<String>, StoreError> {
         let mut topics = Vec::new();
-        for (id, notification) in bucket.into_iter().flat_map(|bucket| bucket.notifications) {
-            if let Some(message) = notification.message(id, event, &self.base, now_us) {
+        for (id, notification) in &bucket.notifications {
+            if let Some(message) = notification.message(*id, event, &self.base, now_us) {
                 self.pubsub.publish_in(txn, &notification.topic, &[message])?;
-                topics.push(notification.topic);
+                topics.push(notification.topic.clone());
             }
         }
         Ok(topics)
@@ -187,12 +197,13 @@ impl Inner {
     fn announce_former(
         &self,
         txn: &WriteTransaction,
+        bucket: &BucketRecord,
         former: &Former,
         other_generation: Option<i64>,
         now_us: i64,
     ) -> Result<Vec<String>, StoreError> {
         let kind = if former.kept { EventKind::Archive } else { EventKind::Delete };
-        self.announce(txn, &Event { kind, record: &former.record, other_generation }, now_us)
+        self.announce(txn, bucket, &Event { kind, record: &former.record, other_generation }, now_us)
     }
 
     /// A change was committed: subscribers are woken, and what is gone is removed.
@@ -268,10 +279,10 @@ impl Storage {
                         other_generation: former.map(|former| former.record.generation),
                     };
                     let mut consequences = Consequences::of(former);
-                    consequences.topics.extend(writer.announce(txn, &event, now)?);
+                    consequences.topics.extend(writer.announce(txn, &stored.bucket, &event, now)?);
                     if let Some(former) = former {
                         let by = Some(stored.record.generation);
-                        consequences.topics.extend(writer.announce_former(txn, former, by, now)?);
+                        consequences.topics.extend(writer.announce_former(txn, &stored.bucket, former, by, now)?);
                     }
                     Ok(Ok((stored.record, consequences)))
                 })
@@ -303,7 +314,7 @@ impl Storage {
 
     /// Metadata of an object.
     pub(super) fn get(&self, who: &Principal, target: &Target) -> Result<ObjectRecord, Refusal> {
-        self.0.bucket(who, "storage.objects.get", &target.bucket)?;
+        self.0.may(who, "storage.objects.get", &target.bucket)?;
         let found = self.0.store.read(|txn| shelf::version(txn, target.key(), target.generation))?;
         shelf::select(found, target.generation, &target.conditions)
             .map_err(|refused| self.0.refusal(who, target, refused, true))
@@ -316,7 +327,7 @@ impl Storage {
         target: &Target,
         read: bool,
     ) -> Result<(ObjectRecord, Source), Refusal> {
-        self.0.bucket(who, "storage.objects.get", &target.bucket)?;
+        self.0.may(who, "storage.objects.get", &target.bucket)?;
         let mut missing = None;
         for _ in 0..OPEN_ATTEMPTS {
             let (found, inline) = self.0.store.read(|txn| {
@@ -367,12 +378,13 @@ impl Storage {
                 .store
                 .write(move |txn| {
                     let now = now_us();
-                    let former = match shelf::delete(txn, goal.key(), goal.generation, &goal.conditions, now)? {
-                        Ok(former) => former,
+                    let deleted = shelf::delete(txn, goal.key(), goal.generation, &goal.conditions, now)?;
+                    let (former, bucket) = match deleted {
+                        Ok(deleted) => deleted,
                         Err(refused) => return Ok(Err(refused)),
                     };
                     let mut consequences = Consequences::of(Some(&former));
-                    consequences.topics.extend(writer.announce_former(txn, &former, None, now)?);
+                    consequences.topics.extend(writer.announce_former(txn, &bucket, &former, None, now)?);
                     Ok(Ok(consequences))
                 })
                 .await?;
@@ -399,13 +411,15 @@ impl Storage {
                 .store
                 .write(move |txn| {
                     let now = now_us();
-                    let (conditions, mut consequences) = (&goal.conditions, Consequences::default());
-                    let patched = shelf::patch(txn, goal.key(), goal.generation, conditions, now, &edit)?;
-                    if let Ok(record) = &patched {
-                        let event = Event { kind: EventKind::MetadataUpdate, record, other_generation: None };
-                        consequences.topics.extend(writer.announce(txn, &event, now)?);
-                    }
-                    Ok(patched.map(|record| (record, consequences)))
+                    let patched = shelf::patch(txn, goal.key(), goal.generation, &goal.conditions, now, &edit)?;
+                    let (record, bucket) = match patched {
+                        Ok(patched) => patched,
+                        Err(refused) => return Ok(Err(refused)),
+                    };
+                    let event = Event { kind: EventKind::MetadataUpdate, record: &record, other_generation: None };
+                    let mut consequences = Consequences::default();
+                    consequences.topics.extend(writer.announce(txn, &bucket, &event, now)?);
+                    Ok(Ok((record, consequences)))
                 })
                 .await?;
             match outcome {

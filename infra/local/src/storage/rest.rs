@@ -2,6 +2,7 @@
 //!
 //! Content is served as it is stored: nothing is decompressed, and a request for several ranges gets the whole.
 
+use super::blobs;
 use super::bucket_rest;
 use super::checksum::crc32c_text;
 use super::derive::Component;
@@ -21,14 +22,9 @@ use axum::{Json, Router};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::io::{Seek, SeekFrom};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
 
 /// The longest JSON body.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
-/// Bytes read from a file at a time.
-const READ_BYTES: usize = 128 * 1024;
 
 pub(super) type Answer = Result<Response, Refusal>;
 
@@ -128,51 +124,51 @@ fn content(record: &ObjectRecord, source: Source, range: Option<&str>) -> Answer
             let at = |offset: u64| usize::try_from(offset).expect("inline content is small");
             Body::from(bytes.slice(at(start)..at(start + length)))
         }
-        Source::File(mut file) => {
-            file.seek(SeekFrom::Start(start))?;
-            Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), READ_BYTES))
-        }
+        Source::File(file) => Body::from_stream(blobs::pieces(file, start..start + length)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    let mut put = |name: &str, value: &str| {
+    let mut put = |name: HeaderName, value: &str| {
         // A value that no header can carry (a line break in metadata) is left out, as its resource still shows it.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
-            && !value.is_empty()
+        if !value.is_empty()
+            && let Ok(value) = HeaderValue::try_from(value)
         {
             headers.insert(name, value);
         }
     };
+    let goog = HeaderName::from_static;
     let settings = &record.settings;
     let content_type =
         if settings.content_type.is_empty() { "application/octet-stream" } else { &settings.content_type };
-    put("content-type", content_type);
-    put("content-encoding", &settings.content_encoding);
-    put("content-disposition", &settings.content_disposition);
-    put("content-language", &settings.content_language);
+    put(http::header::CONTENT_TYPE, content_type);
+    put(http::header::CONTENT_ENCODING, &settings.content_encoding);
+    put(http::header::CONTENT_DISPOSITION, &settings.content_disposition);
+    put(http::header::CONTENT_LANGUAGE, &settings.content_language);
     put(
-        "cache-control",
+        http::header::CACHE_CONTROL,
         if settings.cache_control.is_empty() { "private, max-age=0" } else { &settings.cache_control },
     );
-    put("content-length", &length.to_string());
-    put("accept-ranges", "bytes");
-    put("etag", &record.etag());
-    put("x-goog-generation", &record.generation.to_string());
-    put("x-goog-metageneration", &record.metageneration.to_string());
+    put(http::header::CONTENT_LENGTH, &length.to_string());
+    put(http::header::ACCEPT_RANGES, "bytes");
+    put(http::header::ETAG, &record.etag());
+    put(goog("x-goog-generation"), &record.generation.to_string());
+    put(goog("x-goog-metageneration"), &record.metageneration.to_string());
     let md5 = record.md5.as_ref().map(|md5| format!(",md5={md5}")).unwrap_or_default();
-    put("x-goog-hash", &format!("crc32c={}{md5}", crc32c_text(record.crc32c)));
-    put("x-goog-stored-content-length", &record.size.to_string());
+    put(goog("x-goog-hash"), &format!("crc32c={}{md5}", crc32c_text(record.crc32c)));
+    put(goog("x-goog-stored-content-length"), &record.size.to_string());
     let stored_encoding = if settings.content_encoding.is_empty() { "identity" } else { &settings.content_encoding };
-    put("x-goog-stored-content-encoding", stored_encoding);
-    put("x-goog-storage-class", STORAGE_CLASS);
+    put(goog("x-goog-stored-content-encoding"), stored_encoding);
+    put(goog("x-goog-storage-class"), STORAGE_CLASS);
     if let Some(components) = record.components {
-        put("x-goog-component-count", &components.to_string());
+        put(goog("x-goog-component-count"), &components.to_string());
     }
     for (key, value) in &settings.metadata {
-        put(&format!("x-goog-meta-{key}"), value);
+        if let Ok(name) = HeaderName::try_from(format!("x-goog-meta-{key}")) {
+            put(name, value);
+        }
     }
     if part.is_some() {
-        put("content-range", &format!("bytes {start}-{}/{}", start + length - 1, record.size));
+        put(http::header::CONTENT_RANGE, &format!("bytes {start}-{}/{}", start + length - 1, record.size));
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)

@@ -9,7 +9,7 @@
 //! What is gone leaves the tables at once, and the caller removes its blob after the commit.
 
 use super::blobs::BlobId;
-use super::bucket;
+use super::bucket::{self, BucketRecord};
 use super::checksum::Sums;
 use super::generation::{self, Preconditions, Violation};
 use super::record::{ObjectRecord, Placement, Settings};
@@ -71,6 +71,8 @@ pub(super) struct Stored {
     pub(super) record: ObjectRecord,
     /// The one before.
     pub(super) replaced: Option<Former>,
+    /// Its bucket.
+    pub(super) bucket: BucketRecord,
 }
 
 /// Why a change was not made.
@@ -183,7 +185,7 @@ pub(super) fn insert(
         txn.open_table(PAYLOADS)?.insert(generation, bytes.as_ref())?;
     }
     let replaced = replaced.map(|former| retire(txn, former, bucket.versioning, now_us)).transpose()?;
-    Ok(Ok(Stored { record, replaced }))
+    Ok(Ok(Stored { record, replaced, bucket }))
 }
 
 /// Keeps what was the live generation as a noncurrent one, or lets it go.
@@ -205,7 +207,7 @@ pub(super) fn delete(
     generation: Option<i64>,
     conditions: &Preconditions,
     now_us: i64,
-) -> Result<Result<Former, Refused>, StoreError> {
+) -> Result<Result<(Former, BucketRecord), Refused>, StoreError> {
     let Some(bucket) = bucket::find(&txn.open_table(bucket::BUCKETS)?, key.0)? else {
         return Ok(Err(Refused::NoBucket));
     };
@@ -220,7 +222,8 @@ pub(super) fn delete(
         objects.remove(key)?;
     }
     drop(noncurrent);
-    retire(txn, record, bucket.versioning && generation.is_none(), now_us).map(Ok)
+    let former = retire(txn, record, bucket.versioning && generation.is_none(), now_us)?;
+    Ok(Ok((former, bucket)))
 }
 
 /// Changes metadata: the generation stays, the metageneration grows.
@@ -231,7 +234,10 @@ pub(super) fn patch(
     conditions: &Preconditions,
     now_us: i64,
     change: &dyn Fn(&mut Settings),
-) -> Result<Result<ObjectRecord, Refused>, StoreError> {
+) -> Result<Result<(ObjectRecord, BucketRecord), Refused>, StoreError> {
+    let Some(bucket) = bucket::find(&txn.open_table(bucket::BUCKETS)?, key.0)? else {
+        return Ok(Err(Refused::NoBucket));
+    };
     let (mut objects, mut noncurrent) = (txn.open_table(OBJECTS)?, txn.open_table(NONCURRENT)?);
     let mut record = match select(current_or(&objects, &noncurrent, key, generation)?, generation, conditions) {
         Ok(record) => record,
@@ -246,7 +252,7 @@ pub(super) fn patch(
     } else {
         objects.insert(key, bytes.as_slice())?;
     }
-    Ok(Ok(record))
+    Ok(Ok((record, bucket)))
 }
 
 /// The live record, unless `generation` names one that is not live.

@@ -214,7 +214,7 @@ proptest! {
                     let (p, holds) = conditions(condition, meant);
                     let got = shelf::delete(&txn, ("bucket", NAMES[name]), generation, &p, now).expect("no database error");
                     prop_assert_eq!(got.is_ok(), holds && meant.is_some());
-                    if let Ok(former) = got {
+                    if let Ok((former, _)) = got {
                         prop_assert_eq!(former.kept, model.versioning && generation.is_none());
                         prop_assert_eq!(Some(former.record.version()), meant);
                         model.delete(NAMES[name], at.expect("it is there"), generation.is_some());
@@ -228,7 +228,7 @@ proptest! {
                     let got = shelf::patch(&txn, ("bucket", NAMES[name]), generation, &p, now, &edit);
                     let got = got.expect("no database error");
                     prop_assert_eq!(got.is_ok(), holds && meant.is_some());
-                    if let Ok(record) = got {
+                    if let Ok((record, _)) = got {
                         let known = &mut model.names.get_mut(NAMES[name]).expect("it is there")[at.expect("it is there")];
                         (known.version.metageneration, known.content_type) = (known.version.metageneration + 1, "text/csv");
                         prop_assert_eq!(record.version(), known.version);
@@ -309,4 +309,44 @@ proptest! {
         }
         prop_assert_eq!(got, wanted);
     }
+}
+
+#[test]
+fn pages_stay_right_while_objects_change() {
+    let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("creates");
+    let txn = db.begin_write().expect("begins");
+    create(&txn, &["bucket"]);
+    let bucket = BucketRecord { versioning: true, ..BucketRecord::new("bucket", "p", "l", 1) };
+    bucket::save(&txn, &bucket).expect("saves");
+    let write = |txn: &WriteTransaction, name: &str| {
+        let free = Preconditions::default();
+        let stored = shelf::insert(txn, &object("bucket", name, b"x"), &free, true, 1).expect("writes");
+        (name.to_owned(), stored.expect("is stored").record.generation)
+    };
+    let mut there: Vec<_> = ["a", "a", "b", "c", "c", "d"].map(|name| write(&txn, name)).into();
+    txn.commit().expect("commits");
+    let mut query = Query { versions: true, page_size: 1, ..Query::default() };
+    let mut listed = Vec::new();
+    loop {
+        let page = listing::list(&db.begin_read().expect("begins"), "bucket", &query).expect("reads").expect("lists");
+        let entry = page.objects.into_iter().map(|r| (r.name, r.generation)).next().expect("a page has an entry");
+        query.page_token = page.next_page_token;
+        let txn = db.begin_write().expect("begins");
+        // What was just listed is replaced, so that the live one becomes one that is not; the last is deleted for good.
+        if listed.len() < 3 {
+            write(&txn, &entry.0);
+        }
+        if entry.0 == "b" {
+            let last = there.pop().expect("it is there");
+            let free = Preconditions::default();
+            shelf::delete(&txn, ("bucket", &last.0), Some(last.1), &free, 1).expect("writes").expect("is deleted");
+        }
+        txn.commit().expect("commits");
+        listed.push(entry);
+        if query.page_token.is_empty() {
+            break;
+        }
+    }
+    assert!(listed.is_sorted_by(|one, next| one < next), "nothing comes twice: {listed:?}");
+    assert!(there.iter().all(|entry| listed.contains(entry)), "{there:?} in {listed:?}");
 }
