@@ -16,6 +16,7 @@ use google_cloud_storage::client::Storage;
 use serde_json::Value;
 
 use crate::calls::{Caller, eventually, has_ended, message, status};
+use crate::http::Http;
 use crate::run::{script, state};
 use crate::world::{JOB, World, config};
 
@@ -26,6 +27,10 @@ const INBOX: &str = "projects/demo/subscriptions/inbox";
 const CONFIG: &str = "CONFORMANCE_CLOUD_CONFIG";
 /// More than what lies in the database: content of this size is a file.
 const LARGE: usize = 100_000;
+/// What is kept of an upload in parts is a multiple of this.
+const QUANTUM: usize = 256 * 1024;
+/// The size of what is sent in parts.
+const IN_PARTS: usize = 3 * QUANTUM + 10;
 
 /// Killed when a test ends before it does that itself.
 struct Killed(Child);
@@ -46,7 +51,7 @@ impl Drop for Killed {
 }
 
 /// A cloud of this configuration in a process of its own.
-async fn spawn(dir: &Path, config: &CloudConfig) -> (Killed, Caller) {
+async fn spawn(dir: &Path, config: &CloudConfig) -> (Killed, Caller, Http) {
     let file = dir.join("config.json");
     std::fs::write(&file, serde_json::to_vec(config).expect("it is plain JSON")).expect("it is written");
     let program = std::env::current_exe().expect("it has a path");
@@ -63,7 +68,8 @@ async fn spawn(dir: &Path, config: &CloudConfig) -> (Killed, Caller) {
     })
     .await;
     let text = |key: &str| ready[key].as_str().expect("it says so").to_owned();
-    (child, Caller::new(&text("endpoint"), &text("owner_token")))
+    let (endpoint, token) = (text("endpoint"), text("owner_token"));
+    (child, Caller::new(&endpoint, &token), Http::at(&endpoint, &token))
 }
 
 /// What another test kills.
@@ -84,12 +90,16 @@ struct Acknowledged {
     /// Generation and size by object.
     objects: BTreeMap<String, (i64, usize)>,
     executions: Vec<String>,
+    /// Object and how much of it is vouched for, by the path of an upload that was not ended.
+    uploads: BTreeMap<String, (String, usize)>,
 }
 
 impl Acknowledged {
     fn is_enough(&self) -> bool {
         let large = self.objects.values().filter(|(_, size)| *size == LARGE).count();
-        self.messages.len() >= 40 && self.objects.len() >= 40 && large >= 10 && self.executions.len() >= 2
+        let halves = self.uploads.values().filter(|(_, vouched)| *vouched > 0).count();
+        let (messages, objects, executions) = (self.messages.len(), self.objects.len(), self.executions.len());
+        messages >= 40 && objects >= 40 && large >= 10 && executions >= 2 && halves >= 2
     }
 }
 
@@ -124,6 +134,40 @@ async fn upload(caller: Caller, writer: usize, acknowledged: Book) {
     }
 }
 
+/// Sends objects in parts, and the last part of none.
+async fn send_in_parts(http: Http, acknowledged: Book) {
+    for number in 0..6 {
+        let name = format!("parts-{number}");
+        let start = http.request("POST", &format!("/upload/storage/v1/b/bucket-a/o?uploadType=resumable&name={name}"));
+        let Ok(begun) = start.send().await else { return };
+        let location = begun.headers()["location"].to_str().expect("it is text");
+        let session = location[location.find("/upload/").expect("it is a path")..].to_owned();
+        book(&acknowledged).uploads.insert(session.clone(), (name.clone(), 0));
+        let content = content(&name, IN_PARTS);
+        for from in (0..3).map(|part| part * QUANTUM) {
+            let range = format!("bytes {from}-{}/*", from + QUANTUM - 1);
+            let part = http.request("PUT", &session).header("content-range", range);
+            let Ok(answer) = part.body(content.slice(from..from + QUANTUM)).send().await else { return };
+            assert_eq!(answer.status(), 308);
+            book(&acknowledged).uploads.insert(session.clone(), (name.clone(), from + QUANTUM));
+        }
+    }
+}
+
+/// Goes on with an upload where the cloud says it stands, which is no less than what it vouched for.
+async fn send_the_rest(http: &Http, session: &str, name: &str, vouched: usize) {
+    let status = http.request("PUT", session).header("content-range", "bytes */*").send().await.expect("it answers");
+    assert_eq!(status.status(), 308);
+    let range = status.headers().get("range").map(|range| range.to_str().expect("it is text").to_owned());
+    let last = range.as_deref().and_then(|range| range.strip_prefix("bytes=0-"));
+    let stands = last.map_or(0, |last| last.parse::<usize>().expect("it is a number") + 1);
+    assert!(stands >= vouched, "{name} stands at {stands}, and {vouched} were vouched for");
+    let range = format!("bytes {stands}-{}/{IN_PARTS}", IN_PARTS - 1);
+    let rest = http.request("PUT", session).header("content-range", range);
+    let done = rest.body(content(name, IN_PARTS).slice(stands..)).send().await.expect("it answers");
+    assert_eq!(done.status(), 200);
+}
+
 /// Launches a few tasks that go on until they are ended.
 async fn launch(caller: Caller, acknowledged: Book) {
     for _ in 0..4 {
@@ -152,7 +196,7 @@ async fn what_was_acknowledged_survives_a_kill_under_load() {
     install_crypto();
     let dir = tempfile::tempdir().expect("a directory");
     let config = config(dir.path());
-    let (mut child, caller) = spawn(dir.path(), &config).await;
+    let (mut child, caller, http) = spawn(dir.path(), &config).await;
     let acknowledged = Book::default();
     let mut load = tokio::task::JoinSet::new();
     for writer in 0..4 {
@@ -160,18 +204,23 @@ async fn what_was_acknowledged_survives_a_kill_under_load() {
         load.spawn(upload(caller.clone(), writer, acknowledged.clone()));
     }
     load.spawn(launch(caller, acknowledged.clone()));
+    load.spawn(send_in_parts(http, acknowledged.clone()));
     eventually("the load", async || book(&acknowledged).is_enough().then_some(())).await;
     child.kill();
     while let Some(ended) = load.join_next().await {
         ended.expect("it ends with the cloud");
     }
-    let Acknowledged { mut messages, objects, executions } = std::mem::take(&mut *book(&acknowledged));
+    let Acknowledged { mut messages, objects, executions, uploads } = std::mem::take(&mut *book(&acknowledged));
 
     let cloud = Cloud::start(config.clone()).await.expect("it starts on what is there");
     let owner = Caller::new(cloud.endpoint(), cloud.owner_token());
     let storage = owner.storage().await;
     for (name, (generation, size)) in &objects {
         assert!(read(&storage, name, *generation).await == content(name, *size), "{name} differs");
+    }
+    let http = Http::at(cloud.endpoint(), cloud.owner_token());
+    for (session, (name, vouched)) in &uploads {
+        send_the_rest(&http, session, name, *vouched).await;
     }
     // An object may be there although nobody was told; then it is whole too, and announced.
     let mut listed = BTreeSet::new();
@@ -181,7 +230,7 @@ async fn what_was_acknowledged_survives_a_kill_under_load() {
         let object = object.expect("lists");
         let size = usize::try_from(object.size).expect("it is small");
         assert!(read(&storage, &object.name, object.generation).await == content(&object.name, size));
-        large += usize::from(size == LARGE);
+        large += usize::from(size >= LARGE);
         listed.insert((object.name, object.generation.to_string()));
     }
     assert!(objects.iter().all(|(name, (generation, _))| listed.contains(&(name.clone(), generation.to_string()))));

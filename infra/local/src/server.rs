@@ -240,6 +240,8 @@ fn notification(wanted: &config::Notification) -> storage::Notification {
         topic: wanted.topic.clone(),
         event_types: wanted.event_types.clone(),
         payload: wanted.payload_format == PayloadFormat::JsonApiV1,
+        configured: true,
+        ..storage::Notification::default()
     }
 }
 

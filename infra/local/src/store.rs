@@ -1,5 +1,10 @@
 //! The embedded database: transactions grouped into commits, each fsynced before anybody is answered.
 //!
+//! The order on disk: what a record names beside the database (a blob, a log) is fsynced first, with its directory; then
+//! the commit, in which redb overwrites no page that the last commit refers to; then the answer. After a power cut the
+//! database opens at its last whole commit, which its checksums tell, so what was answered is there and what was not is
+//! there whole or not at all. A database that cannot be opened is an error that names the file; nothing starts without it.
+//!
 //! Owns the one committer thread. Works that arrive while a commit is under way share the next one, so that a
 //! thousand small writes a second cost a few dozen fsyncs. A work that fails poisons its group: the group is rolled
 //! back and its works are run again one by one, so only the failing one is told so.

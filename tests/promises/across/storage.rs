@@ -6,7 +6,10 @@ use futures::channel::mpsc;
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
-use super::wire::{Answer, Call, Hand, NOT_FOUND, OK, PERMISSION_DENIED, UNIMPLEMENTED, escaped, nested, text};
+use super::wire::{
+    Answer, Call, FAILED_PRECONDITION, Hand, INVALID_ARGUMENT, NOT_FOUND, OK, PERMISSION_DENIED, UNIMPLEMENTED,
+    escaped, nested, text,
+};
 use super::{ATTACKER, Allowed, Attack, Stage, Thing, VICTIM, belongings, owner, two, worker};
 use crate::files::sales;
 use crate::world::{World, eventually};
@@ -69,34 +72,34 @@ const ATTACKS: &[Attack] = &[
         403,
         Allowed::Owner(200),
     ),
+    Attack("compose", |t| Call::post(format!("{}/compose", object(t)), "{}"), 403, Allowed::Own(400)),
+    Attack("update", |t| Call::put(object(t), "{}"), 403, Allowed::Owner(200)),
+    Attack(
+        "list versions of",
+        |t| Call::get(format!("/storage/v1/b/{}/o?versions=true", t.of)),
+        403,
+        Allowed::Own(200),
+    ),
+    Attack("see who is told of", |t| Call::get(notifications(t)), 403, Allowed::Owner(200)),
+    Attack("be told of", |t| Call::post(notifications(t), "{}"), 403, Allowed::Owner(400)),
+    Attack("silence", |t| Call::delete(format!("{}/999", notifications(t))), 403, Allowed::Owner(404)),
+    Attack("see who may", |t| Call::get(policy(t)), 403, Allowed::Owner(200)),
+    Attack("say who may", |t| Call::put(policy(t), "{}"), 403, Allowed::Owner(200)),
+    Attack("label", |t| Call::patch(format!("/storage/v1/b/{}", t.of), "{}"), 403, Allowed::Owner(200)),
+    Attack(
+        "make",
+        |t| Call::post(format!("/storage/v1/b?project={}", plan::PROJECT), format!(r#"{{"name":"{}"}}"#, t.of)),
+        403,
+        Allowed::Owner(409),
+    ),
     // Not served to anybody, and told in the words of gRPC, whose paths these might be.
-    Attack(
-        "compose",
-        |t| Call::post(format!("{}/compose", object(t)), "{}"),
-        UNIMPLEMENTED,
-        Allowed::Owner(UNIMPLEMENTED),
-    ),
-    Attack("see who is told of", |t| Call::get(notifications(t)), UNIMPLEMENTED, Allowed::Owner(UNIMPLEMENTED)),
-    Attack("be told of", |t| Call::post(notifications(t), "{}"), UNIMPLEMENTED, Allowed::Owner(UNIMPLEMENTED)),
-    Attack(
-        "see who may",
-        |t| Call::get(format!("/storage/v1/b/{}/iam", t.of)),
-        UNIMPLEMENTED,
-        Allowed::Owner(UNIMPLEMENTED),
-    ),
-    Attack(
-        "say who may",
-        |t| Call::put(format!("/storage/v1/b/{}/iam", t.of), "{}"),
-        UNIMPLEMENTED,
-        Allowed::Owner(UNIMPLEMENTED),
-    ),
     Attack(
         "give away",
         |t| Call::post(format!("{}/acl", object(t)), "{}"),
         UNIMPLEMENTED,
         Allowed::Owner(UNIMPLEMENTED),
     ),
-    Attack("destroy", |t| Call::delete(format!("/storage/v1/b/{}", t.of)), 405, Allowed::Owner(405)),
+    Attack("destroy", |t| Call::delete(format!("/storage/v1/b/{}", t.of)), 403, Allowed::Owner(409)),
     Attack(
         "GetObject",
         |t| storage("GetObject", &[text(1, &bucket(t)), text(2, &t.item)]),
@@ -109,6 +112,30 @@ const ATTACKS: &[Attack] = &[
         |t| storage("ReadObject", &[text(1, &bucket(t)), text(2, &t.item)]),
         UNIMPLEMENTED,
         Allowed::Owner(UNIMPLEMENTED),
+    ),
+    Attack(
+        "BidiReadObject",
+        |t| storage("BidiReadObject", &[nested(1, &[text(1, &bucket(t)), text(2, &t.item)].concat())]),
+        PERMISSION_DENIED,
+        Allowed::Own(OK),
+    ),
+    Attack(
+        "ComposeObject",
+        |t| storage("ComposeObject", &[nested(1, &[text(1, &t.item), text(2, &bucket(t))].concat())]),
+        PERMISSION_DENIED,
+        Allowed::Own(INVALID_ARGUMENT),
+    ),
+    Attack(
+        "UpdateBucket",
+        |t| storage("UpdateBucket", &[nested(1, &text(1, &bucket(t))), nested(6, &text(1, "versioning"))]),
+        PERMISSION_DENIED,
+        Allowed::Owner(OK),
+    ),
+    Attack(
+        "DeleteBucket",
+        |t| storage("DeleteBucket", &[text(1, &bucket(t))]),
+        PERMISSION_DENIED,
+        Allowed::Owner(FAILED_PRECONDITION),
     ),
     Attack(
         "UpdateObject",
@@ -149,6 +176,10 @@ const ATTACKS: &[Attack] = &[
 
 fn notifications(thing: &Thing) -> String {
     format!("/storage/v1/b/{}/notificationConfigs", thing.of)
+}
+
+fn policy(thing: &Thing) -> String {
+    format!("/storage/v1/b/{}/iam", thing.of)
 }
 
 fn rewrite(from: &str, object: &str, to: &str, name: &str) -> Call {
@@ -206,6 +237,7 @@ const GOING_ON: &[Attack] = &[
         Allowed::Own(308),
     ),
     Attack("finish", |t| Call::put(session(t), "forged").with("content-range", "bytes 0-5/6"), 403, Allowed::Own(200)),
+    Attack("cancel", |t| Call::delete(session(t)), 403, Allowed::Own(404)),
 ];
 
 /// The id of an upload that was just begun.

@@ -27,8 +27,10 @@ pub(super) struct Answer {
 
 /// gRPC's codes.
 pub(super) const OK: u16 = 0;
+pub(super) const INVALID_ARGUMENT: u16 = 3;
 pub(super) const NOT_FOUND: u16 = 5;
 pub(super) const PERMISSION_DENIED: u16 = 7;
+pub(super) const FAILED_PRECONDITION: u16 = 9;
 pub(super) const UNIMPLEMENTED: u16 = 12;
 
 impl Call {

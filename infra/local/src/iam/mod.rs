@@ -80,6 +80,10 @@ struct Inner {
     secret: [u8; 32],
     /// Resource → principal → permissions.
     granted: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+    /// The same as it was configured.
+    bindings: Vec<Binding>,
+    /// Roles that are not Google's.
+    custom: BTreeMap<String, Vec<String>>,
 }
 
 impl std::fmt::Debug for Iam {
@@ -125,16 +129,23 @@ impl Iam {
         for binding in bindings {
             let unknown =
                 || PolicyError::UnknownRole { resource: binding.resource.clone(), role: binding.role.clone() };
-            let permissions: Vec<String> = match custom.get(&binding.role) {
-                Some(permissions) => permissions.clone(),
-                None => roles::predefined(&binding.role).ok_or_else(unknown)?.iter().map(|p| (*p).to_owned()).collect(),
-            };
+            let permissions = permissions(custom, &binding.role).ok_or_else(unknown)?;
             let members = granted.entry(binding.resource.clone()).or_default();
             for member in &binding.members {
                 members.entry(member.clone()).or_default().extend(permissions.iter().cloned());
             }
         }
-        Ok(Self(Arc::new(Inner { secret, granted })))
+        Ok(Self(Arc::new(Inner { secret, granted, bindings: bindings.to_vec(), custom: custom.clone() })))
+    }
+
+    /// What a role grants; `None` if there is no such role.
+    pub(crate) fn permissions(&self, role: &str) -> Option<Vec<String>> {
+        permissions(&self.0.custom, role)
+    }
+
+    /// The bindings that were configured on a resource.
+    pub(crate) fn bindings_on(&self, resource: &str) -> impl Iterator<Item = &Binding> {
+        self.0.bindings.iter().filter(move |binding| binding.resource == resource)
     }
 
     /// A token that proves `who` for `lifetime`.
@@ -189,6 +200,12 @@ impl Iam {
         mac.update(claims.as_bytes());
         mac
     }
+}
+
+fn permissions(custom: &BTreeMap<String, Vec<String>>, role: &str) -> Option<Vec<String>> {
+    let predefined =
+        || roles::predefined(role).map(|permissions| permissions.iter().map(|p| (*p).to_owned()).collect());
+    custom.get(role).cloned().or_else(predefined)
 }
 
 fn unix_seconds() -> u64 {

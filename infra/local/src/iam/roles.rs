@@ -26,8 +26,13 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
             &["pubsub.subscriptions.get", "pubsub.subscriptions.list", "pubsub.topics.get", "pubsub.topics.list"]
         }
         "roles/storage.admin" => &[
+            "storage.buckets.create",
+            "storage.buckets.delete",
             "storage.buckets.get",
+            "storage.buckets.getIamPolicy",
             "storage.buckets.list",
+            "storage.buckets.setIamPolicy",
+            "storage.buckets.update",
             "storage.objects.create",
             "storage.objects.delete",
             "storage.objects.get",

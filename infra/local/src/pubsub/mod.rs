@@ -185,6 +185,11 @@ impl PubSub {
         self.0.tasks.wait().await;
     }
 
+    /// Whether there is such a topic.
+    pub fn has_topic(&self, name: &str) -> bool {
+        self.subscriptions_of(name).is_some()
+    }
+
     /// Appends messages within the caller's transaction: whatever it changes and these messages are one commit. A topic
     /// that does not exist takes them silently, as Google's notifications do.
     pub fn publish_in(

@@ -1,26 +1,36 @@
 //! Content on disk: one file per blob, written by a thread of its own, durable before anyone refers to it.
 //!
+//! The order that a SIGKILL or a power cut may stop anywhere:
+//! ```text
+//! write file ─► fsync file ─► fsync directory ─► commit the record (fsynced by the database) ─► answer
+//! commit that the record is gone ─► unlink, not synced: a file that comes back is collected at the next start
+//! ```
 //! A blob's name is random and unknown until a commit refers to it, so it is written in place: the commit is what a
-//! rename would be. Files that no record refers to (a crash came between) are collected at the next start. A reader
-//! holds the open file, so deleting a blob never cuts a download short.
+//! rename would be. A reader holds the open file, so deleting a blob never cuts a download short. What this room did not
+//! write is none of its business: at the start it is named and put aside, as [`super::aside`] says.
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::checksum::{Progress, Running, Sums};
 use super::shelf::Content;
 
 /// Content up to this many bytes lies in the database instead.
 pub(super) const INLINE_BYTES: usize = 64 * 1024;
 /// Chunks in flight between the network and the disk, per upload.
 const QUEUE: usize = 4;
+/// Google keeps what a resumable upload has sent in multiples of this many bytes.
+pub(super) const QUANTUM: u64 = 256 * 1024;
 
 /// The name of a blob: 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,6 +40,13 @@ impl BlobId {
     fn random() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
+
+    /// The blob that a file of this name is, if it can be one.
+    pub(super) fn of_file(name: &OsStr) -> Option<Self> {
+        let name = name.to_str()?;
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        (name.len() == 32 && name.bytes().all(digit)).then(|| Self(name.to_owned()))
+    }
 }
 
 /// The directory of blobs.
@@ -38,13 +55,13 @@ pub(super) struct Blobs {
     dir: Arc<Path>,
 }
 
-/// How far a file is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    /// Bytes from the start.
-    pub(super) size: u64,
-    /// Their CRC-32C.
-    pub(super) crc32c: u32,
+/// What of a file is durable.
+#[derive(Clone, Debug)]
+pub(super) struct Durable {
+    /// All that was written.
+    pub(super) whole: Progress,
+    /// The last multiple of [`QUANTUM`] in it, or where it began.
+    pub(super) quanta: Progress,
 }
 
 /// Content that has arrived whole.
@@ -52,13 +69,15 @@ pub(super) struct Progress {
 pub(super) struct Received {
     /// Where it is.
     pub(super) content: Content,
-    /// Its size and checksum.
-    pub(super) progress: Progress,
+    /// Bytes of it.
+    pub(super) size: u64,
+    /// Its checksums.
+    pub(super) sums: Sums,
 }
 
 enum Command {
     Write(Bytes),
-    Sync(oneshot::Sender<Progress>),
+    Sync(oneshot::Sender<Durable>),
 }
 
 /// Appends to one blob from a thread; dropping it lets the thread end by itself.
@@ -99,7 +118,7 @@ impl Blobs {
         let (commands, queue) = mpsc::channel(QUEUE);
         let (dir, path) = (self.dir.clone(), self.path(&id));
         let thread = tokio::task::spawn_blocking(move || {
-            let result = append(&dir, &path, from, queue);
+            let result = append(&dir, &path, &from, queue);
             drop(held);
             result
         });
@@ -128,18 +147,31 @@ impl Blobs {
         }
     }
 
-    /// Removes every file but `live`; returns how many went.
-    pub(super) fn collect(&self, live: &HashSet<BlobId>) -> io::Result<usize> {
-        let mut removed = 0;
-        for entry in std::fs::read_dir(&self.dir)? {
+    /// The names in the directory, and how long each file is; `None` is no file.
+    pub(super) fn entries(&self) -> io::Result<Vec<(OsString, Option<u64>)>> {
+        let entry = |entry: io::Result<DirEntry>| {
             let entry = entry?;
-            let known = entry.file_name().to_str().is_some_and(|name| live.contains(&BlobId(name.to_owned())));
-            if !known && entry.file_type()?.is_file() {
-                std::fs::remove_file(entry.path())?;
-                removed += 1;
+            let kind = entry.metadata()?;
+            Ok((entry.file_name(), kind.is_file().then_some(kind.len())))
+        };
+        std::fs::read_dir(&self.dir)?.map(entry).collect()
+    }
+
+    /// Puts an entry of the directory where nobody looks but a person; returns where.
+    pub(super) fn put_aside(&self, name: &OsStr) -> io::Result<PathBuf> {
+        let aside = self.dir.with_extension("aside");
+        std::fs::create_dir_all(&aside)?;
+        // What was put aside before under the same name stays.
+        let free = (0..).map(|number| {
+            let mut name = name.to_owned();
+            if number > 0 {
+                name.push(format!(".{number}"));
             }
-        }
-        Ok(removed)
+            aside.join(name)
+        });
+        let place = free.into_iter().find(|place| !place.exists()).expect("numbers do not end");
+        std::fs::rename(self.dir.join(name), &place)?;
+        Ok(place)
     }
 
     /// Takes in a whole body: small ones stay in memory, others are durable on disk when this returns.
@@ -160,13 +192,31 @@ impl Blobs {
             while let Some(chunk) = body.next().await {
                 writer.write(chunk.map_err(Into::into)?).await?;
             }
-            let progress = writer.sync().await?;
+            let whole = writer.sync().await?.whole;
             let id = writer.close().await?;
-            return Ok(Received { content: Content::Blob(id), progress });
+            return Ok(Received { content: Content::Blob(id), size: whole.size, sums: whole.sums() });
         }
-        let progress = Progress { size: head.len() as u64, crc32c: crc32c::crc32c(&head) };
-        Ok(Received { content: Content::Inline(head.freeze()), progress })
+        let (size, sums) = (head.len() as u64, Sums::of(&head));
+        Ok(Received { content: Content::Inline(head.freeze()), size, sums })
     }
+}
+
+/// Bytes that are read from a file at a time: few trips to the threads that read, and no great part of anybody's memory.
+const PIECE_BYTES: u64 = 256 * 1024;
+
+/// Some bytes of a file.
+pub(super) async fn piece(file: Arc<File>, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+    let read = move || file.read_exact_at(&mut bytes, range.start).map(|()| bytes.into());
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+}
+
+/// Bytes of a file, the next piece being read while one is on its way.
+pub(super) fn pieces(file: File, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+    let (file, end) = (Arc::new(file), range.end);
+    let starts = futures::stream::iter((0..).map(move |number| range.start + number * PIECE_BYTES));
+    let starts = starts.take_while(move |start| std::future::ready(*start < end));
+    starts.map(move |start| piece(file.clone(), start..end.min(start + PIECE_BYTES))).buffered(2)
 }
 
 impl Writer {
@@ -179,13 +229,13 @@ impl Writer {
     }
 
     /// Makes everything written so far durable.
-    pub(super) async fn sync(&mut self) -> io::Result<Progress> {
+    pub(super) async fn sync(&mut self) -> io::Result<Durable> {
         let (done, wait) = oneshot::channel();
         if self.commands.send(Command::Sync(done)).await.is_err() {
             return Err(self.failure().await);
         }
         match wait.await {
-            Ok(progress) => Ok(progress),
+            Ok(durable) => Ok(durable),
             Err(_) => Err(self.failure().await),
         }
     }
@@ -206,7 +256,7 @@ impl Writer {
     }
 }
 
-fn append(dir: &Path, path: &Path, from: Progress, mut queue: mpsc::Receiver<Command>) -> io::Result<()> {
+fn append(dir: &Path, path: &Path, from: &Progress, mut queue: mpsc::Receiver<Command>) -> io::Result<()> {
     // What is vouched for must be there: a hole of zeros would have the wrong checksum for ever.
     let mut file = OpenOptions::new().create(from.size == 0).truncate(false).write(true).open(path)?;
     if file.metadata()?.len() < from.size {
@@ -214,23 +264,33 @@ fn append(dir: &Path, path: &Path, from: Progress, mut queue: mpsc::Receiver<Com
     }
     file.set_len(from.size)?;
     file.seek(SeekFrom::Start(from.size))?;
-    let (mut at, mut named) = (from, from.size > 0);
+    let (mut at, mut named) = (Running::resume(from), from.size > 0);
+    let mut quanta = at.clone();
     let result = loop {
         match queue.blocking_recv() {
             Some(Command::Write(chunk)) => {
                 if let Err(error) = file.write_all(&chunk) {
                     break Err(error);
                 }
-                at.size += chunk.len() as u64;
-                at.crc32c = crc32c::crc32c_append(at.crc32c, &chunk);
+                let mut rest = &chunk[..];
+                while !rest.is_empty() {
+                    let room = usize::try_from(QUANTUM - at.size() % QUANTUM).expect("no more than a quantum");
+                    let (piece, behind) = rest.split_at(room.min(rest.len()));
+                    at.update(piece);
+                    rest = behind;
+                    if at.size().is_multiple_of(QUANTUM) {
+                        quanta = at.clone();
+                    }
+                }
             }
             Some(Command::Sync(done)) => {
                 if let Err(error) = file.sync_all().and_then(|()| File::open(dir)?.sync_all()) {
                     break Err(error);
                 }
                 named = true;
+                let durable = Durable { whole: at.progress(), quanta: quanta.progress() };
                 // Nobody waits if the request was dropped; the loop then ends by itself.
-                if done.send(at).is_err() {
+                if done.send(durable).is_err() {
                     tracing::debug!(path = %path.display(), "nobody waits for the sync of this blob");
                 }
             }

@@ -1,24 +1,38 @@
-//! Cloud Storage: buckets from configuration, objects with generations, preconditions and checksums, over the JSON API
-//! and google.storage.v2.
+//! Cloud Storage: buckets, objects with generations and versions, preconditions and checksums, over the JSON API and
+//! google.storage.v2.
 //!
 //! | room | owns |
 //! |---|---|
 //! | `name` | what a legal name is |
 //! | `generation` | generations and preconditions, pure |
+//! | `checksum` | CRC-32C and MD5 of content on its way |
 //! | `record` | one generation's metadata and its JSON resource |
-//! | `shelf` | the tables and every change of them |
-//! | `listing` | prefix, delimiter, pages |
+//! | `shelf` | the tables of objects and every change of them |
+//! | `listing`, `glob` | prefix, delimiter, patterns, versions, pages |
 //! | `blobs` | content on disk |
+//! | `aside` | what is found torn or foreign at the start |
 //! | `sessions` | resumable uploads |
+//! | `bucket` | one bucket's record, its table and faces |
+//! | `buckets` | what is done to buckets, their notifications and policies |
 //! | `notify` | messages about objects |
 //! | `operations` | permission, transaction, consequences |
+//! | `derive` | copies and compositions |
 //! | `multipart`, `params`, `refusal` | the wire's small parts |
-//! | `upload`, `rest`, `grpc` | the protocols |
+//! | `upload`, `rest`, `bucket_rest`, `grpc`, `bidi` | the protocols |
 //!
-//! Refused: versioning, ACLs, customer-supplied keys, compose, MD5.
+//! Refused: ACLs, customer-supplied keys, holds and retention, lifecycle, soft deletion, other classes than STANDARD,
+//! decompression on the way out, dates as conditions, the XML API.
 
+mod aside;
+mod bidi;
 mod blobs;
+mod bucket;
+mod bucket_rest;
+mod buckets;
+mod checksum;
+mod derive;
 mod generation;
+mod glob;
 mod grpc;
 mod listing;
 mod multipart;
@@ -45,7 +59,8 @@ use crate::iam::Iam;
 use crate::pubsub::PubSub;
 use crate::store::{Store, StoreError};
 use axum::Router;
-use operations::{Bucket, Inner, now_us};
+use bucket::BucketRecord;
+use operations::{Inner, now_us};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,9 +119,9 @@ pub enum OpenError {
 }
 
 impl Storage {
-    /// Opens the tables, creates the configured buckets, and collects blobs that nothing refers to.
+    /// Opens the tables, creates the configured buckets, and looks over everything that is kept.
     ///
-    /// Buckets are only ever added; the notifications of a bucket are those given here.
+    /// Buckets are only ever added; of the notifications of a bucket, those given here stand beside those of clients.
     pub async fn open(parts: Parts, buckets: BTreeMap<String, Vec<Notification>>) -> Result<Self, OpenError> {
         let Parts { store, iam, faults, pubsub, blob_dir, endpoint, project, location } = parts;
         for bucket in buckets.keys() {
@@ -114,47 +129,27 @@ impl Storage {
         }
         let failed = |source| OpenError::Blobs { dir: blob_dir.clone(), source };
         let blobs = blobs::Blobs::open(blob_dir.clone()).map_err(failed)?;
-        let names: Vec<String> = buckets.keys().cloned().collect();
-        let (created, live) = store
+        let (owner, place) = (project.clone(), location.clone());
+        let referred = store
             .write(move |txn| {
                 let now = now_us();
+                bucket::create_table(txn, &owner, &place)?;
                 shelf::create_tables(txn)?;
                 sessions::create_table(txn)?;
-                for bucket in &names {
-                    shelf::ensure_bucket(txn, bucket, now)?;
+                let referred = aside::read_all(txn, now)?;
+                for (name, notifications) in &buckets {
+                    let known = bucket::find(&txn.open_table(bucket::BUCKETS)?, name)?;
+                    let mut bucket = known.unwrap_or_else(|| BucketRecord::new(name, &owner, &place, now));
+                    bucket.configure(notifications.clone());
+                    bucket::save(txn, &bucket)?;
                 }
-                let mut live = operations::referenced(txn)?;
-                live.extend(sessions::expire(txn, now)?);
-                Ok((shelf::buckets(txn)?, live))
+                Ok(referred)
             })
             .await?;
-        let removed = blobs.collect(&live).map_err(failed)?;
-        if removed > 0 {
-            tracing::info!(storage.blobs_removed = removed, "collected blobs that no object refers to");
-        }
-        let mut notifications = buckets;
-        let buckets = created
-            .into_iter()
-            .map(|(name, created_us)| {
-                let notifications = notifications.remove(&name).unwrap_or_default();
-                (name, Bucket { created_us, notifications })
-            })
-            .collect();
+        aside::tidy(&blobs, &referred).map_err(failed)?;
         let (uploading, changes) = (Arc::default(), TaskTracker::new());
         let base = endpoint.trim_end_matches('/').to_owned();
-        Ok(Self(Arc::new(Inner {
-            store,
-            iam,
-            faults,
-            pubsub,
-            blobs,
-            base,
-            project,
-            location,
-            buckets,
-            uploading,
-            changes,
-        })))
+        Ok(Self(Arc::new(Inner { store, iam, faults, pubsub, blobs, base, location, uploading, changes })))
     }
 
     /// The JSON API.

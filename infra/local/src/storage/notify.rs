@@ -1,6 +1,7 @@
 //! Pub/Sub notifications of a bucket: which events go to which topic, and what a message carries.
 //!
-//! The message is appended in the transaction that changes the object, so neither exists without the other. Attributes
+//! A configuration comes from the cloud's own configuration, at every start, or from a client, and then it stays with the
+//! bucket. The message is appended in the transaction that changes the object, so neither exists without the other. Attributes
 //! and payload are those Google documents for `JSON_API_V1` and `NONE`.
 
 use super::record::{ObjectRecord, rfc3339_micros};
@@ -14,6 +15,8 @@ use std::collections::BTreeMap;
 pub(super) enum EventKind {
     /// New content is live.
     Finalize,
+    /// A generation ceased to be live and is kept.
+    Archive,
     /// A generation is gone.
     Delete,
     /// Metadata changed.
@@ -27,12 +30,16 @@ pub(super) struct Event<'r> {
     pub(super) kind: EventKind,
     /// To which generation.
     pub(super) record: &'r ObjectRecord,
-    /// Finalize: the generation that went. Delete: the generation that came.
+    /// Finalize: the generation that went. Archive and delete: the generation that came.
     pub(super) other_generation: Option<i64>,
 }
 
+/// Every event type.
+pub(super) const EVENT_TYPES: [&str; 4] =
+    ["OBJECT_FINALIZE", "OBJECT_ARCHIVE", "OBJECT_DELETE", "OBJECT_METADATA_UPDATE"];
+
 /// One notification configuration of a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
     /// `projects/P/topics/T`.
     pub topic: String,
@@ -40,6 +47,15 @@ pub struct Notification {
     pub event_types: Vec<String>,
     /// Whether the payload is the object's resource.
     pub payload: bool,
+    /// What every message says besides.
+    #[serde(default)]
+    pub custom_attributes: BTreeMap<String, String>,
+    /// Only objects whose names start so.
+    #[serde(default)]
+    pub object_name_prefix: String,
+    /// It is the cloud's own configuration that wants it, not a client.
+    #[serde(default)]
+    pub configured: bool,
 }
 
 impl EventKind {
@@ -47,6 +63,7 @@ impl EventKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Finalize => "OBJECT_FINALIZE",
+            Self::Archive => "OBJECT_ARCHIVE",
             Self::Delete => "OBJECT_DELETE",
             Self::MetadataUpdate => "OBJECT_METADATA_UPDATE",
         }
@@ -54,20 +71,27 @@ impl EventKind {
 }
 
 impl Notification {
-    /// The message for `event`, unless this configuration does not want it. `number` is its place in the bucket, from 1.
-    pub(super) fn message(&self, number: usize, event: &Event<'_>, base: &str, now_us: i64) -> Option<NewMessage> {
+    /// What a message's payload is called.
+    pub(super) fn payload_format(&self) -> &'static str {
+        if self.payload { "JSON_API_V1" } else { "NONE" }
+    }
+
+    /// The message for `event`, unless this configuration does not want it. `number` is its id in the bucket.
+    pub(super) fn message(&self, number: u64, event: &Event<'_>, base: &str, now_us: i64) -> Option<NewMessage> {
         let kind = event.kind.as_str();
-        if !self.event_types.is_empty() && !self.event_types.iter().any(|wanted| wanted == kind) {
+        let record = event.record;
+        let wanted = self.event_types.is_empty() || self.event_types.iter().any(|wanted| wanted == kind);
+        if !wanted || !record.name.starts_with(&self.object_name_prefix) {
             return None;
         }
-        let record = event.record;
-        let mut attributes = BTreeMap::from([
+        let mut attributes = self.custom_attributes.clone();
+        attributes.extend([
             (
                 "notificationConfig".to_owned(),
                 format!("projects/_/buckets/{}/notificationConfigs/{number}", record.bucket),
             ),
             ("eventType".to_owned(), kind.to_owned()),
-            ("payloadFormat".to_owned(), if self.payload { "JSON_API_V1" } else { "NONE" }.to_owned()),
+            ("payloadFormat".to_owned(), self.payload_format().to_owned()),
             ("bucketId".to_owned(), record.bucket.clone()),
             ("objectId".to_owned(), record.name.clone()),
             ("objectGeneration".to_owned(), record.generation.to_string()),
@@ -75,7 +99,7 @@ impl Notification {
         ]);
         if let Some(other) = event.other_generation {
             let key = match event.kind {
-                EventKind::Delete => "overwrittenByGeneration",
+                EventKind::Archive | EventKind::Delete => "overwrittenByGeneration",
                 EventKind::Finalize | EventKind::MetadataUpdate => "overwroteGeneration",
             };
             attributes.insert(key.to_owned(), other.to_string());

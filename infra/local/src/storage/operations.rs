@@ -3,22 +3,23 @@
 //! Every change runs to its end even if the client hangs up: the commit, the removal of what it replaced and the
 //! wake-up of subscriptions belong together. An object and the messages about it are one commit.
 
-use super::blobs::Blobs;
+use super::blobs::{BlobId, Blobs};
+use super::bucket::{self, BucketRecord};
 use super::generation::Preconditions;
 use super::listing::{self, Page, Query};
 use super::name::{BucketName, ObjectName};
-use super::notify::{Event, EventKind, Notification};
+use super::notify::{Event, EventKind};
 use super::record::{ObjectRecord, Placement, Settings};
 use super::refusal::Refusal;
 use super::sessions;
-use super::shelf::{self, Content, NewObject, Refused};
+use super::shelf::{self, Content, Former, NewObject, Refused};
 use crate::faults::{Fault, Faults};
 use crate::iam::{Iam, Principal};
 use crate::pubsub::PubSub;
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
-use redb::{ReadableTable, WriteTransaction};
-use std::collections::{BTreeMap, HashSet};
+use redb::WriteTransaction;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -39,18 +40,9 @@ pub(super) struct Inner {
     pub(super) pubsub: PubSub,
     pub(super) blobs: Blobs,
     pub(super) base: String,
-    pub(super) project: String,
     pub(super) location: String,
-    pub(super) buckets: BTreeMap<String, Bucket>,
     pub(super) uploading: Arc<Mutex<HashSet<String>>>,
     pub(super) changes: TaskTracker,
-}
-
-/// A bucket and whom it tells.
-#[derive(Clone, Debug)]
-pub(super) struct Bucket {
-    pub(super) created_us: i64,
-    pub(super) notifications: Vec<Notification>,
 }
 
 /// An object's address in a request.
@@ -69,17 +61,35 @@ pub(super) enum Source {
     File(File),
 }
 
+/// What a committed change leaves to do.
+#[derive(Debug, Default)]
+pub(super) struct Consequences {
+    gone: Option<BlobId>,
+    topics: BTreeSet<String>,
+}
+
+impl Consequences {
+    /// Of what ceased to be live: its content may go.
+    fn of(former: Option<&Former>) -> Self {
+        let gone = former.filter(|former| !former.kept).and_then(|former| match &former.record.placement {
+            Placement::Blob(id) => Some(id.clone()),
+            Placement::Inline => None,
+        });
+        Self { gone, topics: BTreeSet::new() }
+    }
+}
+
 /// Microseconds since 1970.
 pub(super) fn now_us() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).expect("the clock is before the year 294247")
 }
 
 impl Target {
-    fn key(&self) -> (&str, &str) {
+    pub(super) fn key(&self) -> (&str, &str) {
         (self.bucket.as_str(), self.name.as_str())
     }
 
-    fn not_found(&self) -> Refusal {
+    pub(super) fn not_found(&self) -> Refusal {
         Refusal::NoObject(match self.generation {
             Some(generation) => format!("{}/{}#{generation}", self.bucket, self.name),
             None => format!("{}/{}", self.bucket, self.name),
@@ -95,12 +105,16 @@ impl Inner {
 
     /// Whether `who` may do this to the bucket, known or not.
     pub(super) fn may(&self, who: &Principal, permission: &'static str, bucket: &BucketName) -> Result<(), Refusal> {
-        let resource = bucket.resource();
-        self.iam.check(who, permission, &resource).map_err(|_| Refusal::Forbidden {
-            who: who.to_string(),
-            permission,
-            resource,
-        })
+        if self.holds(who, permission, bucket)? {
+            return Ok(());
+        }
+        Err(Refusal::Forbidden { who: who.to_string(), permission, resource: bucket.resource() })
+    }
+
+    /// The same as an answer.
+    pub(super) fn holds(&self, who: &Principal, permission: &str, bucket: &BucketName) -> Result<bool, Refusal> {
+        let configured = self.iam.check(who, permission, &bucket.resource()).is_ok();
+        Ok(configured || self.granted(who, permission, bucket)?)
     }
 
     /// The bucket, for a caller with this permission: others never learn whether it exists.
@@ -109,14 +123,24 @@ impl Inner {
         who: &Principal,
         permission: &'static str,
         bucket: &BucketName,
-    ) -> Result<&Bucket, Refusal> {
+    ) -> Result<BucketRecord, Refusal> {
         self.may(who, permission, bucket)?;
-        self.buckets.get(bucket.as_str()).ok_or_else(|| Refusal::NoBucket(bucket.to_string()))
+        self.find_bucket(bucket)?.ok_or_else(|| Refusal::NoBucket(bucket.to_string()))
     }
 
-    /// The projects' permission to list buckets.
-    pub(super) fn may_list_buckets(&self, who: &Principal, project: &str) -> Result<(), Refusal> {
-        let (permission, resource) = ("storage.buckets.list", format!("projects/{project}"));
+    /// The bucket, whoever asks.
+    pub(super) fn find_bucket(&self, bucket: &BucketName) -> Result<Option<BucketRecord>, Refusal> {
+        Ok(self.store.read(|txn| bucket::find(&txn.open_table(bucket::BUCKETS)?, bucket.as_str()))?)
+    }
+
+    /// A permission on all buckets of a project.
+    pub(super) fn may_in_project(
+        &self,
+        who: &Principal,
+        permission: &'static str,
+        project: &str,
+    ) -> Result<(), Refusal> {
+        let resource = format!("projects/{project}");
         self.iam.check(who, permission, &resource).map_err(|_| Refusal::Forbidden {
             who: who.to_string(),
             permission,
@@ -124,18 +148,25 @@ impl Inner {
         })
     }
 
-    /// A missing object is told only to those who may list.
+    /// A missing object is told only to those who may list. Where the bucket is missing, that is what is told.
     fn hide(&self, who: &Principal, target: &Target) -> Refusal {
-        match self.may(who, "storage.objects.list", &target.bucket) {
-            Ok(()) => target.not_found(),
-            Err(forbidden) => forbidden,
+        let bucket = &target.bucket;
+        let known = self.find_bucket(bucket).map(|found| found.is_some());
+        match known.and_then(|known| {
+            if known { self.may(who, "storage.objects.list", bucket).map(|()| true) } else { Ok(false) }
+        }) {
+            Ok(true) => target.not_found(),
+            Ok(false) => Refusal::NoBucket(bucket.to_string()),
+            Err(refusal) => refusal,
         }
     }
 
-    fn refusal(&self, who: &Principal, target: &Target, refused: Refused, read: bool) -> Refusal {
+    /// `read` tells a read from a write: see [`Refusal::Precondition`].
+    pub(super) fn refusal(&self, who: &Principal, target: &Target, refused: Refused, read: bool) -> Refusal {
         match refused {
             Refused::Violated(violation) => Refusal::Precondition { violation, read },
             Refused::NotFound => self.hide(who, target),
+            Refused::NoBucket => Refusal::NoBucket(target.bucket.to_string()),
             Refused::OverwriteDenied => Refusal::Forbidden {
                 who: who.to_string(),
                 permission: "storage.objects.delete",
@@ -144,22 +175,44 @@ impl Inner {
         }
     }
 
-    fn announce(&self, txn: &WriteTransaction, event: &Event<'_>, now_us: i64) -> Result<(), StoreError> {
-        let Some(bucket) = self.buckets.get(&event.record.bucket) else { return Ok(()) };
-        for (index, notification) in bucket.notifications.iter().enumerate() {
-            if let Some(message) = notification.message(index + 1, event, &self.base, now_us) {
+    /// Publishes an event; returns the topics that have a message now.
+    fn announce(
+        &self,
+        txn: &WriteTransaction,
+        bucket: &BucketRecord,
+        event: &Event<'_>,
+        now_us: i64,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut topics = Vec::new();
+        for (id, notification) in &bucket.notifications {
+            if let Some(message) = notification.message(*id, event, &self.base, now_us) {
                 self.pubsub.publish_in(txn, &notification.topic, &[message])?;
+                topics.push(notification.topic.clone());
             }
         }
-        Ok(())
+        Ok(topics)
     }
 
-    fn committed(&self, bucket: &BucketName, gone: Option<&ObjectRecord>) -> Result<(), Refusal> {
-        if let Some(ObjectRecord { placement: Placement::Blob(id), .. }) = gone {
+    /// The same for what ceased to be live; `other_generation` came in its place.
+    fn announce_former(
+        &self,
+        txn: &WriteTransaction,
+        bucket: &BucketRecord,
+        former: &Former,
+        other_generation: Option<i64>,
+        now_us: i64,
+    ) -> Result<Vec<String>, StoreError> {
+        let kind = if former.kept { EventKind::Archive } else { EventKind::Delete };
+        self.announce(txn, bucket, &Event { kind, record: &former.record, other_generation }, now_us)
+    }
+
+    /// A change was committed: subscribers are woken, and what is gone is removed.
+    pub(super) fn committed(&self, consequences: &Consequences) -> Result<(), Refusal> {
+        if let Some(id) = &consequences.gone {
             self.blobs.remove(id);
         }
-        for notification in self.buckets.get(bucket.as_str()).into_iter().flat_map(|b| &b.notifications) {
-            self.pubsub.committed(&notification.topic);
+        for topic in &consequences.topics {
+            self.pubsub.committed(topic);
         }
         if self.faults.roll(Fault::LoseReply) { Err(Refusal::ReplyLost) } else { Ok(()) }
     }
@@ -173,7 +226,7 @@ impl Storage {
     }
 
     /// Runs a change to its end even if its request is dropped meanwhile.
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -201,7 +254,7 @@ impl Storage {
                     if let Some((id, _)) = &session {
                         match sessions::finished(txn, id)? {
                             Some(None) => {}
-                            Some(Some(record)) => return Ok(Ok((record, None))),
+                            Some(Some(record)) => return Ok(Ok((record, Consequences::default()))),
                             None => return Ok(Err(Refused::NotFound)),
                         }
                     }
@@ -220,29 +273,23 @@ impl Storage {
                         let finished = Some(stored.record.clone());
                         sessions::save(txn, id, &sessions::Session { finished, ..session.clone() })?;
                     }
-                    writer.announce(
-                        txn,
-                        &Event {
-                            kind: EventKind::Finalize,
-                            record: &stored.record,
-                            other_generation: former.map(|r| r.generation),
-                        },
-                        now,
-                    )?;
+                    let event = Event {
+                        kind: EventKind::Finalize,
+                        record: &stored.record,
+                        other_generation: former.map(|former| former.record.generation),
+                    };
+                    let mut consequences = Consequences::of(former);
+                    consequences.topics.extend(writer.announce(txn, &stored.bucket, &event, now)?);
                     if let Some(former) = former {
-                        let other_generation = Some(stored.record.generation);
-                        writer.announce(
-                            txn,
-                            &Event { kind: EventKind::Delete, record: former, other_generation },
-                            now,
-                        )?;
+                        let by = Some(stored.record.generation);
+                        consequences.topics.extend(writer.announce_former(txn, &stored.bucket, former, by, now)?);
                     }
-                    Ok(Ok((stored.record, stored.replaced)))
+                    Ok(Ok((stored.record, consequences)))
                 })
                 .await?;
             match outcome {
-                Ok((record, replaced)) => {
-                    inner.committed(&target.bucket, replaced.as_ref())?;
+                Ok((record, consequences)) => {
+                    inner.committed(&consequences)?;
                     Ok(record)
                 }
                 Err(refused) => {
@@ -267,27 +314,32 @@ impl Storage {
 
     /// Metadata of an object.
     pub(super) fn get(&self, who: &Principal, target: &Target) -> Result<ObjectRecord, Refusal> {
-        self.0.bucket(who, "storage.objects.get", &target.bucket)?;
-        let live = self.0.store.read(|txn| shelf::find(&txn.open_table(shelf::OBJECTS)?, target.key()))?;
-        shelf::select(live, target.generation, &target.conditions)
+        self.0.may(who, "storage.objects.get", &target.bucket)?;
+        let found = self.0.store.read(|txn| shelf::version(txn, target.key(), target.generation))?;
+        shelf::select(found, target.generation, &target.conditions)
             .map_err(|refused| self.0.refusal(who, target, refused, true))
     }
 
-    /// Metadata and content of an object.
-    pub(super) fn fetch(&self, who: &Principal, target: &Target) -> Result<(ObjectRecord, Source), Refusal> {
-        self.0.bucket(who, "storage.objects.get", &target.bucket)?;
+    /// Metadata and content of an object. `read` is false if that is for the sake of a write.
+    pub(super) fn fetch(
+        &self,
+        who: &Principal,
+        target: &Target,
+        read: bool,
+    ) -> Result<(ObjectRecord, Source), Refusal> {
+        self.0.may(who, "storage.objects.get", &target.bucket)?;
         let mut missing = None;
         for _ in 0..OPEN_ATTEMPTS {
-            let (live, inline) = self.0.store.read(|txn| {
-                let live = shelf::find(&txn.open_table(shelf::OBJECTS)?, target.key())?;
-                let inline = match &live {
+            let (found, inline) = self.0.store.read(|txn| {
+                let found = shelf::version(txn, target.key(), target.generation)?;
+                let inline = match &found {
                     Some(r) if r.placement == Placement::Inline => shelf::payload(txn, r.generation)?,
                     _ => None,
                 };
-                Ok((live, inline))
+                Ok((found, inline))
             })?;
-            let record = shelf::select(live, target.generation, &target.conditions)
-                .map_err(|refused| self.0.refusal(who, target, refused, true))?;
+            let record = shelf::select(found, target.generation, &target.conditions)
+                .map_err(|refused| self.0.refusal(who, target, refused, read))?;
             match (&record.placement, inline) {
                 (Placement::Inline, Some(bytes)) => return Ok((record, Source::Inline(bytes))),
                 (Placement::Inline, None) => return Err(lost(&record, 0)),
@@ -325,17 +377,19 @@ impl Storage {
             let outcome = inner
                 .store
                 .write(move |txn| {
-                    let record = match shelf::delete(txn, goal.key(), goal.generation, &goal.conditions)? {
-                        Ok(record) => record,
+                    let now = now_us();
+                    let deleted = shelf::delete(txn, goal.key(), goal.generation, &goal.conditions, now)?;
+                    let (former, bucket) = match deleted {
+                        Ok(deleted) => deleted,
                         Err(refused) => return Ok(Err(refused)),
                     };
-                    let event = Event { kind: EventKind::Delete, record: &record, other_generation: None };
-                    writer.announce(txn, &event, now_us())?;
-                    Ok(Ok(record))
+                    let mut consequences = Consequences::of(Some(&former));
+                    consequences.topics.extend(writer.announce_former(txn, &bucket, &former, None, now)?);
+                    Ok(Ok(consequences))
                 })
                 .await?;
             match outcome {
-                Ok(record) => inner.committed(&target.bucket, Some(&record)),
+                Ok(consequences) => inner.committed(&consequences),
                 Err(refused) => Err(inner.refusal(&who, &target, refused, false)),
             }
         })
@@ -358,48 +412,22 @@ impl Storage {
                 .write(move |txn| {
                     let now = now_us();
                     let patched = shelf::patch(txn, goal.key(), goal.generation, &goal.conditions, now, &edit)?;
-                    if let Ok(record) = &patched {
-                        let event = Event { kind: EventKind::MetadataUpdate, record, other_generation: None };
-                        writer.announce(txn, &event, now)?;
-                    }
-                    Ok(patched)
+                    let (record, bucket) = match patched {
+                        Ok(patched) => patched,
+                        Err(refused) => return Ok(Err(refused)),
+                    };
+                    let event = Event { kind: EventKind::MetadataUpdate, record: &record, other_generation: None };
+                    let mut consequences = Consequences::default();
+                    consequences.topics.extend(writer.announce(txn, &bucket, &event, now)?);
+                    Ok(Ok((record, consequences)))
                 })
                 .await?;
             match outcome {
-                Ok(record) => inner.committed(&target.bucket, None).map(|()| record),
+                Ok((record, consequences)) => inner.committed(&consequences).map(|()| record),
                 Err(refused) => Err(inner.refusal(&who, &target, refused, false)),
             }
         })
         .await
-    }
-
-    /// Copies an object in one call, whatever its size; `settings` replace the source's metadata if given.
-    pub(super) async fn copy(
-        &self,
-        who: Principal,
-        source: Target,
-        target: Target,
-        settings: Option<Settings>,
-    ) -> Result<ObjectRecord, Refusal> {
-        self.0.bucket(&who, "storage.objects.create", &target.bucket)?;
-        let (record, opened) = self.fetch(&who, &source)?;
-        let content = match (&record.placement, opened) {
-            (_, Source::Inline(bytes)) => Content::Inline(bytes),
-            (Placement::Blob(id), Source::File(_)) => Content::Blob(self.0.blobs.link(id).map_err(|error| {
-                // Replaced since it was opened: the generation that was asked for is gone.
-                if error.kind() == io::ErrorKind::NotFound { source.not_found() } else { error.into() }
-            })?),
-            (Placement::Inline, Source::File(_)) => unreachable!("inline content is never opened as a file"),
-        };
-        let new = NewObject {
-            bucket: target.bucket.to_string(),
-            name: target.name.to_string(),
-            settings: settings.unwrap_or(record.settings),
-            size: record.size,
-            crc32c: record.crc32c,
-            content,
-        };
-        self.finalize(who, target, new, None).await
     }
 }
 
@@ -407,16 +435,4 @@ impl Storage {
 fn lost(record: &ObjectRecord, there: u64) -> Refusal {
     let ObjectRecord { bucket, name, generation, size, .. } = record;
     Refusal::Io(io::Error::other(format!("{bucket}/{name}#{generation} has {there} of its {size} bytes on disk")))
-}
-
-/// Every blob that a record refers to.
-pub(super) fn referenced(txn: &WriteTransaction) -> Result<HashSet<super::blobs::BlobId>, StoreError> {
-    let mut blobs = HashSet::new();
-    for entry in txn.open_table(shelf::OBJECTS)?.iter()? {
-        let (_, value) = entry?;
-        if let Placement::Blob(id) = shelf::decode(value.value())?.placement {
-            blobs.insert(id);
-        }
-    }
-    Ok(blobs)
 }

@@ -5,6 +5,7 @@ use super::refusal::Refusal;
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 use std::fmt::Write;
 
 /// Every query parameter that some method reads.
@@ -31,10 +32,25 @@ pub(super) struct Params {
     pub(super) delimiter: Option<String>,
     pub(super) start_offset: Option<String>,
     pub(super) end_offset: Option<String>,
+    #[serde(deserialize_with = "truth")]
     pub(super) include_trailing_delimiter: bool,
+    #[serde(deserialize_with = "truth")]
+    pub(super) versions: bool,
+    #[serde(deserialize_with = "truth")]
+    pub(super) soft_deleted: bool,
     pub(super) page_token: Option<String>,
     pub(super) max_results: Option<usize>,
     pub(super) match_glob: Option<String>,
+}
+
+/// Some clients write Python's `True`.
+fn truth<'de, D: Deserializer<'de>>(text: D) -> Result<bool, D::Error> {
+    let text = String::deserialize(text)?;
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" | "" => Ok(false),
+        _ => Err(D::Error::custom(format!("{text:?} must be true or false"))),
+    }
 }
 
 impl Params {
@@ -122,7 +138,14 @@ pub(super) enum ContentRange {
     /// `bytes */*` or, with the size now known, `bytes */N`: no content follows.
     Status(Option<u64>),
     /// `bytes A-B/*`: a chunk from A, with more to come; `bytes A-B/N`: a chunk of N bytes in all.
-    Chunk(u64, Option<u64>),
+    Chunk {
+        /// Its first byte.
+        start: u64,
+        /// Behind its last byte, if that is said.
+        end: Option<u64>,
+        /// Bytes of the object, once they are known.
+        total: Option<u64>,
+    },
     /// `bytes A-*/*`: everything from A; the object ends where the body ends.
     Rest(u64),
 }
@@ -135,18 +158,66 @@ pub(super) fn content_range(text: &str) -> Option<ContentRange> {
         return Some(ContentRange::Status(total));
     }
     let (first, last) = range.split_once('-')?;
-    let first = first.parse().ok()?;
+    let start = first.parse().ok()?;
     match (last, total) {
-        ("*", None) => Some(ContentRange::Rest(first)),
-        ("*", Some(_)) => Some(ContentRange::Chunk(first, total)),
-        _ if last.parse::<u64>().ok()? < first => None,
-        _ => Some(ContentRange::Chunk(first, total)),
+        ("*", None) => Some(ContentRange::Rest(start)),
+        ("*", Some(_)) => Some(ContentRange::Chunk { start, end: None, total }),
+        _ => {
+            let last: u64 = last.parse().ok()?;
+            let end = last.checked_add(1)?;
+            let fits = last >= start && total.is_none_or(|total| end <= total);
+            fits.then_some(ContentRange::Chunk { start, end: Some(end), total })
+        }
     }
+}
+
+/// Holds `If-Match` and `If-None-Match` against an etag. Clients send it with quotes or without.
+pub(super) fn check_etag(headers: &HeaderMap, etag: &str) -> Result<(), Refusal> {
+    let names = |header_name| {
+        let text = header(headers, header_name)?;
+        Some(text.split(',').any(
+            |one| matches!(one.trim().trim_start_matches("W/").trim_matches('"'), one if one == "*" || one == etag),
+        ))
+    };
+    if names("if-match") == Some(false) {
+        return Err(Refusal::Etag { same: false });
+    }
+    if names("if-none-match") == Some(true) {
+        return Err(Refusal::Etag { same: true });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn etags_are_compared_with_quotes_or_without() {
+        let with = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, http::HeaderValue::from_static(value));
+            headers
+        };
+        assert!(check_etag(&HeaderMap::new(), "a=").is_ok());
+        for value in ["a=", "\"a=\"", "*", "x, \"a=\""] {
+            assert!(check_etag(&with("if-match", value), "a=").is_ok(), "{value}");
+            let same = check_etag(&with("if-none-match", value), "a=");
+            assert!(matches!(same, Err(Refusal::Etag { same: true })), "{value}");
+        }
+        assert!(matches!(check_etag(&with("if-match", "b"), "a="), Err(Refusal::Etag { same: false })));
+        assert!(check_etag(&with("if-none-match", "b"), "a=").is_ok());
+    }
+
+    #[test]
+    fn python_says_true_too() {
+        for (text, expected) in
+            [("versions=True", true), ("versions=true", true), ("versions=false", false), ("", false)]
+        {
+            let uri: Uri = format!("/b?{text}").parse().expect("is one");
+            assert_eq!(Params::of(&uri).expect("is read").versions, expected);
+        }
+    }
 
     #[test]
     fn ranges_follow_rfc_9110() {
@@ -167,9 +238,11 @@ mod tests {
     fn content_ranges_tell_a_question_from_a_chunk() {
         assert_eq!(content_range("bytes */*"), Some(ContentRange::Status(None)));
         assert_eq!(content_range("bytes */0"), Some(ContentRange::Status(Some(0))));
-        assert_eq!(content_range("bytes 0-7/*"), Some(ContentRange::Chunk(0, None)));
+        let chunk = |start, end, total| Some(ContentRange::Chunk { start, end: Some(end), total });
+        assert_eq!(content_range("bytes 0-7/*"), chunk(0, 8, None));
         assert_eq!(content_range("bytes 8-*/*"), Some(ContentRange::Rest(8)));
-        assert_eq!(content_range("bytes 8-15/16"), Some(ContentRange::Chunk(8, Some(16))));
+        assert_eq!(content_range("bytes 8-15/16"), chunk(8, 16, Some(16)));
+        assert_eq!(content_range("bytes 8-16/16"), None);
         assert_eq!(content_range("bytes 9-8/16"), None);
         assert_eq!(content_range("8-9/16"), None);
     }

@@ -1,8 +1,7 @@
 //! What is kept about one generation of an object, and its face as a JSON API resource.
-//!
-//! An MD5 is never computed: like a composed object at Google, an object here has only its CRC-32C.
 
 use super::blobs::BlobId;
+use super::checksum::crc32c_text;
 use super::generation::Version;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -45,7 +44,7 @@ pub(super) struct ObjectInput {
     pub(super) name: Option<String>,
     /// CRC-32C, big endian in base64: the upload is refused unless the content has it.
     pub(super) crc32c: Option<String>,
-    /// Refused: no MD5 is computed.
+    /// MD5 in base64: likewise.
     pub(super) md5_hash: Option<String>,
     /// The caller's metadata.
     #[serde(flatten)]
@@ -61,7 +60,7 @@ pub(super) enum Placement {
     Blob(BlobId),
 }
 
-/// One live generation.
+/// One generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ObjectRecord {
     /// The bucket's id.
@@ -76,6 +75,15 @@ pub(super) struct ObjectRecord {
     pub(super) size: u64,
     /// CRC-32C of the content.
     pub(super) crc32c: u32,
+    /// Its MD5 as the JSON API spells it; composed objects have none.
+    #[serde(default)]
+    pub(super) md5: Option<String>,
+    /// Of a composed object: how many uploads it is made of.
+    #[serde(default)]
+    pub(super) components: Option<i32>,
+    /// When it ceased to be the live generation, if it did.
+    #[serde(default)]
+    pub(super) deleted_us: Option<i64>,
     /// When this generation was finalized, in microseconds since 1970.
     pub(super) created_us: i64,
     /// When its metadata last changed.
@@ -106,16 +114,6 @@ pub(super) fn rfc3339_millis(us: i64) -> String {
 /// RFC 3339 with microseconds, as notifications show times.
 pub(super) fn rfc3339_micros(us: i64) -> String {
     instant(us).format(MICROS).expect("a four-digit year has this form")
-}
-
-/// A CRC-32C as the JSON API spells it.
-pub(super) fn crc32c_text(crc: u32) -> String {
-    BASE64_STANDARD.encode(crc.to_be_bytes())
-}
-
-/// Reads a CRC-32C as the JSON API spells it.
-pub(super) fn parse_crc32c(text: &str) -> Option<u32> {
-    BASE64_STANDARD.decode(text).ok()?.try_into().ok().map(u32::from_be_bytes)
 }
 
 impl ObjectRecord {
@@ -151,6 +149,15 @@ impl ObjectRecord {
             "timeStorageClassUpdated": rfc3339_millis(self.created_us),
             "updated": rfc3339_millis(self.updated_us),
         });
+        if let Some(md5) = &self.md5 {
+            resource["md5Hash"] = md5.as_str().into();
+        }
+        if let Some(components) = self.components {
+            resource["componentCount"] = components.into();
+        }
+        if let Some(us) = self.deleted_us {
+            resource["timeDeleted"] = rfc3339_millis(us).into();
+        }
         if let (Value::Object(fields), Ok(Value::Object(settings))) =
             (&mut resource, serde_json::to_value(&self.settings))
         {
@@ -163,13 +170,6 @@ impl ObjectRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_checksum_is_four_big_endian_bytes_in_base64() {
-        assert_eq!(crc32c_text(crc32c::crc32c(b"123456789")), "4waSgw==");
-        assert_eq!(parse_crc32c("4waSgw=="), Some(0xE306_9283));
-        assert_eq!(parse_crc32c("AAAA"), None);
-    }
 
     #[test]
     fn times_are_utc_with_a_fixed_number_of_digits() {

@@ -48,6 +48,30 @@ pub(super) enum Refusal {
     /// No such resumable upload.
     #[error("no such resumable upload: {0}")]
     NoUpload(String),
+    /// A resumable upload that was cancelled, or that is too old.
+    #[error("this resumable upload was cancelled or has expired: start another one")]
+    UploadOver,
+    /// A bucket of this name is there already.
+    #[error("a bucket of this name is there already: {0}")]
+    Exists(String),
+    /// A bucket that holds something is not deleted.
+    #[error("the bucket you tried to delete is not empty: {0}")]
+    NotEmpty(String),
+    /// No such notification configuration.
+    #[error("no such notification configuration: {0}")]
+    NoNotification(String),
+    /// The topic that a notification names is not there.
+    #[error("no such topic: {0}")]
+    NoTopic(String),
+    /// Somebody else has set the policy since it was read.
+    #[error("the policy has changed since it was read: read it again")]
+    PolicyChanged,
+    /// `If-Match` or `If-None-Match` did not hold; the flag tells the latter.
+    #[error("the object has another etag than the one you asked for")]
+    Etag {
+        /// It is the one that the caller has.
+        same: bool,
+    },
     /// The change was made; this reply is lost on purpose.
     #[error("backend error: the reply was lost by the configured fault plan")]
     ReplyLost,
@@ -82,11 +106,17 @@ impl Refusal {
         match self {
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "authError"),
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::NoBucket(_) | Self::NoObject(_) | Self::NoUpload(_) => (StatusCode::NOT_FOUND, "notFound"),
-            Self::Precondition { violation: Violation::NotMatch(_), read: true } => {
+            Self::NoBucket(_) | Self::NoObject(_) | Self::NoUpload(_) | Self::NoNotification(_) | Self::NoTopic(_) => {
+                (StatusCode::NOT_FOUND, "notFound")
+            }
+            Self::UploadOver => (StatusCode::GONE, "gone"),
+            Self::Exists(_) | Self::NotEmpty(_) => (StatusCode::CONFLICT, "conflict"),
+            Self::Precondition { violation: Violation::NotMatch(_), read: true } | Self::Etag { same: true } => {
                 (StatusCode::NOT_MODIFIED, "notModified")
             }
-            Self::Precondition { .. } => (StatusCode::PRECONDITION_FAILED, "conditionNotMet"),
+            Self::Precondition { .. } | Self::PolicyChanged | Self::Etag { .. } => {
+                (StatusCode::PRECONDITION_FAILED, "conditionNotMet")
+            }
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid"),
             Self::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "requestedRangeNotSatisfiable"),
             Self::ReplyLost | Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "backendError"),
@@ -133,8 +163,17 @@ impl From<Refusal> for tonic::Status {
         match refusal {
             Refusal::Unauthenticated(_) => Self::unauthenticated(message),
             Refusal::Forbidden { .. } => Self::permission_denied(message),
-            Refusal::NoBucket(_) | Refusal::NoObject(_) | Refusal::NoUpload(_) => Self::not_found(message),
-            Refusal::Precondition { violation: Violation::Match(_), .. } => Self::failed_precondition(message),
+            Refusal::NoBucket(_)
+            | Refusal::NoObject(_)
+            | Refusal::NoUpload(_)
+            | Refusal::UploadOver
+            | Refusal::NoNotification(_)
+            | Refusal::NoTopic(_) => Self::not_found(message),
+            Refusal::Exists(_) => Self::already_exists(message),
+            Refusal::Precondition { violation: Violation::Match(_), .. }
+            | Refusal::NotEmpty(_)
+            | Refusal::PolicyChanged
+            | Refusal::Etag { .. } => Self::failed_precondition(message),
             Refusal::Precondition { violation: Violation::NotMatch(_), .. } => Self::aborted(message),
             Refusal::Invalid(_) => Self::invalid_argument(message),
             Refusal::Range(_) => Self::out_of_range(message),

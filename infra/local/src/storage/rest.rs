@@ -1,10 +1,17 @@
-//! The JSON API's routes but uploads: buckets, metadata, content, listings, copies, patches and deletions.
+//! The JSON API's routes of objects but uploads: metadata, content, listings, copies, compositions, changes, deletions.
+//!
+//! Content is served as it is stored: nothing is decompressed, and a request for several ranges gets the whole.
 
+use super::blobs;
+use super::bucket_rest;
+use super::checksum::crc32c_text;
+use super::derive::Component;
+use super::glob::Glob;
 use super::listing::Query;
 use super::name::{BucketName, ObjectName};
-use super::operations::{Bucket, Source, Storage, Target};
-use super::params::{Params, Slice, header, slice};
-use super::record::{ObjectInput, ObjectRecord, STORAGE_CLASS, Settings, crc32c_text, rfc3339_millis};
+use super::operations::{Source, Storage, Target};
+use super::params::{Params, Slice, check_etag, header, slice};
+use super::record::{ObjectInput, ObjectRecord, STORAGE_CLASS, Settings};
 use super::refusal::Refusal;
 use super::upload;
 use axum::body::Body;
@@ -12,31 +19,30 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::io::{Seek, SeekFrom};
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
 
 /// The longest JSON body.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
-/// Bytes read from a file at a time.
-const READ_BYTES: usize = 128 * 1024;
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// All routes of the JSON API.
 pub(super) fn router(storage: Storage) -> Router {
     Router::new()
-        .route("/storage/v1/b", get(list_buckets))
-        .route("/storage/v1/b/{bucket}", get(get_bucket))
         .route("/storage/v1/b/{bucket}/o", get(list_objects))
-        .route("/storage/v1/b/{bucket}/o/{object}", get(get_object).patch(patch_object).delete(delete_object))
+        .route(
+            "/storage/v1/b/{bucket}/o/{object}",
+            get(get_object).patch(patch_object).put(update_object).delete(delete_object),
+        )
+        .route("/storage/v1/b/{bucket}/o/{object}/compose", post(compose_object))
         .route("/storage/v1/b/{bucket}/o/{object}/rewriteTo/b/{to_bucket}/o/{to_object}", post(rewrite_object))
         .route("/storage/v1/b/{bucket}/o/{object}/copyTo/b/{to_bucket}/o/{to_object}", post(copy_object))
         .route("/download/storage/v1/b/{bucket}/o/{object}", get(get_object))
-        .route("/upload/storage/v1/b/{bucket}/o", post(upload::post).put(upload::put))
-        .with_state(storage)
+        .route("/upload/storage/v1/b/{bucket}/o", post(upload::post).put(upload::put).delete(upload::cancel))
+        .with_state(storage.clone())
+        .merge(bucket_rest::router(storage))
 }
 
 fn target(bucket: &str, object: &str, params: &Params) -> Result<Target, Refusal> {
@@ -48,7 +54,7 @@ fn target(bucket: &str, object: &str, params: &Params) -> Result<Target, Refusal
     })
 }
 
-async fn json_body(request: Request) -> Result<Option<Value>, Refusal> {
+pub(super) async fn json_body(request: Request) -> Result<Option<Value>, Refusal> {
     let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES)
         .await
         .map_err(|error| Refusal::Invalid(format!("cannot read the request body: {error}")))?;
@@ -60,58 +66,21 @@ async fn json_body(request: Request) -> Result<Option<Value>, Refusal> {
         .map_err(|error| Refusal::Invalid(format!("the request body is no JSON: {error}")))
 }
 
-fn bucket_resource(storage: &Storage, name: &str, bucket: &Bucket) -> Value {
-    let created = rfc3339_millis(bucket.created_us);
-    json!({
-        "kind": "storage#bucket",
-        "id": name,
-        "name": name,
-        "selfLink": format!("{}/storage/v1/b/{name}", storage.0.base),
-        "location": storage.0.location,
-        "locationType": "region",
-        "storageClass": STORAGE_CLASS,
-        "metageneration": "1",
-        "etag": "CAE=",
-        "timeCreated": created,
-        "updated": created,
-    })
-}
-
-async fn list_buckets(State(storage): State<Storage>, request: Request) -> Answer {
-    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
-    let params = Params::of(request.uri())?;
-    let project = params.project.ok_or_else(|| Refusal::Invalid("the query must name a project".to_owned()))?;
-    storage.0.may_list_buckets(&who, &project)?;
-    let prefix = params.prefix.unwrap_or_default();
-    let here = if project == storage.0.project { Some(&storage.0.buckets) } else { None };
-    let items: Vec<Value> = here
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| name.starts_with(&prefix))
-        .map(|(name, bucket)| bucket_resource(&storage, name, bucket))
-        .collect();
-    Ok(Json(json!({ "kind": "storage#buckets", "items": items })).into_response())
-}
-
-async fn get_bucket(State(storage): State<Storage>, Path(bucket): Path<String>, headers: HeaderMap) -> Answer {
-    let who = storage.0.authenticate(header(&headers, "authorization"))?;
-    let name = BucketName::parse(&bucket)?;
-    let found = storage.0.bucket(&who, "storage.buckets.get", &name)?;
-    Ok(Json(bucket_resource(&storage, &bucket, found)).into_response())
-}
-
 async fn list_objects(State(storage): State<Storage>, Path(bucket): Path<String>, request: Request) -> Answer {
     let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
     let params = Params::of(request.uri())?;
-    if params.match_glob.is_some() {
-        return Err(Refusal::Invalid("matchGlob is not served here: list with prefix and delimiter".to_owned()));
+    if params.soft_deleted {
+        return Err(Refusal::Invalid("softDeleted is not served here: nothing is soft-deleted".to_owned()));
     }
+    let glob = params.match_glob.as_deref().map(Glob::parse).transpose();
     let query = Query {
         prefix: params.prefix.unwrap_or_default(),
         delimiter: params.delimiter.unwrap_or_default(),
         start: params.start_offset.unwrap_or_default(),
         end: params.end_offset.unwrap_or_default(),
         include_trailing_delimiter: params.include_trailing_delimiter,
+        glob: glob.map_err(|wrong| Refusal::Invalid(format!("matchGlob: {wrong}")))?,
+        versions: params.versions,
         page_token: params.page_token.unwrap_or_default(),
         page_size: params.max_results.unwrap_or_default(),
     };
@@ -138,10 +107,13 @@ async fn get_object(
     let params = Params::of(request.uri())?;
     let target = target(&bucket, &object, &params)?;
     if params.alt.as_deref() == Some("media") {
-        let (record, source) = storage.fetch(&who, &target)?;
+        let (record, source) = storage.fetch(&who, &target, true)?;
+        check_etag(request.headers(), &record.etag())?;
         return content(&record, source, header(request.headers(), "range"));
     }
-    Ok(Json(storage.get(&who, &target)?.resource(&storage.0.base)).into_response())
+    let record = storage.get(&who, &target)?;
+    check_etag(request.headers(), &record.etag())?;
+    Ok(Json(record.resource(&storage.0.base)).into_response())
 }
 
 fn content(record: &ObjectRecord, source: Source, range: Option<&str>) -> Answer {
@@ -152,47 +124,51 @@ fn content(record: &ObjectRecord, source: Source, range: Option<&str>) -> Answer
             let at = |offset: u64| usize::try_from(offset).expect("inline content is small");
             Body::from(bytes.slice(at(start)..at(start + length)))
         }
-        Source::File(mut file) => {
-            file.seek(SeekFrom::Start(start))?;
-            Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(length), READ_BYTES))
-        }
+        Source::File(file) => Body::from_stream(blobs::pieces(file, start..start + length)),
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    let mut put = |name: &str, value: &str| {
+    let mut put = |name: HeaderName, value: &str| {
         // A value that no header can carry (a line break in metadata) is left out, as its resource still shows it.
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
-            && !value.is_empty()
+        if !value.is_empty()
+            && let Ok(value) = HeaderValue::try_from(value)
         {
             headers.insert(name, value);
         }
     };
+    let goog = HeaderName::from_static;
     let settings = &record.settings;
     let content_type =
         if settings.content_type.is_empty() { "application/octet-stream" } else { &settings.content_type };
-    put("content-type", content_type);
-    put("content-encoding", &settings.content_encoding);
-    put("content-disposition", &settings.content_disposition);
-    put("content-language", &settings.content_language);
+    put(http::header::CONTENT_TYPE, content_type);
+    put(http::header::CONTENT_ENCODING, &settings.content_encoding);
+    put(http::header::CONTENT_DISPOSITION, &settings.content_disposition);
+    put(http::header::CONTENT_LANGUAGE, &settings.content_language);
     put(
-        "cache-control",
+        http::header::CACHE_CONTROL,
         if settings.cache_control.is_empty() { "private, max-age=0" } else { &settings.cache_control },
     );
-    put("content-length", &length.to_string());
-    put("accept-ranges", "bytes");
-    put("etag", &record.etag());
-    put("x-goog-generation", &record.generation.to_string());
-    put("x-goog-metageneration", &record.metageneration.to_string());
-    put("x-goog-hash", &format!("crc32c={}", crc32c_text(record.crc32c)));
-    put("x-goog-stored-content-length", &record.size.to_string());
+    put(http::header::CONTENT_LENGTH, &length.to_string());
+    put(http::header::ACCEPT_RANGES, "bytes");
+    put(http::header::ETAG, &record.etag());
+    put(goog("x-goog-generation"), &record.generation.to_string());
+    put(goog("x-goog-metageneration"), &record.metageneration.to_string());
+    let md5 = record.md5.as_ref().map(|md5| format!(",md5={md5}")).unwrap_or_default();
+    put(goog("x-goog-hash"), &format!("crc32c={}{md5}", crc32c_text(record.crc32c)));
+    put(goog("x-goog-stored-content-length"), &record.size.to_string());
     let stored_encoding = if settings.content_encoding.is_empty() { "identity" } else { &settings.content_encoding };
-    put("x-goog-stored-content-encoding", stored_encoding);
-    put("x-goog-storage-class", STORAGE_CLASS);
+    put(goog("x-goog-stored-content-encoding"), stored_encoding);
+    put(goog("x-goog-storage-class"), STORAGE_CLASS);
+    if let Some(components) = record.components {
+        put(goog("x-goog-component-count"), &components.to_string());
+    }
     for (key, value) in &settings.metadata {
-        put(&format!("x-goog-meta-{key}"), value);
+        if let Ok(name) = HeaderName::try_from(format!("x-goog-meta-{key}")) {
+            put(name, value);
+        }
     }
     if part.is_some() {
-        put("content-range", &format!("bytes {start}-{}/{}", start + length - 1, record.size));
+        put(http::header::CONTENT_RANGE, &format!("bytes {start}-{}/{}", start + length - 1, record.size));
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
@@ -229,6 +205,94 @@ async fn patch_object(
         }
     };
     Ok(Json(storage.patch(who, target, edit).await?.resource(&storage.0.base)).into_response())
+}
+
+async fn update_object(
+    State(storage): State<Storage>,
+    Path((bucket, object)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let target = target(&bucket, &object, &params)?;
+    let whole = json_body(request).await?.ok_or_else(|| Refusal::Invalid("an update is a JSON object".to_owned()))?;
+    let ObjectInput { settings: new, .. } = input(whole)?;
+    let edit = move |settings: &mut Settings| settings.clone_from(&new);
+    Ok(Json(storage.patch(who, target, edit).await?.resource(&storage.0.base)).into_response())
+}
+
+fn input(fields: Value) -> Result<ObjectInput, Refusal> {
+    serde_json::from_value(fields)
+        .map_err(|error| Refusal::Invalid(format!("cannot read the object metadata: {error}")))
+}
+
+/// The body of a composition.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Composition {
+    #[serde(default)]
+    source_objects: Vec<SourceObject>,
+    #[serde(default)]
+    destination: ObjectInput,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SourceObject {
+    name: String,
+    #[serde(default)]
+    generation: Option<Number>,
+    #[serde(default)]
+    object_preconditions: Option<SourcePreconditions>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SourcePreconditions {
+    #[serde(default)]
+    if_generation_match: Option<Number>,
+}
+
+/// A 64-bit number: JSON's clients write it as a string, some as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Number(i64),
+    Text(String),
+}
+
+impl Number {
+    fn read(self) -> Result<i64, Refusal> {
+        match self {
+            Self::Number(number) => Ok(number),
+            Self::Text(text) => text.parse().map_err(|_| Refusal::Invalid(format!("{text:?} is no generation"))),
+        }
+    }
+}
+
+async fn compose_object(
+    State(storage): State<Storage>,
+    Path((bucket, object)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let who = storage.0.authenticate(header(request.headers(), "authorization"))?;
+    let params = Params::of(request.uri())?;
+    let target = Target { generation: None, ..target(&bucket, &object, &params)? };
+    let body = json_body(request).await?.unwrap_or_else(|| json!({}));
+    let Composition { source_objects, destination } = serde_json::from_value(body)
+        .map_err(|error| Refusal::Invalid(format!("cannot read the composition: {error}")))?;
+    let component = |SourceObject { name, generation, object_preconditions }| {
+        let generation_match =
+            object_preconditions.and_then(|conditions: SourcePreconditions| conditions.if_generation_match);
+        Ok(Component {
+            name,
+            generation: generation.map(Number::read).transpose()?,
+            generation_match: generation_match.map(Number::read).transpose()?,
+        })
+    };
+    let components = source_objects.into_iter().map(component).collect::<Result<_, Refusal>>()?;
+    let record = storage.compose(who, target, components, destination.settings).await?;
+    Ok(Json(record.resource(&storage.0.base)).into_response())
 }
 
 /// JSON merge patch (RFC 7396) of the settings: null clears, a map of metadata is merged key by key.
@@ -275,11 +339,7 @@ async fn copied(
     };
     let target = Target { generation: None, ..target(&to_bucket, &to_object, &params)? };
     let settings = match json_body(request).await? {
-        Some(Value::Object(fields)) if !fields.is_empty() => {
-            let input: ObjectInput = serde_json::from_value(Value::Object(fields))
-                .map_err(|error| Refusal::Invalid(format!("cannot read the object metadata: {error}")))?;
-            Some(input.settings)
-        }
+        Some(Value::Object(fields)) if !fields.is_empty() => Some(input(Value::Object(fields))?.settings),
         _ => None,
     };
     storage.copy(who, source, target, settings).await

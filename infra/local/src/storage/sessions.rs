@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! POST ─► open(0) ── PUT ─► open(n), fsynced ── last PUT ─► finished(object), in the commit that finalizes it
+//!            └── DELETE, or a week ─► over ◄── a week ──────────────┘
 //! ```
 //! A session remembers its object after it finished: a client whose last reply was lost asks for the status and gets
-//! the object. Sessions are forgotten after a week, as at Google.
+//! the object. What is over is answered with 410 for another week, and then forgotten.
 
-use super::blobs::{BlobId, Progress};
+use super::blobs::BlobId;
+use super::checksum::Progress;
 use super::generation::Preconditions;
 use super::record::{ObjectRecord, Settings};
 use crate::store::StoreError;
@@ -14,7 +16,7 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 /// Upload id to the session, as JSON.
-const SESSIONS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("storage.uploads");
+pub(super) const SESSIONS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("storage.uploads");
 /// A session's life, in microseconds.
 const LIFETIME_US: i64 = 7 * 24 * 3600 * 1_000_000;
 
@@ -29,8 +31,11 @@ pub(super) struct Session {
     pub(super) settings: Settings,
     /// Checked when the upload starts and again when the object is finalized.
     pub(super) conditions: Preconditions,
-    /// The checksum that the caller announced.
+    /// The checksums that the caller announced.
     pub(super) expected_crc32c: Option<u32>,
+    /// Likewise, in base64.
+    #[serde(default)]
+    pub(super) expected_md5: Option<String>,
     /// The file that takes the content.
     pub(super) blob: BlobId,
     /// How much of it is durable.
@@ -39,6 +44,16 @@ pub(super) struct Session {
     pub(super) finished: Option<ObjectRecord>,
     /// When the upload started.
     pub(super) created_us: i64,
+    /// It was cancelled.
+    #[serde(default)]
+    pub(super) cancelled: bool,
+}
+
+impl Session {
+    /// Whether there is nothing to go on with.
+    pub(super) fn is_over(&self, now_us: i64) -> bool {
+        self.cancelled || self.created_us + LIFETIME_US < now_us
+    }
 }
 
 /// Creates the table.
@@ -73,21 +88,52 @@ pub(super) fn remove(txn: &WriteTransaction, id: &str) -> Result<(), StoreError>
     Ok(())
 }
 
-/// Forgets what is older than a week and returns the blobs of the uploads still open.
-pub(super) fn expire(txn: &WriteTransaction, now_us: i64) -> Result<Vec<BlobId>, StoreError> {
+/// What the files of open uploads hold at least: blob, session and durable size.
+pub(super) type Open = Vec<(BlobId, String, u64)>;
+
+/// Forgets what has been over for long and returns the uploads still open.
+pub(super) fn expire(txn: &WriteTransaction, now_us: i64) -> Result<Open, StoreError> {
     let mut sessions = txn.open_table(SESSIONS)?;
     let (mut old, mut open) = (Vec::new(), Vec::new());
     for entry in sessions.iter()? {
         let (id, bytes) = entry?;
         let session: Session = serde_json::from_slice(bytes.value())?;
-        if session.created_us + LIFETIME_US < now_us {
+        if session.created_us + 2 * LIFETIME_US < now_us {
             old.push(id.value().to_owned());
-        } else if session.finished.is_none() {
-            open.push(session.blob);
+        } else if session.finished.is_none() && !session.is_over(now_us) {
+            open.push((session.blob, id.value().to_owned(), session.progress.size));
         }
     }
     for id in old {
         sessions.remove(id.as_str())?;
     }
     Ok(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use redb::{Database, ReadableDatabase, backends::InMemoryBackend};
+
+    #[test]
+    fn an_upload_is_open_for_a_week_and_known_for_another() {
+        let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("creates");
+        let text = r#"{"bucket":"b","name":"n","settings":{},"conditions":{},"blob":"0","progress":{"size":7,"crc32c":0},
+            "finished":null,"created_us":0}"#;
+        let open: Session = serde_json::from_str(text).expect("what was kept before can be read");
+        let cancelled = Session { cancelled: true, ..open.clone() };
+        let txn = db.begin_write().expect("begins");
+        create_table(&txn).expect("creates");
+        save(&txn, "open", &open).expect("saves");
+        save(&txn, "cancelled", &cancelled).expect("saves");
+        let opened =
+            |at| expire(&txn, at).expect("looks").into_iter().map(|(_, id, size)| (id, size)).collect::<Vec<_>>();
+        assert_eq!(opened(LIFETIME_US), [("open".to_owned(), 7)]);
+        assert!(!open.is_over(LIFETIME_US) && open.is_over(LIFETIME_US + 1) && cancelled.is_over(0));
+        assert_eq!(opened(2 * LIFETIME_US), []);
+        assert!(txn.open_table(SESSIONS).expect("opens").get("open").expect("reads").is_some());
+        assert_eq!(opened(2 * LIFETIME_US + 1), []);
+        txn.commit().expect("commits");
+        assert!(find(&db.begin_read().expect("begins"), "open").expect("reads").is_none());
+    }
 }

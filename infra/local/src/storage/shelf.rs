@@ -1,9 +1,16 @@
-//! The tables of Cloud Storage and every change of them, each inside the caller's transaction.
+//! The tables of objects and every change of them, each inside the caller's transaction.
 //!
-//! A function here checks first and writes after: a [`Refused`] has changed nothing. There is no versioning: a
-//! replaced or deleted generation leaves the tables at once, and the caller removes its blob after the commit.
+//! A function here checks first and writes after: a [`Refused`] has changed nothing. A generation that is replaced or
+//! deleted goes one of two ways:
+//! ```text
+//! live ── bucket with versioning ──► noncurrent ── deleted by its generation ──► gone
+//!   └──── without, or deleted by its generation ─────────────────────────────────► gone
+//! ```
+//! What is gone leaves the tables at once, and the caller removes its blob after the commit.
 
 use super::blobs::BlobId;
+use super::bucket::{self, BucketRecord};
+use super::checksum::Sums;
 use super::generation::{self, Preconditions, Violation};
 use super::record::{ObjectRecord, Placement, Settings};
 use crate::store::StoreError;
@@ -12,10 +19,11 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 /// Bucket and name to the record, as JSON.
 pub(super) const OBJECTS: TableDefinition<'static, (&str, &str), &[u8]> = TableDefinition::new("storage.objects");
+/// Bucket, name and generation to the record of a generation that is not live any more.
+pub(super) const NONCURRENT: TableDefinition<'static, (&str, &str, i64), &[u8]> =
+    TableDefinition::new("storage.noncurrent");
 /// Generation to inline content.
 pub(super) const PAYLOADS: TableDefinition<'static, i64, &[u8]> = TableDefinition::new("storage.payloads");
-/// Bucket to when it was created, in microseconds since 1970.
-pub(super) const BUCKETS: TableDefinition<'static, &str, i64> = TableDefinition::new("storage.buckets");
 /// `last` to the last generation given out.
 const CLOCK: TableDefinition<'static, &str, i64> = TableDefinition::new("storage.clock");
 
@@ -39,10 +47,21 @@ pub(super) struct NewObject {
     pub(super) settings: Settings,
     /// Bytes of content.
     pub(super) size: u64,
-    /// CRC-32C of the content.
-    pub(super) crc32c: u32,
+    /// Its checksums.
+    pub(super) sums: Sums,
+    /// Of a composed object: how many uploads it is made of.
+    pub(super) components: Option<i32>,
     /// The content.
     pub(super) content: Content,
+}
+
+/// A generation that is live no more.
+#[derive(Clone, Debug)]
+pub(super) struct Former {
+    /// As it now is, or as it was.
+    pub(super) record: ObjectRecord,
+    /// It is kept as a noncurrent generation.
+    pub(super) kept: bool,
 }
 
 /// A finalized object and what it replaced.
@@ -50,8 +69,10 @@ pub(super) struct NewObject {
 pub(super) struct Stored {
     /// The new live generation.
     pub(super) record: ObjectRecord,
-    /// The generation that is gone.
-    pub(super) replaced: Option<ObjectRecord>,
+    /// The one before.
+    pub(super) replaced: Option<Former>,
+    /// Its bucket.
+    pub(super) bucket: BucketRecord,
 }
 
 /// Why a change was not made.
@@ -63,6 +84,8 @@ pub(super) enum Refused {
     OverwriteDenied,
     /// No such object or generation.
     NotFound,
+    /// No such bucket.
+    NoBucket,
 }
 
 /// The live record of a name.
@@ -81,34 +104,38 @@ pub(super) fn decode(bytes: &[u8]) -> Result<ObjectRecord, StoreError> {
 /// Creates the tables, so that a read never meets a missing one.
 pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(OBJECTS)?;
+    txn.open_table(NONCURRENT)?;
     txn.open_table(PAYLOADS)?;
-    txn.open_table(BUCKETS)?;
     txn.open_table(CLOCK)?;
     Ok(())
 }
 
-/// Creates a bucket unless it exists.
-pub(super) fn ensure_bucket(txn: &WriteTransaction, bucket: &str, now_us: i64) -> Result<(), StoreError> {
-    let mut buckets = txn.open_table(BUCKETS)?;
-    let exists = buckets.get(bucket)?.is_some();
-    if !exists {
-        buckets.insert(bucket, now_us)?;
-    }
-    Ok(())
+/// Whether a bucket holds any generation of anything.
+pub(super) fn is_empty(txn: &WriteTransaction, bucket: &str) -> Result<bool, StoreError> {
+    let (live, noncurrent) = (txn.open_table(OBJECTS)?, txn.open_table(NONCURRENT)?);
+    let first = live.range((bucket, "")..)?.next().transpose()?;
+    let former = noncurrent.range((bucket, "", i64::MIN)..)?.next().transpose()?;
+    Ok(first.is_none_or(|(key, _)| key.value().0 != bucket) && former.is_none_or(|(key, _)| key.value().0 != bucket))
 }
 
-/// Every bucket and when it was created.
-pub(super) fn buckets(txn: &WriteTransaction) -> Result<Vec<(String, i64)>, StoreError> {
-    let buckets = txn.open_table(BUCKETS)?;
-    let mut all = Vec::new();
-    for entry in buckets.iter()? {
-        let (name, created_us) = entry?;
-        all.push((name.value().to_owned(), created_us.value()));
-    }
-    Ok(all)
+/// The record that a request for `generation`, or for the live one, means.
+pub(super) fn version(
+    txn: &ReadTransaction,
+    key: (&str, &str),
+    generation: Option<i64>,
+) -> Result<Option<ObjectRecord>, StoreError> {
+    current_or(&txn.open_table(OBJECTS)?, &txn.open_table(NONCURRENT)?, key, generation)
 }
 
-/// Finalizes an object: the former generation, if any, is gone in the same commit.
+fn former<'t>(
+    noncurrent: &impl ReadableTable<(&'static str, &'static str, i64), &'static [u8]>,
+    (bucket, name): (&'t str, &'t str),
+    generation: i64,
+) -> Result<Option<ObjectRecord>, StoreError> {
+    noncurrent.get((bucket, name, generation))?.map(|bytes| decode(bytes.value())).transpose()
+}
+
+/// Finalizes an object: the former generation, if any, ceases to be live in the same commit.
 pub(super) fn insert(
     txn: &WriteTransaction,
     new: &NewObject,
@@ -116,6 +143,9 @@ pub(super) fn insert(
     may_overwrite: bool,
     now_us: i64,
 ) -> Result<Result<Stored, Refused>, StoreError> {
+    let Some(bucket) = bucket::find(&txn.open_table(bucket::BUCKETS)?, &new.bucket)? else {
+        return Ok(Err(Refused::NoBucket));
+    };
     let mut objects = txn.open_table(OBJECTS)?;
     let key = (new.bucket.as_str(), new.name.as_str());
     let replaced = find(&objects, key)?;
@@ -138,7 +168,10 @@ pub(super) fn insert(
         generation,
         metageneration: 1,
         size: new.size,
-        crc32c: new.crc32c,
+        crc32c: new.sums.crc32c,
+        md5: new.sums.md5.clone(),
+        components: new.components,
+        deleted_us: None,
         created_us: now_us,
         updated_us: now_us,
         settings: new.settings.clone(),
@@ -148,35 +181,49 @@ pub(super) fn insert(
         },
     };
     objects.insert(key, serde_json::to_vec(&record)?.as_slice())?;
-    let mut payloads = txn.open_table(PAYLOADS)?;
     if let Content::Inline(bytes) = &new.content {
-        payloads.insert(generation, bytes.as_ref())?;
+        txn.open_table(PAYLOADS)?.insert(generation, bytes.as_ref())?;
     }
-    if let Some(former) = &replaced
-        && former.placement == Placement::Inline
-    {
-        payloads.remove(former.generation)?;
-    }
-    Ok(Ok(Stored { record, replaced }))
+    let replaced = replaced.map(|former| retire(txn, former, bucket.versioning, now_us)).transpose()?;
+    Ok(Ok(Stored { record, replaced, bucket }))
 }
 
-/// Deletes the live generation, or only `generation` if it is the live one.
+/// Keeps what was the live generation as a noncurrent one, or lets it go.
+fn retire(txn: &WriteTransaction, mut record: ObjectRecord, keep: bool, now_us: i64) -> Result<Former, StoreError> {
+    if keep {
+        record.deleted_us = Some(now_us);
+        let key = (record.bucket.as_str(), record.name.as_str(), record.generation);
+        txn.open_table(NONCURRENT)?.insert(key, serde_json::to_vec(&record)?.as_slice())?;
+    } else if record.placement == Placement::Inline {
+        txn.open_table(PAYLOADS)?.remove(record.generation)?;
+    }
+    Ok(Former { record, kept: keep })
+}
+
+/// Deletes the live generation, or, for good, the one that `generation` names.
 pub(super) fn delete(
     txn: &WriteTransaction,
     key: (&str, &str),
     generation: Option<i64>,
     conditions: &Preconditions,
-) -> Result<Result<ObjectRecord, Refused>, StoreError> {
-    let mut objects = txn.open_table(OBJECTS)?;
-    let record = match select(find(&objects, key)?, generation, conditions) {
+    now_us: i64,
+) -> Result<Result<(Former, BucketRecord), Refused>, StoreError> {
+    let Some(bucket) = bucket::find(&txn.open_table(bucket::BUCKETS)?, key.0)? else {
+        return Ok(Err(Refused::NoBucket));
+    };
+    let (mut objects, mut noncurrent) = (txn.open_table(OBJECTS)?, txn.open_table(NONCURRENT)?);
+    let record = match select(current_or(&objects, &noncurrent, key, generation)?, generation, conditions) {
         Ok(record) => record,
         Err(refused) => return Ok(Err(refused)),
     };
-    objects.remove(key)?;
-    if record.placement == Placement::Inline {
-        txn.open_table(PAYLOADS)?.remove(record.generation)?;
+    if record.deleted_us.is_some() {
+        noncurrent.remove((key.0, key.1, record.generation))?;
+    } else {
+        objects.remove(key)?;
     }
-    Ok(Ok(record))
+    drop(noncurrent);
+    let former = retire(txn, record, bucket.versioning && generation.is_none(), now_us)?;
+    Ok(Ok((former, bucket)))
 }
 
 /// Changes metadata: the generation stays, the metageneration grows.
@@ -187,26 +234,48 @@ pub(super) fn patch(
     conditions: &Preconditions,
     now_us: i64,
     change: &dyn Fn(&mut Settings),
-) -> Result<Result<ObjectRecord, Refused>, StoreError> {
-    let mut objects = txn.open_table(OBJECTS)?;
-    let mut record = match select(find(&objects, key)?, generation, conditions) {
+) -> Result<Result<(ObjectRecord, BucketRecord), Refused>, StoreError> {
+    let Some(bucket) = bucket::find(&txn.open_table(bucket::BUCKETS)?, key.0)? else {
+        return Ok(Err(Refused::NoBucket));
+    };
+    let (mut objects, mut noncurrent) = (txn.open_table(OBJECTS)?, txn.open_table(NONCURRENT)?);
+    let mut record = match select(current_or(&objects, &noncurrent, key, generation)?, generation, conditions) {
         Ok(record) => record,
         Err(refused) => return Ok(Err(refused)),
     };
     change(&mut record.settings);
     record.metageneration += 1;
     record.updated_us = now_us;
-    objects.insert(key, serde_json::to_vec(&record)?.as_slice())?;
-    Ok(Ok(record))
+    let bytes = serde_json::to_vec(&record)?;
+    if record.deleted_us.is_some() {
+        noncurrent.insert((key.0, key.1, record.generation), bytes.as_slice())?;
+    } else {
+        objects.insert(key, bytes.as_slice())?;
+    }
+    Ok(Ok((record, bucket)))
+}
+
+/// The live record, unless `generation` names one that is not live.
+fn current_or(
+    objects: &impl ReadableTable<(&'static str, &'static str), &'static [u8]>,
+    noncurrent: &impl ReadableTable<(&'static str, &'static str, i64), &'static [u8]>,
+    key: (&str, &str),
+    generation: Option<i64>,
+) -> Result<Option<ObjectRecord>, StoreError> {
+    let live = find(objects, key)?;
+    match generation {
+        Some(wanted) if live.as_ref().is_none_or(|live| live.generation != wanted) => former(noncurrent, key, wanted),
+        _ => Ok(live),
+    }
 }
 
 /// The record that a request for `generation` (or for the live one) means, if its preconditions hold.
 pub(super) fn select(
-    live: Option<ObjectRecord>,
+    found: Option<ObjectRecord>,
     generation: Option<i64>,
     conditions: &Preconditions,
 ) -> Result<ObjectRecord, Refused> {
-    let record = live.filter(|r| generation.is_none_or(|wanted| wanted == r.generation)).ok_or(Refused::NotFound)?;
+    let record = found.filter(|r| generation.is_none_or(|wanted| wanted == r.generation)).ok_or(Refused::NotFound)?;
     conditions.check(Some(record.version())).map_err(Refused::Violated)?;
     Ok(record)
 }

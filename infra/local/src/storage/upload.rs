@@ -1,15 +1,18 @@
 //! `POST` and `PUT /upload/storage/v1/b/{bucket}/o`: content on its way in.
 //!
 //! Multipart and media uploads arrive in one request, resumable ones in several. A checksum that the caller sends, in
-//! the metadata, behind the media or in `x-goog-hash`, must fit or nothing is finalized. A refusal reads the rest of
-//! the body first (within bounds), so that the client sees the answer and not a broken pipe.
+//! the metadata, behind the media or in `x-goog-hash`, must fit or nothing is finalized. Of a resumable upload that is
+//! not complete, multiples of 256 KiB are kept, as at Google: a client that sends other chunks is told to send the rest of
+//! them again. A refusal reads the rest of the body first (within bounds), so that the client sees the answer and not a
+//! broken pipe.
 
-use super::blobs::{Progress, Received};
+use super::blobs::Received;
+use super::checksum::{Progress, Sums, crc32c_text, is_md5, parse_crc32c};
 use super::multipart::{self, Multipart};
 use super::name::{BucketName, ObjectName};
 use super::operations::{Storage, Target, now_us};
 use super::params::{ContentRange, Params, content_range, header};
-use super::record::{ObjectInput, ObjectRecord, crc32c_text, parse_crc32c};
+use super::record::{ObjectInput, ObjectRecord};
 use super::refusal::Refusal;
 use super::sessions::{self, Session};
 use super::shelf::{Content, NewObject};
@@ -52,6 +55,26 @@ pub(super) async fn put(State(storage): State<Storage>, Path(bucket): Path<Strin
     finish(answer, body).await
 }
 
+/// Cancels a resumable upload.
+pub(super) async fn cancel(
+    State(storage): State<Storage>,
+    Path(bucket): Path<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (parts, _) = request.into_parts();
+    let (_, _, id, hold, session) = held(&storage, &bucket, &parts)?;
+    if session.finished.is_some() {
+        return Err(Refusal::NoUpload(id));
+    }
+    let over = Session { cancelled: true, ..session.clone() };
+    storage.0.store.write(move |txn| sessions::save(txn, &id, &over)).await?;
+    storage.0.blobs.remove(&session.blob);
+    drop(hold);
+    // Google's own code: client closed request.
+    let closed = StatusCode::from_u16(499).expect("three digits are a code");
+    Ok(closed.into_response())
+}
+
 async fn finish(answer: Result<Response, Refusal>, mut body: BodyDataStream) -> Response {
     let mut left = MAX_DRAIN_BYTES;
     while let Some(Ok(chunk)) = body.next().await {
@@ -81,12 +104,15 @@ async fn begin(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDa
                     "a multipart upload needs multipart/related with a boundary, not {content_type:?}"
                 ))
             })?;
-            let (input, received) = related(storage, chunks(body), &boundary).await?;
+            let (mut input, received) = related(storage, chunks(body), &boundary).await?;
+            input.crc32c = input.crc32c.or_else(|| header_hash(parts, "crc32c"));
+            input.md5_hash = input.md5_hash.or_else(|| header_hash(parts, "md5"));
             store(storage, who, bucket, &params, input, received).await
         }
         Some("media") => {
             let input = ObjectInput {
-                crc32c: header_crc32c(parts),
+                crc32c: header_hash(parts, "crc32c"),
+                md5_hash: header_hash(parts, "md5"),
                 settings: super::record::Settings { content_type: content_type.to_owned(), ..Default::default() },
                 ..Default::default()
             };
@@ -123,9 +149,11 @@ fn parse_metadata(text: &[u8]) -> Result<ObjectInput, Refusal> {
         .map_err(|error| Refusal::Invalid(format!("cannot read the object metadata as JSON: {error}")))
 }
 
-fn header_crc32c(parts: &Parts) -> Option<String> {
+/// One of the checksums in `x-goog-hash: crc32c=…,md5=…`.
+fn header_hash(parts: &Parts, kind: &str) -> Option<String> {
     let hashes = parts.headers.get_all("x-goog-hash").iter().filter_map(|value| value.to_str().ok());
-    hashes.flat_map(|value| value.split(',')).find_map(|hash| hash.trim().strip_prefix("crc32c=")).map(str::to_owned)
+    let mut hashes = hashes.flat_map(|value| value.split(',')).filter_map(|hash| hash.trim().split_once('='));
+    hashes.find_map(|(name, value)| (name == kind).then(|| value.to_owned()))
 }
 
 /// Reads metadata, media and, if the client computes while it sends, the checksums behind the media.
@@ -167,25 +195,39 @@ fn discard(storage: &Storage, content: &Content) {
     }
 }
 
-/// The checksum that the caller expects; an MD5 cannot be honoured and is therefore refused.
-fn expected(input: &ObjectInput) -> Result<Option<u32>, Refusal> {
-    if input.md5_hash.is_some() {
-        return Err(Refusal::Invalid("md5Hash is not computed here: send crc32c instead".to_owned()));
-    }
-    let parse = |text: &String| {
-        parse_crc32c(text).ok_or_else(|| Refusal::Invalid(format!("crc32c {text:?} is not four bytes in base64")))
-    };
-    input.crc32c.as_ref().map(parse).transpose()
+/// The checksums that the caller expects.
+#[derive(Default)]
+struct Expected {
+    crc32c: Option<u32>,
+    md5: Option<String>,
 }
 
-fn verify(expected: Option<u32>, got: u32) -> Result<(), Refusal> {
-    match expected {
-        Some(wanted) if wanted != got => Err(Refusal::Invalid(format!(
-            "provided CRC32C {:?} doesn't match calculated CRC32C {:?}: send the object again",
-            crc32c_text(wanted),
-            crc32c_text(got),
-        ))),
-        _ => Ok(()),
+impl Expected {
+    fn by(input: &ObjectInput) -> Result<Self, Refusal> {
+        let crc32c = |text: &String| {
+            parse_crc32c(text).ok_or_else(|| Refusal::Invalid(format!("crc32c {text:?} is not four bytes in base64")))
+        };
+        let md5 = |text: &String| {
+            let wrong = || Refusal::Invalid(format!("md5Hash {text:?} is not sixteen bytes in base64"));
+            if is_md5(text) { Ok(text.clone()) } else { Err(wrong()) }
+        };
+        let (crc32c, md5) = (input.crc32c.as_ref().map(crc32c), input.md5_hash.as_ref().map(md5));
+        Ok(Self { crc32c: crc32c.transpose()?, md5: md5.transpose()? })
+    }
+
+    fn verify(&self, got: &Sums) -> Result<(), Refusal> {
+        let differ = |kind: &str, wanted: &str, got: &str| {
+            Err(Refusal::Invalid(format!(
+                "provided {kind} {wanted:?} doesn't match calculated {kind} {got:?}: send the object again"
+            )))
+        };
+        if let Some(wanted) = self.crc32c.filter(|wanted| *wanted != got.crc32c) {
+            return differ("CRC32C", &crc32c_text(wanted), &crc32c_text(got.crc32c));
+        }
+        match (&self.md5, &got.md5) {
+            (Some(wanted), Some(got)) if wanted != got => differ("MD5 hash", wanted, got),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -202,8 +244,8 @@ async fn store(
     input: ObjectInput,
     received: Received,
 ) -> Result<Response, Refusal> {
-    let checked = expected(&input)
-        .and_then(|crc32c| verify(crc32c, received.progress.crc32c))
+    let checked = Expected::by(&input)
+        .and_then(|expected| expected.verify(&received.sums))
         .and_then(|()| target(bucket, params, &input));
     let target = match checked {
         Ok(target) => target,
@@ -216,8 +258,9 @@ async fn store(
         bucket: target.bucket.to_string(),
         name: target.name.to_string(),
         settings: input.settings,
-        size: received.progress.size,
-        crc32c: received.progress.crc32c,
+        size: received.size,
+        sums: received.sums,
+        components: None,
         content: received.content,
     };
     let record = storage.finalize(who, target, new, None).await?;
@@ -236,7 +279,7 @@ async fn open_session(
 ) -> Result<Response, Refusal> {
     let inner = &storage.0;
     let target = target(bucket, params, &input)?;
-    let expected_crc32c = expected(&input)?;
+    let expected = Expected::by(&input)?;
     storage.check_upload(&target)?;
     let id = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let session = Session {
@@ -244,11 +287,13 @@ async fn open_session(
         name: target.name.to_string(),
         settings: input.settings,
         conditions: target.conditions,
-        expected_crc32c,
+        expected_crc32c: expected.crc32c,
+        expected_md5: expected.md5,
         blob: inner.blobs.reserve(),
         progress: Progress::default(),
         finished: None,
         created_us: now_us(),
+        cancelled: false,
     };
     let key = id.clone();
     inner.store.write(move |txn| sessions::save(txn, &key, &session)).await?;
@@ -290,17 +335,17 @@ fn incomplete(size: u64) -> Response {
     response
 }
 
-async fn go_on(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDataStream) -> Result<Response, Refusal> {
+/// The upload that a request is about, while no other request is at it, and who asks.
+fn held(
+    storage: &Storage,
+    bucket: &str,
+    parts: &Parts,
+) -> Result<(Principal, BucketName, String, Hold, Session), Refusal> {
     let inner = &storage.0;
     let who = inner.authenticate(header(&parts.headers, "authorization"))?;
     let bucket = BucketName::parse(bucket)?;
     inner.bucket(&who, CREATE, &bucket)?;
     let id = Params::of(&parts.uri)?.upload_id.unwrap_or_default();
-    let range = match header(&parts.headers, "content-range") {
-        None => ContentRange::Rest(0),
-        Some(text) => content_range(text)
-            .ok_or_else(|| Refusal::Invalid(format!("content-range {text:?} is none of a resumable upload")))?,
-    };
     let find = || {
         let session = inner.store.read(|txn| sessions::find(txn, &id))?.filter(|s| s.bucket == bucket.as_str());
         session.ok_or_else(|| Refusal::NoUpload(id.clone()))
@@ -308,71 +353,102 @@ async fn go_on(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDa
     // Before anything is said of who is at it: an upload to another bucket is none.
     find()?;
     let hold = Hold::take(storage, &id)?;
-    let mut session = find()?;
+    let session = find()?;
+    if session.is_over(now_us()) {
+        return Err(Refusal::UploadOver);
+    }
+    Ok((who, bucket, id, hold, session))
+}
+
+async fn go_on(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDataStream) -> Result<Response, Refusal> {
+    let range = match header(&parts.headers, "content-range") {
+        None => Ok(ContentRange::Rest(0)),
+        Some(text) => content_range(text)
+            .ok_or_else(|| Refusal::Invalid(format!("content-range {text:?} is none of a resumable upload"))),
+    };
+    let (who, _, id, hold, mut session) = held(storage, bucket, parts)?;
+    let range = range?;
     if let Some(record) = &session.finished {
         return Ok(resource(storage, record));
     }
-    if let Some(crc32c) = header_crc32c(parts) {
-        session.expected_crc32c = expected(&ObjectInput { crc32c: Some(crc32c), ..Default::default() })?;
-    }
-    let (start, total, rest) = match range {
-        ContentRange::Status(None) => return Ok(incomplete(session.progress.size)),
-        ContentRange::Status(total) => (session.progress.size, total, false),
-        ContentRange::Chunk(start, total) => (start, total, false),
-        ContentRange::Rest(start) => (start, None, true),
+    let (crc32c, md5_hash) = (header_hash(parts, "crc32c"), header_hash(parts, "md5"));
+    let said = Expected::by(&ObjectInput { crc32c, md5_hash, ..Default::default() })?;
+    session.expected_crc32c = said.crc32c.or(session.expected_crc32c);
+    session.expected_md5 = said.md5.or(session.expected_md5);
+    let durable = session.progress.size;
+    let chunk = match range {
+        ContentRange::Status(None) => return Ok(incomplete(durable)),
+        ContentRange::Status(total) => Chunk { start: durable, end: Some(durable), total, rest: false },
+        ContentRange::Chunk { start, end, total } => Chunk { start, end, total, rest: false },
+        ContentRange::Rest(start) => Chunk { start, end: None, total: None, rest: true },
     };
-    if start > session.progress.size {
-        return Ok(incomplete(session.progress.size));
+    if chunk.start > durable {
+        return Ok(incomplete(durable));
     }
-    let arrived = append(storage, &id, &mut session, start, total, hold, chunks(body)).await;
-    let size = session.progress.size;
-    arrived?;
-    if !rest && total != Some(size) {
-        return Ok(incomplete(size));
+    if append(storage, &id, &mut session, &chunk, hold, chunks(body)).await? {
+        complete(storage, who, id, session).await
+    } else {
+        Ok(incomplete(session.progress.size))
     }
-    complete(storage, who, id, session).await
 }
 
-/// Writes the body behind what is durable; progress is vouched for on the way and at the end, whatever ends it.
+/// What one request says of the bytes it brings.
+struct Chunk {
+    start: u64,
+    /// Behind the last byte.
+    end: Option<u64>,
+    /// Bytes of the whole object.
+    total: Option<u64>,
+    /// The object ends where the body ends.
+    rest: bool,
+}
+
+/// Writes the body behind what is durable; progress is vouched for on the way and at the end, whatever ends it. True if
+/// the object is whole now.
 async fn append(
     storage: &Storage,
     id: &str,
     session: &mut Session,
-    start: u64,
-    total: Option<u64>,
+    chunk: &Chunk,
     hold: Hold,
     mut body: impl Stream<Item = io::Result<Bytes>> + Unpin,
-) -> Result<(), Refusal> {
-    let mut writer = storage.0.blobs.resume(session.blob.clone(), session.progress, Box::new(hold));
+) -> Result<bool, Refusal> {
+    let mut writer = storage.0.blobs.resume(session.blob.clone(), session.progress.clone(), Box::new(hold));
     // Bytes that are durable already are sent again by a client that did not hear so.
-    let mut known = session.progress.size - start;
-    let (mut size, mut vouched) = (session.progress.size, session.progress.size);
+    let mut known = session.progress.size - chunk.start;
+    let (mut at, mut vouched) = (chunk.start, session.progress.size);
+    let end = chunk.end.or(chunk.total);
     let mut outcome = Ok(());
-    while let Some(chunk) = body.next().await {
-        let mut chunk = match chunk {
-            Ok(chunk) => chunk,
+    while let Some(bytes) = body.next().await {
+        let mut bytes = match bytes {
+            Ok(bytes) => bytes,
             Err(error) => {
                 outcome = Err(Refusal::Io(error));
                 break;
             }
         };
-        let skip = known.min(chunk.len() as u64);
-        known -= skip;
-        bytes::Buf::advance(&mut chunk, usize::try_from(skip).expect("no longer than a chunk"));
-        if total.is_some_and(|total| size + chunk.len() as u64 > total) {
-            outcome = Err(Refusal::Invalid("the upload has more bytes than its content-range announces".to_owned()));
+        at += bytes.len() as u64;
+        if end.is_some_and(|end| at > end) {
+            outcome = Err(Refusal::Invalid("the body has more bytes than its content-range announces".to_owned()));
             break;
         }
-        size += chunk.len() as u64;
-        writer.write(chunk).await?;
-        if size - vouched >= CHECKPOINT_BYTES {
-            vouched = size;
-            checkpoint(storage, id, session, writer.sync().await?).await?;
+        let skip = known.min(bytes.len() as u64);
+        known -= skip;
+        bytes::Buf::advance(&mut bytes, usize::try_from(skip).expect("no longer than a chunk"));
+        writer.write(bytes).await?;
+        if at >= vouched + CHECKPOINT_BYTES {
+            vouched = at;
+            checkpoint(storage, id, session, writer.sync().await?.quanta).await?;
         }
     }
-    checkpoint(storage, id, session, writer.sync().await?).await?;
+    if outcome.is_ok() && chunk.end.is_some_and(|end| at < end) {
+        outcome = Err(Refusal::Invalid("the body has fewer bytes than its content-range announces".to_owned()));
+    }
+    let durable = writer.sync().await?;
+    let whole = outcome.is_ok() && (chunk.rest || chunk.total == Some(durable.whole.size));
+    checkpoint(storage, id, session, if whole { durable.whole } else { durable.quanta }).await?;
     writer.close().await?;
-    outcome
+    outcome.map(|()| whole)
 }
 
 async fn checkpoint(storage: &Storage, id: &str, session: &mut Session, progress: Progress) -> Result<(), Refusal> {
@@ -382,7 +458,9 @@ async fn checkpoint(storage: &Storage, id: &str, session: &mut Session, progress
 }
 
 async fn complete(storage: &Storage, who: Principal, id: String, session: Session) -> Result<Response, Refusal> {
-    if let Err(refusal) = verify(session.expected_crc32c, session.progress.crc32c) {
+    let sums = session.progress.sums();
+    let expected = Expected { crc32c: session.expected_crc32c, md5: session.expected_md5.clone() };
+    if let Err(refusal) = expected.verify(&sums) {
         storage.0.store.write(move |txn| sessions::remove(txn, &id)).await?;
         storage.0.blobs.remove(&session.blob);
         return Err(refusal);
@@ -398,7 +476,8 @@ async fn complete(storage: &Storage, who: Principal, id: String, session: Sessio
         name: session.name.clone(),
         settings: session.settings.clone(),
         size: session.progress.size,
-        crc32c: session.progress.crc32c,
+        sums,
+        components: None,
         content: Content::Blob(session.blob.clone()),
     };
     let record = storage.finalize(who, target, new, Some((id, session))).await?;

@@ -1,0 +1,191 @@
+//! The look over everything kept, at the start: what is torn or foreign is named and put aside, never silently dropped.
+//!
+//! | found | what becomes of it |
+//! |---|---|
+//! | a record that cannot be read | moves to a table of its own, under table and key; its object is not there any more |
+//! | content that is shorter than its record says, or missing | is named; the record stays, and each read names it again |
+//! | a file that cannot be a blob, or no file at all | moves to the directory `blobs.aside` beside the blobs |
+//! | a blob that no record refers to | a crash came before its commit: removed |
+//!
+//! While records lie aside, a blob that no record refers to may be theirs: it is put aside instead of removed.
+
+use super::blobs::{BlobId, Blobs};
+use super::record::{ObjectRecord, Placement};
+use super::sessions::{self, Session};
+use super::{bucket, shelf};
+use crate::store::StoreError;
+use redb::{Key, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::io;
+
+/// Table and key of an unreadable record to what it held.
+const ASIDE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("storage.aside");
+
+/// What the tables refer to.
+#[derive(Debug)]
+pub(super) struct Referred {
+    /// Each blob: of what it is the content, and how many bytes it has at least.
+    blobs: HashMap<BlobId, (String, u64)>,
+    /// Records lie aside, now or since before.
+    records_aside: bool,
+}
+
+/// Reads every record, puts aside what cannot be read, and forgets uploads that have been over for long.
+pub(super) fn read_all(txn: &WriteTransaction, now_us: i64) -> Result<Referred, StoreError> {
+    set_unreadable_aside::<_, bucket::BucketRecord>(txn, bucket::BUCKETS, |name| name.to_owned())?;
+    set_unreadable_aside::<_, ObjectRecord>(txn, shelf::OBJECTS, |(bucket, name)| format!("{bucket}/{name}"))?;
+    set_unreadable_aside::<_, ObjectRecord>(txn, shelf::NONCURRENT, |(bucket, name, generation)| {
+        format!("{bucket}/{name}#{generation}")
+    })?;
+    set_unreadable_aside::<_, Session>(txn, sessions::SESSIONS, |id| id.to_owned())?;
+    let mut blobs = HashMap::new();
+    let payloads = txn.open_table(shelf::PAYLOADS)?;
+    let mut seen = |record: ObjectRecord| {
+        let what = format!("{}/{}#{}", record.bucket, record.name, record.generation);
+        match record.placement {
+            Placement::Blob(id) => drop(blobs.insert(id, (what, record.size))),
+            Placement::Inline => {
+                let there = payloads.get(record.generation)?.map_or(0, |bytes| bytes.value().len() as u64);
+                if there < record.size {
+                    tracing::error!(object = what, there, size = record.size, "the database has lost content");
+                }
+            }
+        }
+        Ok::<_, StoreError>(())
+    };
+    for entry in txn.open_table(shelf::OBJECTS)?.iter()? {
+        seen(shelf::decode(entry?.1.value())?)?;
+    }
+    for entry in txn.open_table(shelf::NONCURRENT)?.iter()? {
+        seen(shelf::decode(entry?.1.value())?)?;
+    }
+    for (blob, id, size) in sessions::expire(txn, now_us)? {
+        blobs.insert(blob, (format!("upload {id}"), size));
+    }
+    let records_aside = !txn.open_table(ASIDE)?.is_empty()?;
+    Ok(Referred { blobs, records_aside })
+}
+
+fn set_unreadable_aside<K: Key + 'static, R: DeserializeOwned>(
+    txn: &WriteTransaction,
+    definition: TableDefinition<'static, K, &'static [u8]>,
+    named: impl Fn(K::SelfType<'_>) -> String,
+) -> Result<(), StoreError> {
+    let mut aside = txn.open_table(ASIDE)?;
+    let mut table = txn.open_table(definition)?;
+    let table_name = redb::TableHandle::name(&definition);
+    let mut unreadable = Vec::new();
+    for entry in table.iter()? {
+        let (key, bytes) = entry?;
+        if let Err(error) = serde_json::from_slice::<R>(bytes.value()) {
+            let name = format!("{table_name}/{}", named(key.value()));
+            tracing::error!(record = name, %error, "a record cannot be read and is put aside");
+            unreadable.push((name, bytes.value().to_vec()));
+        }
+    }
+    for (name, bytes) in &unreadable {
+        aside.insert(name.as_str(), bytes.as_slice())?;
+    }
+    table.retain(|_, bytes| serde_json::from_slice::<R>(bytes).is_ok())?;
+    Ok(())
+}
+
+/// Holds the blob directory against what the tables refer to.
+pub(super) fn tidy(blobs: &Blobs, referred: &Referred) -> io::Result<()> {
+    let mut missing = referred.blobs.clone();
+    let mut removed = 0_usize;
+    for (name, length) in blobs.entries()? {
+        let id = BlobId::of_file(&name).filter(|_| length.is_some());
+        let known = id.as_ref().and_then(|id| missing.remove(id));
+        match (id, known) {
+            (Some(_), Some((what, size))) => {
+                let there = length.unwrap_or_default();
+                if there < size {
+                    tracing::error!(object = what, there, size, file = ?name, "a blob has lost content");
+                }
+            }
+            (Some(id), None) if !referred.records_aside => {
+                blobs.remove(&id);
+                removed += 1;
+            }
+            _ => {
+                let place = blobs.put_aside(&name)?;
+                tracing::warn!(file = ?name, place = %place.display(), "what is no blob of any object is put aside");
+            }
+        }
+    }
+    // An upload that has sent nothing yet has no file.
+    for (what, size) in missing.into_values().filter(|(_, size)| *size > 0) {
+        tracing::error!(object = what, size, "a blob is missing");
+    }
+    if removed > 0 {
+        tracing::info!(storage.blobs_removed = removed, "collected blobs that no object refers to");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::checksum::Sums;
+    use crate::storage::generation::Preconditions;
+    use crate::storage::record::Settings;
+    use crate::storage::shelf::{Content, NewObject};
+    use redb::{Database, backends::InMemoryBackend};
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn names(dir: &Path) -> BTreeSet<String> {
+        let Ok(entries) = std::fs::read_dir(dir) else { return BTreeSet::new() };
+        entries.map(|entry| entry.expect("is listed").file_name().into_string().expect("is text")).collect()
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_is_foreign_or_torn_is_put_aside_and_everything_else_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (place, aside) = (dir.path().join("blobs"), dir.path().join("blobs.aside"));
+        let blobs = Blobs::open(place.clone()).expect("opens");
+        let (live, orphan) = ("a".repeat(32), "b".repeat(32));
+        let write = |name: &str| std::fs::write(place.join(name), "content").expect("is written");
+        write(&live);
+        write(&orphan);
+        write("notes.txt");
+        std::fs::create_dir(place.join("c".repeat(32))).expect("is made");
+        let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("creates");
+        let txn = db.begin_write().expect("begins");
+        bucket::create_table(&txn, "p", "l").expect("creates");
+        shelf::create_tables(&txn).expect("creates");
+        sessions::create_table(&txn).expect("creates");
+        bucket::save(&txn, &bucket::BucketRecord::new("bucket", "p", "l", 1)).expect("saves");
+        let new = NewObject {
+            bucket: "bucket".to_owned(),
+            name: "sound".to_owned(),
+            settings: Settings::default(),
+            size: 7,
+            sums: Sums::of(b"content"),
+            components: None,
+            content: Content::Blob(BlobId::of_file(live.as_ref()).expect("is one")),
+        };
+        shelf::insert(&txn, &new, &Preconditions::default(), true, 1).expect("writes").expect("is stored");
+        tidy(&blobs, &read_all(&txn, 1).expect("reads")).expect("tidies");
+        assert_eq!(names(&place), set(&[&live]), "what a crash has left is removed");
+        assert_eq!(names(&aside), set(&["notes.txt", &"c".repeat(32)]), "what is foreign is kept");
+
+        txn.open_table(shelf::OBJECTS).expect("opens").insert(("bucket", "torn"), &b"{\"bucket"[..]).expect("writes");
+        write(&orphan);
+        write("notes.txt");
+        tidy(&blobs, &read_all(&txn, 1).expect("a torn record stops nothing")).expect("tidies");
+        assert_eq!(names(&place), set(&[&live]));
+        let kept = set(&["notes.txt", "notes.txt.1", &orphan, &"c".repeat(32)]);
+        assert_eq!(names(&aside), kept, "a blob of the torn record is not removed");
+        let torn = txn.open_table(ASIDE).expect("opens");
+        let torn = torn.get("storage.objects/bucket/torn").expect("reads").expect("is kept");
+        assert_eq!(torn.value(), b"{\"bucket");
+        assert!(txn.open_table(shelf::OBJECTS).expect("opens").get(("bucket", "torn")).expect("reads").is_none());
+    }
+}
