@@ -13,6 +13,7 @@ use carrel_egress::Policy;
 use carrel_sandbox::Entry;
 
 use crate::faults::FaultPlan;
+use crate::iam::Principal;
 
 /// Everything the cloud is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,9 @@ pub struct CloudConfig {
     /// Metadata servers for programs that are no tasks.
     #[serde(default)]
     pub metadata_servers: Vec<MetadataServer>,
+    /// Who callers without a token are. No file can say it: whoever starts the cloud says it aloud.
+    #[serde(skip)]
+    pub anonymous: Option<Principal>,
     /// Misbehaviour on demand.
     #[serde(default)]
     pub faults: FaultPlan,
@@ -247,6 +251,7 @@ impl CloudConfig {
             roles: BTreeMap::new(),
             bindings: Vec::new(),
             metadata_servers: Vec::new(),
+            anonymous: None,
             faults: FaultPlan::default(),
             ready_file: None,
         }

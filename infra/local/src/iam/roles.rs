@@ -1,6 +1,9 @@
 //! Google's predefined roles, as far as this cloud serves their permissions.
 //! Source: <https://cloud.google.com/iam/docs/understanding-roles>.
 
+/// The role that may do everything to what it is bound on and to all below it.
+pub(super) const OWNER: &str = "roles/owner";
+
 /// The permissions of a predefined role; `None` if this cloud does not know the role.
 pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
     Some(match role {
