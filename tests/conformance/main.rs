@@ -1,6 +1,7 @@
 //! The loopback cloud as Google's own Rust clients see it: the whole of it, over real sockets.
 
 mod calls;
+mod clients;
 mod durability;
 mod faults;
 mod iam;
