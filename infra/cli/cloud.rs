@@ -77,10 +77,7 @@ fn token(file: &Path) -> String {
 }
 
 /// Serves until SIGTERM or SIGINT; `started` hears of it once everything listens.
-pub(crate) fn serve(
-    config: CloudConfig,
-    started: impl FnOnce(&Cloud) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+pub(crate) fn serve(config: CloudConfig, started: impl FnOnce(&Cloud) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let telemetry = carrel_telemetry::init(carrel_telemetry::TelemetryConfig::new("cloud"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {

@@ -6,6 +6,7 @@ mod durability;
 mod faults;
 mod iam;
 mod identity;
+mod jobs;
 mod pubsub;
 mod run;
 mod storage;

@@ -175,6 +175,9 @@ pub(crate) fn config(dir: &std::path::Path) -> CloudConfig {
             memory_bytes: 1 << 30,
             volume: None,
             egress: Vec::new(),
+            task_count: 1,
+            parallelism: 0,
+            max_retries: 0,
         }],
         images: BTreeMap::from([(
             "shell".into(),

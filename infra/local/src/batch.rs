@@ -41,7 +41,10 @@ async fn answer(State(services): State<Router>, headers: HeaderMap, body: Bytes)
         let id = id.trim_start_matches('<').trim_end_matches('>');
         let (status, answer) = match call(part, headers.get(AUTHORIZATION)) {
             Some(request) => collect(services.clone(), request).await?,
-            None => collected(ApiError::invalid("a call of a batch is an HTTP request of the JSON API").into_response()).await?,
+            None => {
+                collected(ApiError::invalid("a call of a batch is an HTTP request of the JSON API").into_response())
+                    .await?
+            }
         };
         let reason = status.canonical_reason().unwrap_or("Unknown");
         told += &format!(

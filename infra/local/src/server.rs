@@ -100,7 +100,7 @@ impl Cloud {
         let faults = Faults::new(config.faults);
         let (listener, address) = listen(config.listen).await?;
         let endpoint = format!("http://{address}");
-        let metadata = Metadata::new(iam.clone(), &config.project);
+        let metadata = Metadata::new(iam.clone(), &config.project, &config.location);
         let pubsub = PubSub::open(
             store.clone(),
             iam.clone(),
@@ -133,6 +133,8 @@ impl Cloud {
             location: config.location.clone(),
             images: config.images.clone(),
             jobs: config.jobs.clone(),
+            service_accounts: config.service_accounts.clone(),
+            quotas: config.quotas,
             isolation: config.isolation,
             address: reachable(address),
             reach: config.reach.clone(),

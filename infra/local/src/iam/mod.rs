@@ -109,7 +109,8 @@ impl Principal {
     pub fn parse(text: &str) -> Result<Self, NotAPrincipal> {
         let of_address = |address: &str| {
             let clean = address.chars().all(|letter| letter.is_ascii_graphic() && letter != ':');
-            clean && matches!(address.split('@').collect::<Vec<_>>()[..], [name, host] if !name.is_empty() && !host.is_empty())
+            clean
+                && matches!(address.split('@').collect::<Vec<_>>()[..], [name, host] if !name.is_empty() && !host.is_empty())
         };
         match text.split_once(':') {
             Some(("serviceAccount" | "user", address)) if of_address(address) => Ok(Self(text.to_owned())),
@@ -188,7 +189,9 @@ impl Iam {
 
     /// Who sent this `Authorization` header.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, Unauthenticated> {
-        let Some(authorization) = authorization else { return self.0.anonymous.clone().ok_or(Unauthenticated::Missing) };
+        let Some(authorization) = authorization else {
+            return self.0.anonymous.clone().ok_or(Unauthenticated::Missing);
+        };
         let token = authorization.strip_prefix("Bearer ").ok_or(Unauthenticated::Missing)?;
         let (claims, seal) =
             token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or(Unauthenticated::Forged)?;
@@ -340,7 +343,9 @@ mod tests {
         for text in ["user:owner@localhost", "serviceAccount:a-b@p.iam.gserviceaccount.com"] {
             assert_eq!(Principal::parse(text).expect(text).as_str(), text);
         }
-        for text in ["", "a@b.c", "user:", "user:a", "user:a@", "user:@b", "user:a@b@c", "group:a@b", "allUsers", "user:a b@c"] {
+        for text in
+            ["", "a@b.c", "user:", "user:a", "user:a@", "user:@b", "user:a@b@c", "group:a@b", "allUsers", "user:a b@c"]
+        {
             assert!(Principal::parse(text).expect_err(text).to_string().contains("serviceAccount:"), "{text}");
         }
     }

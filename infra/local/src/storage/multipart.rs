@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn lines_without_carriage_returns_divide_parts_as_well_and_content_keeps_its_own() {
-        let body = b"--B\nContent-Type: application/json\nMIME-Version: 1.0\n\n{}\n--B\nContent-Type: a/b\n\nx\r\n\r\n--B--";
+        let body =
+            b"--B\nContent-Type: application/json\nMIME-Version: 1.0\n\n{}\n--B\nContent-Type: a/b\n\nx\r\n\r\n--B--";
         for step in 1..body.len() {
             block_on(async {
                 let mut reader = reader(body, step);
