@@ -7,6 +7,7 @@ mod faults;
 mod iam;
 mod identity;
 mod jobs;
+mod permissions;
 mod pubsub;
 mod run;
 mod storage;

@@ -24,6 +24,11 @@ pub const OWNER: &str = "user:owner@localhost";
 /// How every token begins, like Google's.
 const PREFIX: &str = "ya29.local.";
 
+/// Google's predefined roles, as far as this cloud serves their permissions.
+pub fn predefined_roles() -> BTreeMap<&'static str, &'static [&'static str]> {
+    roles::NAMES.iter().filter_map(|name| Some((*name, roles::predefined(name)?))).collect()
+}
+
 /// Somebody, as IAM writes it: `serviceAccount:a@b.c`, `user:owner@localhost`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(String);
