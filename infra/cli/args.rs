@@ -1,9 +1,11 @@
 //! What can be typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use carrel_dispatcher::age::Age;
+use carrel_local::iam::Principal;
 use carrel_worker::scan::Clamd;
 use clap::{Args, Parser, Subcommand};
 
@@ -60,12 +62,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run the loopback cloud alone.
-    Cloud {
-        /// Its configuration, JSON.
-        #[arg(long)]
-        config: PathBuf,
-    },
+    /// Run the loopback cloud alone, for any program in any language.
+    Cloud(Cloud),
     /// Upload files as one pack, and mark the pack complete.
     Upload {
         /// Whose.
@@ -94,6 +92,30 @@ pub enum Command {
     /// The parts of the fleet, as the fleet starts them.
     #[command(subcommand, hide = true)]
     Internal(Internal),
+}
+
+/// What the loopback cloud is, and whom it knows.
+#[derive(Debug, Args)]
+pub struct Cloud {
+    /// Its configuration, JSON; without one it begins empty, and what it holds is made over its APIs.
+    #[arg(long, conflicts_with_all = ["dir", "listen", "project"])]
+    pub config: Option<PathBuf>,
+    /// Where an empty cloud keeps what it is given; started again on the same directory it goes on where it stood.
+    #[arg(long, default_value = ".carrel-cloud")]
+    pub dir: PathBuf,
+    /// Where it answers, all services at once; port 0 is any free one.
+    #[arg(long, default_value = "127.0.0.1:8085")]
+    pub listen: SocketAddr,
+    /// The project that owns its buckets.
+    #[arg(long, default_value = "carrel-local")]
+    pub project: String,
+    /// Who callers without a token are, as serviceAccount:NAME@PROJECT.iam.gserviceaccount.com. The clients of emulators
+    /// are such callers. user:owner@localhost may do everything; anybody else what a binding of the configuration grants.
+    #[arg(long, value_name = "PRINCIPAL", value_parser = Principal::parse)]
+    pub anonymous_as: Option<Principal>,
+    /// What it does wrong, JSON; a seed is thrown and printed where the file names none.
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
 }
 
 /// A command line.

@@ -5,8 +5,6 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use carrel_local::CloudConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::Internal;
 use crate::rooms;
@@ -46,24 +44,8 @@ fn end_with_parent() -> anyhow::Result<()> {
         .context("ask to be told when the parent ends")
 }
 
-/// Runs the loopback cloud until SIGTERM or SIGINT.
-pub(crate) fn cloud(config: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read(config).with_context(|| format!("read {}", config.display()))?;
-    let config: CloudConfig =
-        serde_json::from_slice(&text).with_context(|| format!("cloud configuration {}", config.display()))?;
-    let telemetry = carrel_telemetry::init(carrel_telemetry::TelemetryConfig::new("cloud"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        carrel_local::serve(config, shutdown).await.context("loopback cloud")
-    })?;
-    telemetry.shutdown();
-    Ok(())
+/// Runs the fleet's loopback cloud until SIGTERM or SIGINT.
+fn cloud(config: &Path) -> anyhow::Result<()> {
+    let config = crate::cloud::read(config)?;
+    crate::cloud::serve(config, |_| Ok(()))
 }

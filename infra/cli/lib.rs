@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod client;
+mod cloud;
 mod demo;
 mod directory;
 pub mod fleet;

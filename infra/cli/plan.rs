@@ -263,6 +263,8 @@ fn memory(limits: &Limits) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn planned(ids: &[&str]) -> CloudConfig {
@@ -332,6 +334,112 @@ mod tests {
             assert!(listing, "{role} on {resource}");
         }
         assert_eq!(config.roles["roles/carrelLister"], ["storage.objects.list"]);
+    }
+
+    /// Everything that anybody may do in a fleet of two tenants: who, what, where. What is not here is denied.
+    const GRANTS: &[(&str, &[&str], &[&str])] = &[
+        ("worker-acme", &["storage.objects.get", "storage.objects.list"], &["projects/_/buckets/acme-uploads"]),
+        ("worker-bolt", &["storage.objects.get", "storage.objects.list"], &["projects/_/buckets/bolt-uploads"]),
+        (
+            "worker-acme",
+            &["storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list"],
+            &["projects/_/buckets/acme-outputs"],
+        ),
+        (
+            "worker-bolt",
+            &["storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list"],
+            &["projects/_/buckets/bolt-outputs"],
+        ),
+        ("worker-acme", &["pubsub.topics.publish"], &["projects/carrel-local/topics/outcomes"]),
+        ("worker-bolt", &["pubsub.topics.publish"], &["projects/carrel-local/topics/outcomes"]),
+        (
+            "dispatcher",
+            &["storage.objects.list"],
+            &["projects/_/buckets/acme-uploads", "projects/_/buckets/bolt-uploads"],
+        ),
+        (
+            "dispatcher",
+            &["storage.objects.create", "storage.objects.get", "storage.objects.list"],
+            &["projects/_/buckets/acme-outputs", "projects/_/buckets/bolt-outputs"],
+        ),
+        (
+            "dispatcher",
+            &[
+                "storage.objects.create",
+                "storage.objects.delete",
+                "storage.objects.get",
+                "storage.objects.list",
+                "storage.objects.update",
+            ],
+            &["projects/_/buckets/carrel-control"],
+        ),
+        ("dispatcher", &["pubsub.topics.publish"], &["projects/carrel-local/topics/completions"]),
+        (
+            "dispatcher",
+            &["pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"],
+            &[
+                "projects/carrel-local/subscriptions/outcomes-dispatcher",
+                "projects/carrel-local/subscriptions/review-requests-dead-dispatcher",
+                "projects/carrel-local/subscriptions/review-requests-dispatcher",
+                "projects/carrel-local/subscriptions/uploads-dead-dispatcher",
+                "projects/carrel-local/subscriptions/uploads-dispatcher",
+            ],
+        ),
+        (
+            "dispatcher",
+            &[
+                "run.executions.cancel",
+                "run.executions.get",
+                "run.executions.list",
+                "run.jobs.get",
+                "run.jobs.list",
+                "run.jobs.run",
+                "run.jobs.runWithOverrides",
+                "run.operations.get",
+                "run.tasks.get",
+                "run.tasks.list",
+            ],
+            &[
+                "projects/carrel-local/locations/us-central1/jobs/review-acme",
+                "projects/carrel-local/locations/us-central1/jobs/review-bolt",
+            ],
+        ),
+    ];
+
+    #[test]
+    fn everybody_may_do_to_everything_what_the_list_says_and_nothing_else() {
+        use carrel_local::iam::{Iam, Principal, predefined_roles};
+
+        let config = planned(&["acme", "bolt"]);
+        let dir = tempfile::tempdir().expect("a directory");
+        let iam = Iam::open(dir.path(), &config.roles, &config.bindings).expect("a policy");
+        let iam = iam.serving(&config.project, config.anonymous.clone());
+        let permissions: BTreeSet<&str> = predefined_roles().into_values().flatten().copied().collect();
+        let mut resources: BTreeSet<String> =
+            GRANTS.iter().flat_map(|(.., on)| *on).map(|on| (*on).to_owned()).collect();
+        resources.extend(config.buckets.iter().map(|known| bucket(&known.name)));
+        resources.extend(config.topics.iter().map(|short| config.topic(short)));
+        resources.extend(config.subscriptions.iter().map(|known| config.subscription(&known.name)));
+        resources.insert(format!("projects/{PROJECT}"));
+        let (mut wrong, mut allowed) = (Vec::new(), 0);
+        for account in &config.service_accounts {
+            let (short, _) = account.split_once('@').expect("an address");
+            for resource in &resources {
+                for permission in &permissions {
+                    let listed = GRANTS.iter().any(|(who, what, on)| {
+                        *who == short && what.contains(permission) && on.contains(&resource.as_str())
+                    });
+                    let may = iam.check(&Principal::service_account(account), permission, resource).is_ok();
+                    allowed += usize::from(may);
+                    if may != listed {
+                        wrong.push(format!("{short} {permission} on {resource}: {may}"));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(allowed > 40, "only {allowed} grants were looked at");
+        assert_eq!(config.anonymous, None, "a fleet knows nobody without a token");
     }
 
     #[test]

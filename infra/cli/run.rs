@@ -21,7 +21,7 @@ pub fn main() -> ExitCode {
     // The parts choose their own runtimes.
     let done = match command {
         Command::Internal(part) => return internal::run(part),
-        Command::Cloud { config } => internal::cloud(&config),
+        Command::Cloud(cloud) => crate::cloud::run(cloud),
         command => run(command),
     };
     match done {
@@ -64,6 +64,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Cloud { .. } | Command::Internal(_) => anyhow::bail!("this command has a runtime of its own"),
+        Command::Cloud(_) | Command::Internal(_) => anyhow::bail!("this command has a runtime of its own"),
     }
 }

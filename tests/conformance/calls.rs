@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_pubsub::client::{Publisher, Subscriber, SubscriptionAdmin, TopicAdmin};
@@ -14,6 +15,7 @@ use google_cloud_run_v2::client::{Executions, Jobs, Tasks};
 use google_cloud_run_v2::model::Execution;
 use google_cloud_run_v2::model::run_job_request::Overrides;
 use google_cloud_storage::client::{Storage, StorageControl};
+use http::{Extensions, HeaderMap};
 
 use crate::world::Bearer;
 
@@ -26,22 +28,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Somebody with a token. Nothing is retried, so that a refusal is seen as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    endpoint: String,
-    token: String,
+    pub(crate) endpoint: String,
+    credentials: Credentials,
 }
 
 macro_rules! client {
     ($name:ident, $client:ident) => {
         pub(crate) async fn $name(&self) -> $client {
             let builder = $client::builder().with_endpoint(&self.endpoint).with_retry_policy(NeverRetry);
-            builder.with_credentials(Bearer::credentials(&self.token)).build().await.expect("the client builds")
+            builder.with_credentials(self.credentials.clone()).build().await.expect("the client builds")
         }
     };
 }
 
 impl Caller {
     pub(crate) fn new(endpoint: &str, token: &str) -> Self {
-        Self { endpoint: endpoint.to_owned(), token: token.to_owned() }
+        Self::with(endpoint, Bearer::credentials(token))
+    }
+
+    pub(crate) fn with(endpoint: &str, credentials: Credentials) -> Self {
+        Self { endpoint: endpoint.to_owned(), credentials }
     }
 
     client!(storage, Storage);
@@ -52,16 +58,24 @@ impl Caller {
     client!(executions, Executions);
     client!(tasks, Tasks);
 
+    /// What a client of this caller would send.
+    pub(crate) async fn headers(&self) -> HeaderMap {
+        match self.credentials.headers(Extensions::new()).await.expect("they are there") {
+            CacheableResource::New { data, .. } => data,
+            CacheableResource::NotModified => HeaderMap::new(),
+        }
+    }
+
     /// A publisher that sends each message by itself.
     pub(crate) async fn publisher(&self, topic: &str) -> Publisher {
         let builder = Publisher::builder(topic).with_endpoint(&self.endpoint).with_retry_policy(NeverRetry);
-        let builder = builder.with_credentials(Bearer::credentials(&self.token)).set_message_count_threshold(1);
+        let builder = builder.with_credentials(self.credentials.clone()).set_message_count_threshold(1);
         builder.build().await.expect("the client builds")
     }
 
     pub(crate) async fn subscriber(&self) -> Subscriber {
         let builder = Subscriber::builder().with_endpoint(&self.endpoint);
-        builder.with_credentials(Bearer::credentials(&self.token)).build().await.expect("the client builds")
+        builder.with_credentials(self.credentials.clone()).build().await.expect("the client builds")
     }
 
     /// An open stream with the client's own settings.

@@ -79,7 +79,8 @@ async fn a_cloud() {
     let Ok(file) = std::env::var(CONFIG) else { return };
     let bytes = std::fs::read(file).expect("it is there");
     let config = serde_json::from_slice(&bytes).expect("it is right");
-    carrel_local::serve(config, std::future::pending()).await.expect("it serves");
+    let _cloud = carrel_local::Cloud::start(config).await.expect("it serves");
+    std::future::pending::<()>().await;
 }
 
 /// What the cloud has said it holds.

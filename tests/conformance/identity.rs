@@ -1,5 +1,6 @@
 //! Who one is, and what follows from it: metadata, tokens, default deny, restarts.
 
+use carrel_local::iam::Principal;
 use google_cloud_auth::credentials::mds;
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_run_v2::client::{Executions, Jobs};
@@ -50,14 +51,56 @@ async fn a_metadata_server_knows_one_account_and_answers_no_browser() {
     for (path, text) in [
         (format!("{METADATA}/default/email"), BOB),
         (format!("{METADATA}/{BOB}/email"), BOB),
+        (format!("{METADATA}/default/?recursive=false"), "aliases\nemail\nscopes\ntoken\n"),
         ("computeMetadata/v1/project/project-id".to_owned(), "demo"),
+        ("computeMetadata/v1/instance".to_owned(), "attributes/\nid\nregion\nservice-accounts/\nzone\n"),
         ("computeMetadata/v1/universe/universe-domain".to_owned(), "googleapis.com"),
     ] {
         let answer = flavoured(path).send().await.expect("it answers");
         assert_eq!(answer.headers()["metadata-flavor"], "Google");
         assert_eq!(answer.text().await.expect("is text"), text);
     }
+    // What the libraries of Python and Go begin with.
+    let asked = flavoured(format!("{METADATA}/default/?recursive=true")).send().await.expect("it answers");
+    assert_eq!(asked.json::<Value>().await.expect("is JSON")["email"], BOB);
+    let token =
+        flavoured(format!("{METADATA}/default/token?scopes=https://www.googleapis.com/auth/pubsub")).send().await;
+    assert_eq!(token.expect("it answers").json::<Value>().await.expect("is JSON")["token_type"], "Bearer");
+    let number =
+        flavoured("computeMetadata/v1/project/numeric-project-id".to_owned()).send().await.expect("it answers");
+    assert!(number.text().await.expect("is text").parse::<u64>().is_ok());
+    let region = flavoured("computeMetadata/v1/instance/region".to_owned()).send().await.expect("it answers");
+    assert!(region.text().await.expect("is text").ends_with("/regions/us-central1"));
+    let identity = flavoured(format!("{METADATA}/default/identity?audience=x")).send().await.expect("it answers");
+    assert_eq!(identity.status(), StatusCode::NOT_FOUND);
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_no_token_is_whom_the_cloud_was_told_and_otherwise_learns_how_to_tell_it() {
+    let nobody = World::start().await;
+    let somebody = World::with(|config| {
+        config.anonymous = Some(Principal::parse(&format!("serviceAccount:{ALICE}")).expect("a principal"));
+    })
+    .await;
+    let http = reqwest::Client::new();
+    for (path, granted) in
+        [("storage/v1/b/bucket-a/o", 200), ("storage/v1/b/bucket-b/o", 403), ("v1/projects/demo/topics", 403)]
+    {
+        let refused = http.get(format!("{}/{path}", nobody.endpoint())).send().await.expect("it answers");
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert!(refused.text().await.expect("is text").contains("--anonymous-as"), "{path}");
+        let answer = http.get(format!("{}/{path}", somebody.endpoint())).send().await.expect("it answers");
+        assert_eq!(answer.status().as_u16(), granted, "{path}");
+    }
+    let forged = http.get(format!("{}/storage/v1/b/bucket-a/o", somebody.endpoint())).bearer_auth("ya29.other").send();
+    assert_eq!(forged.await.expect("it answers").status(), StatusCode::UNAUTHORIZED);
+    // What nothing serves is no success, which is what a client of JSON takes an empty 200 for.
+    let nothing = http.post(format!("{}/storage/v9/x", somebody.endpoint())).send().await.expect("it answers");
+    assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
+    assert_eq!(nothing.json::<Value>().await.expect("is JSON")["error"]["status"], "UNIMPLEMENTED");
+    nobody.stop().await;
+    somebody.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,12 +2,15 @@
 
 mod buckets;
 mod calls;
+mod clients;
 mod durability;
 mod faults;
 mod http;
 mod iam;
 mod identity;
+mod jobs;
 mod objects;
+mod permissions;
 mod pubsub;
 mod run;
 mod storage;

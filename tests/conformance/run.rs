@@ -8,13 +8,13 @@ use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_run_v2::model::condition::State;
 use google_cloud_run_v2::model::run_job_request::Overrides;
 use google_cloud_run_v2::model::run_job_request::overrides::ContainerOverride;
-use google_cloud_run_v2::model::{EnvVar, Execution, Job, TaskAttemptResult};
+use google_cloud_run_v2::model::{EnvVar, Execution, TaskAttemptResult};
 use google_cloud_storage::client::Storage;
 
 use crate::calls::{Caller, eventually, has_ended, status};
 use crate::world::{ALICE, BOB, JOB, World, bind};
 
-const HERE: &str = "projects/demo/locations/us-central1";
+pub(crate) const HERE: &str = "projects/demo/locations/us-central1";
 /// Tells this binary, run as a task, where the cloud is.
 const ENDPOINT: &str = "CONFORMANCE_TASK_ENDPOINT";
 
@@ -35,7 +35,7 @@ pub(crate) async fn result(caller: &Caller, execution: &str) -> TaskAttemptResul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_says_what_it_runs_and_is_changed_by_configuration_alone() {
+async fn a_job_says_what_it_runs() {
     let world = World::start().await;
     let jobs = world.as_owner().jobs().await;
     let job = jobs.get_job().set_name(JOB).send().await.expect("is there");
@@ -49,9 +49,6 @@ async fn a_job_says_what_it_runs_and_is_changed_by_configuration_alone() {
     for name in [format!("{JOB}-2"), JOB.replace("demo", "other"), JOB.replace("us-central1", "elsewhere")] {
         assert_eq!(status(&jobs.get_job().set_name(&name).send().await.expect_err("there is none")), 404, "{name}");
     }
-    let made = jobs.create_job().set_parent(HERE).set_job_id("made").set_job(Job::new()).send().await;
-    assert_eq!(made.expect_err("is not served").http_status_code(), Some(404));
-    assert_eq!(status(&jobs.delete_job().set_name(JOB).send().await.expect_err("is not served")), 404);
     world.stop().await;
 }
 
@@ -108,6 +105,13 @@ async fn a_task_ends_by_its_own_code_its_timeout_or_a_cancellation_and_says_whic
         let said = result.status.expect("it has a status").message;
         assert!(said.contains(message), "{said}");
     }
+    // Who listens is told first.
+    let polite = script("trap 'echo bye; exit 0' TERM; echo ready; while :; do /bin/sleep 0.01; done");
+    let asked = owner.launch(JOB, polite).await.expect("it launches");
+    eventually("a task that listens", async || world.log(&asked.name).contains("ready").then_some(())).await;
+    executions.cancel_execution().set_name(&asked.name).send().await.expect("is cancelled");
+    assert_eq!(owner.completed(&asked.name).await.cancelled_count, 1);
+    assert!(world.log(&asked.name).ends_with("bye\n"));
     // What a task started ends with it. It may have had no time to say its number.
     let log = world.log(&slow.name);
     eventually("the end of a task's child", async || log.lines().all(has_ended).then_some(())).await;
@@ -167,6 +171,9 @@ fn probe(name: &str, account: &str) -> config::Job {
         memory_bytes: 1 << 30,
         volume: None,
         egress: Vec::new(),
+        task_count: 1,
+        parallelism: 0,
+        max_retries: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A cloud of two buckets, two service accounts, a job, two topics and their subscriptions, in a directory of its own.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use carrel_cloud::install_crypto;
 use carrel_local::faults::FaultPlan;
@@ -34,6 +35,32 @@ impl CredentialsProvider for Bearer {
         let value = HeaderValue::from_str(&format!("Bearer {}", self.0)).expect("a token is ASCII");
         let data = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
         Ok(CacheableResource::New { entity_tag: EntityTag::new(), data })
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A token that is another's from one call to the next, so that one set of clients speaks for everybody.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disguise(Arc<Mutex<String>>);
+
+impl Disguise {
+    /// Calls send this token from now on.
+    pub(crate) fn wear(&self, token: String) {
+        *self.0.lock().expect("nobody panics while it is changed") = token;
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.clone().into()
+    }
+}
+
+impl CredentialsProvider for Disguise {
+    async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        let token = self.0.lock().expect("nobody panics while it is changed").clone();
+        CredentialsProvider::headers(&Bearer(token), extensions).await
     }
 
     async fn universe_domain(&self) -> Option<String> {
@@ -175,6 +202,9 @@ pub(crate) fn config(dir: &std::path::Path) -> CloudConfig {
             memory_bytes: 1 << 30,
             volume: None,
             egress: Vec::new(),
+            task_count: 1,
+            parallelism: 0,
+            max_retries: 0,
         }],
         images: BTreeMap::from([(
             "shell".into(),

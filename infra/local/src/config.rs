@@ -13,6 +13,7 @@ use carrel_egress::Policy;
 use carrel_sandbox::Entry;
 
 use crate::faults::FaultPlan;
+use crate::iam::Principal;
 
 /// Everything the cloud is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct CloudConfig {
     /// What an image is on this machine.
     #[serde(default)]
     pub images: BTreeMap<String, Image>,
+    /// Smaller ones show early what a program does when it has used up Google's.
+    #[serde(default)]
+    pub quotas: Quotas,
     /// What divides a task from this machine and from other tasks.
     #[serde(default)]
     pub isolation: Isolation,
@@ -63,6 +67,9 @@ pub struct CloudConfig {
     /// Metadata servers for programs that are no tasks.
     #[serde(default)]
     pub metadata_servers: Vec<MetadataServer>,
+    /// Who callers without a token are. No file can say it: whoever starts the cloud says it aloud.
+    #[serde(skip)]
+    pub anonymous: Option<Principal>,
     /// Misbehaviour on demand.
     #[serde(default)]
     pub faults: FaultPlan,
@@ -162,6 +169,32 @@ pub struct Job {
     /// Hosts that a task reaches over HTTPS, by the proxy at 127.0.0.1:3128 of its room.
     #[serde(default)]
     pub egress: Vec<String>,
+    /// Tasks of an execution where a launch says nothing.
+    #[serde(default = "one")]
+    pub task_count: usize,
+    /// Tasks of an execution that run at once; 0 is all.
+    #[serde(default)]
+    pub parallelism: usize,
+    /// Attempts at a task beyond the first.
+    #[serde(default)]
+    pub max_retries: u32,
+}
+
+/// What a project is given; whoever asks for more is answered 429.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Jobs of Cloud Run.
+    pub jobs: usize,
+    /// Executions that run at once.
+    pub running_executions: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        // Cloud Run's own for a new project.
+        Self { jobs: 1_000, running_executions: 1_000 }
+    }
 }
 
 /// A bucket as a read-only directory.
@@ -241,12 +274,14 @@ impl CloudConfig {
             subscriptions: Vec::new(),
             jobs: Vec::new(),
             images: BTreeMap::new(),
+            quotas: Quotas::default(),
             isolation: Isolation::default(),
             volume_server: Vec::new(),
             reach: Vec::new(),
             roles: BTreeMap::new(),
             bindings: Vec::new(),
             metadata_servers: Vec::new(),
+            anonymous: None,
             faults: FaultPlan::default(),
             ready_file: None,
         }
@@ -348,6 +383,10 @@ fn nearest(path: &Path) -> PathBuf {
 
 const fn ten() -> u32 {
     10
+}
+
+const fn one() -> usize {
+    1
 }
 
 const fn two_gibibytes() -> u64 {

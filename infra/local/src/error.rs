@@ -41,6 +41,11 @@ impl ApiError {
         Self { code: Code::FailedPrecondition, message: message.into() }
     }
 
+    /// Nothing here does it.
+    pub fn unserved(call: impl std::fmt::Display) -> Self {
+        Self { code: Code::Unimplemented, message: format!("this cloud does not serve {call}") }
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { code: Code::Unavailable, message: message.into() }
@@ -64,6 +69,7 @@ impl ApiError {
             Code::PermissionDenied => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
             Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
+            Code::Unimplemented => (StatusCode::NOT_FOUND, "UNIMPLEMENTED"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         }

@@ -3,6 +3,7 @@
 //! It knows Google's nouns and nothing of the product, so that a shared bug cannot hide on both sides. Everything is
 //! durable before it is answered, nobody may do what no binding grants, and it misbehaves on demand ([`faults`]).
 
+mod batch;
 pub mod config;
 pub mod error;
 pub mod faults;
@@ -15,4 +16,4 @@ pub mod storage;
 pub mod store;
 
 pub use config::CloudConfig;
-pub use server::{Cloud, CloudError, serve};
+pub use server::{Cloud, CloudError};

@@ -1,18 +1,22 @@
 //! All services on one listener: gRPC by content type and path, JSON beside it, HTTP/1.1 and h2c alike.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batch;
 use crate::config::{self, CloudConfig, ConfigError, PayloadFormat};
+use crate::error::ApiError;
 use crate::faults::Faults;
 use crate::iam::{Iam, PolicyError, Principal};
 use crate::metadata::{Metadata, MetadataServer};
@@ -92,11 +96,11 @@ impl Cloud {
         let data = &config.data_dir;
         std::fs::create_dir_all(data).map_err(io(format!("create {}", data.display())))?;
         let store = Store::open(&data.join("cloud.redb"))?;
-        let iam = Iam::open(data, &config.roles, &config.bindings)?;
+        let iam = Iam::open(data, &config.roles, &config.bindings)?.serving(&config.project, config.anonymous.clone());
         let faults = Faults::new(config.faults);
         let (listener, address) = listen(config.listen).await?;
         let endpoint = format!("http://{address}");
-        let metadata = Metadata::new(iam.clone(), &config.project);
+        let metadata = Metadata::new(iam.clone(), &config.project, &config.location);
         let pubsub = PubSub::open(
             store.clone(),
             iam.clone(),
@@ -112,7 +116,7 @@ impl Cloud {
             faults: faults.clone(),
             pubsub: pubsub.clone(),
             blob_dir: data.join("blobs"),
-            endpoint: endpoint.clone(),
+            endpoint: format!("http://{}", reachable(address)),
             project: config.project.clone(),
             location: config.location.clone(),
         };
@@ -129,6 +133,8 @@ impl Cloud {
             location: config.location.clone(),
             images: config.images.clone(),
             jobs: config.jobs.clone(),
+            service_accounts: config.service_accounts.clone(),
+            quotas: config.quotas,
             isolation: config.isolation,
             address: reachable(address),
             reach: config.reach.clone(),
@@ -141,6 +147,7 @@ impl Cloud {
             .add_service(storage.grpc())
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
+        let app = app.clone().merge(batch::router(app)).fallback(unserved).method_not_allowed_fallback(unserved);
         run.serve_rooms(app.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
@@ -149,6 +156,7 @@ impl Cloud {
         if let Some(path) = &config.ready_file {
             cloud.write_ready(path).map_err(io(format!("write {}", path.display())))?;
         }
+        tracing::info!(endpoint = cloud.endpoint(), "cloud ready");
         Ok(cloud)
     }
 
@@ -220,6 +228,13 @@ async fn answer(listener: TcpListener, app: Router, stop: CancellationToken) {
     }
 }
 
+/// What no service here answers. A client that speaks gRPC reads this in a trailer, others in JSON.
+async fn unserved(request: Request) -> Response {
+    let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let error = ApiError::unserved(format!("{} {}", request.method(), request.uri().path()));
+    if grpc { tonic::Status::from(error).into_http() } else { error.into_response() }
+}
+
 /// Starts the metadata servers that the configuration asks for, by service account.
 async fn serve_identities(
     metadata: &Metadata,
@@ -243,13 +258,4 @@ fn notification(wanted: &config::Notification) -> storage::Notification {
         configured: true,
         ..storage::Notification::default()
     }
-}
-
-/// Runs a cloud until `shutdown` resolves.
-pub async fn serve(config: CloudConfig, shutdown: impl Future<Output = ()>) -> Result<(), CloudError> {
-    let cloud = Cloud::start(config).await?;
-    tracing::info!(endpoint = cloud.endpoint(), "cloud ready");
-    shutdown.await;
-    cloud.shutdown().await;
-    Ok(())
 }

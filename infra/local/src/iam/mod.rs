@@ -2,7 +2,8 @@
 //!
 //! Owns tokens (HMAC over principal and expiry, the secret kept in the data directory, so that tokens outlive a
 //! restart) and the bindings. A binding on `projects/P` holds for the topics, subscriptions and jobs of P; buckets are
-//! bound one by one. Refuses conditions, groups and deny policies.
+//! bound one by one, except that `roles/owner` of the cloud's own project reaches them too. Who sends no token is nobody,
+//! unless whoever started the cloud said who that is. Refuses conditions, groups and deny policies.
 
 mod roles;
 
@@ -23,6 +24,11 @@ pub const OWNER: &str = "user:owner@localhost";
 /// How every token begins, like Google's.
 const PREFIX: &str = "ya29.local.";
 
+/// Google's predefined roles, as far as this cloud serves their permissions.
+pub fn predefined_roles() -> BTreeMap<&'static str, &'static [&'static str]> {
+    roles::NAMES.iter().filter_map(|name| Some((*name, roles::predefined(name)?))).collect()
+}
+
 /// Somebody, as IAM writes it: `serviceAccount:a@b.c`, `user:owner@localhost`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(String);
@@ -31,7 +37,10 @@ pub struct Principal(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// No `Authorization: Bearer …`.
-    #[error("the request carries no bearer token; use application-default credentials or a token of this cloud")]
+    #[error(
+        "the request carries no bearer token; use application-default credentials or a token of this cloud, or say who \
+         such callers are: carrel cloud --anonymous-as PRINCIPAL"
+    )]
     Missing,
     /// Not a token of this cloud.
     #[error("the bearer token was not issued by this cloud")]
@@ -76,6 +85,7 @@ pub enum PolicyError {
 #[derive(Clone)]
 pub struct Iam(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     secret: [u8; 32],
     /// Resource → principal → permissions.
@@ -84,7 +94,18 @@ struct Inner {
     bindings: Vec<Binding>,
     /// Roles that are not Google's.
     custom: BTreeMap<String, Vec<String>>,
+    /// Resource → who may do everything to it and to what lies below it.
+    owners: BTreeMap<String, BTreeSet<String>>,
+    /// `projects/P` of all buckets.
+    home: Option<String>,
+    /// Who sends no token.
+    anonymous: Option<Principal>,
 }
+
+/// A text that names no principal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no principal; write serviceAccount:NAME@PROJECT.iam.gserviceaccount.com, or user:NAME@HOST")]
+pub struct NotAPrincipal(String);
 
 impl std::fmt::Debug for Iam {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,6 +114,19 @@ impl std::fmt::Debug for Iam {
 }
 
 impl Principal {
+    /// One user or service account, as IAM writes it.
+    pub fn parse(text: &str) -> Result<Self, NotAPrincipal> {
+        let of_address = |address: &str| {
+            let clean = address.chars().all(|letter| letter.is_ascii_graphic() && letter != ':');
+            clean
+                && matches!(address.split('@').collect::<Vec<_>>()[..], [name, host] if !name.is_empty() && !host.is_empty())
+        };
+        match text.split_once(':') {
+            Some(("serviceAccount" | "user", address)) if of_address(address) => Ok(Self(text.to_owned())),
+            _ => Err(NotAPrincipal(text.to_owned())),
+        }
+    }
+
     /// The service account with this e-mail address.
     pub fn service_account(email: &str) -> Self {
         Self(format!("serviceAccount:{email}"))
@@ -126,7 +160,12 @@ impl Iam {
         let failed = |source| PolicyError::Secret { path: path.display().to_string(), source };
         let secret = load_secret(&path).map_err(failed)?;
         let mut granted: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+        let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for binding in bindings {
+            if binding.role == roles::OWNER && !custom.contains_key(roles::OWNER) {
+                owners.entry(binding.resource.clone()).or_default().extend(binding.members.iter().cloned());
+                continue;
+            }
             let unknown =
                 || PolicyError::UnknownRole { resource: binding.resource.clone(), role: binding.role.clone() };
             let permissions = permissions(custom, &binding.role).ok_or_else(unknown)?;
@@ -135,7 +174,15 @@ impl Iam {
                 members.entry(member.clone()).or_default().extend(permissions.iter().cloned());
             }
         }
-        Ok(Self(Arc::new(Inner { secret, granted, bindings: bindings.to_vec(), custom: custom.clone() })))
+        Ok(Self(Arc::new(Inner {
+            secret,
+            granted,
+            bindings: bindings.to_vec(),
+            custom: custom.clone(),
+            owners,
+            home: None,
+            anonymous: None,
+        })))
     }
 
     /// What a role grants; `None` if there is no such role.
@@ -146,6 +193,13 @@ impl Iam {
     /// The bindings that were configured on a resource.
     pub(crate) fn bindings_on(&self, resource: &str) -> impl Iterator<Item = &Binding> {
         self.0.bindings.iter().filter(move |binding| binding.resource == resource)
+    }
+
+    /// The same policy for a cloud whose buckets all belong to `project`, and whose callers without a token are
+    /// `anonymous`, or nobody.
+    pub fn serving(self, project: &str, anonymous: Option<Principal>) -> Self {
+        let home = Some(format!("projects/{project}"));
+        Self(Arc::new(Inner { home, anonymous, ..Inner::clone(&self.0) }))
     }
 
     /// A token that proves `who` for `lifetime`.
@@ -159,7 +213,10 @@ impl Iam {
 
     /// Who sent this `Authorization` header.
     pub fn authenticate(&self, authorization: Option<&str>) -> Result<Principal, Unauthenticated> {
-        let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Unauthenticated::Missing)?;
+        let Some(authorization) = authorization else {
+            return self.0.anonymous.clone().ok_or(Unauthenticated::Missing);
+        };
+        let token = authorization.strip_prefix("Bearer ").ok_or(Unauthenticated::Missing)?;
         let (claims, seal) =
             token.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or(Unauthenticated::Forged)?;
         let seal = URL_SAFE_NO_PAD.decode(seal).map_err(|_| Unauthenticated::Forged)?;
@@ -176,16 +233,18 @@ impl Iam {
 
     /// Whether `who` may do `permission` on `resource`.
     pub fn check(&self, who: &Principal, permission: &str, resource: &str) -> Result<(), PermissionDenied> {
-        let project = match resource.split('/').collect::<Vec<_>>().as_slice() {
-            ["projects", "_", ..] | [] => None,
-            ["projects", project, _, ..] => Some(format!("projects/{project}")),
-            _ => None,
+        let (project, in_bucket) = match resource.split('/').collect::<Vec<_>>().as_slice() {
+            ["projects", "_", ..] => (self.0.home.clone(), true),
+            ["projects", project, _, ..] => (Some(format!("projects/{project}")), false),
+            _ => (None, false),
         };
+        let owns = |resource: &str| self.0.owners.get(resource).is_some_and(|members| members.contains(&who.0));
         let holds = |resource: &str| {
             let permissions = self.0.granted.get(resource).and_then(|members| members.get(&who.0));
             permissions.is_some_and(|permissions| permissions.contains(permission))
         };
-        if who.0 == OWNER || holds(resource) || project.as_deref().is_some_and(holds) {
+        let below = |project: &str| owns(project) || (!in_bucket && holds(project));
+        if who.0 == OWNER || owns(resource) || holds(resource) || project.as_deref().is_some_and(below) {
             return Ok(());
         }
         Err(PermissionDenied {
@@ -272,6 +331,53 @@ mod tests {
             assert_eq!(may(email, permission, resource), expected, "{email} {permission} {resource}");
         }
         assert!(iam.check(&Principal::owner(), "storage.objects.delete", "projects/_/buckets/a").is_ok());
+    }
+
+    #[test]
+    fn an_owner_of_the_project_may_do_everything_in_it_and_nothing_elsewhere() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let owner = |resource: &str, email: &str| Binding {
+            resource: resource.into(),
+            role: "roles/owner".into(),
+            members: vec![format!("serviceAccount:{email}")],
+        };
+        let bindings = [owner("projects/p", "o@x.y"), owner("projects/q", "q@x.y")];
+        let iam = Iam::open(dir.path(), &BTreeMap::new(), &bindings).expect("a sound policy").serving("p", None);
+        for (email, resource, expected) in [
+            ("o@x.y", "projects/p", true),
+            ("o@x.y", "projects/p/topics/t", true),
+            ("o@x.y", "projects/_/buckets/any", true),
+            ("o@x.y", "projects/q/topics/t", false),
+            ("q@x.y", "projects/q/topics/t", true),
+            ("q@x.y", "projects/_/buckets/any", false),
+            ("nobody@x.y", "projects/p", false),
+        ] {
+            let may = iam.check(&Principal::service_account(email), "whatever.there.is", resource).is_ok();
+            assert_eq!(may, expected, "{email} {resource}");
+        }
+    }
+
+    #[test]
+    fn who_sends_no_token_is_who_the_cloud_was_told_and_a_bad_token_is_nobody() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dev = Principal::parse("user:dev@localhost").expect("a principal");
+        let told = iam(dir.path()).serving("p", Some(dev.clone()));
+        assert_eq!(told.authenticate(None), Ok(dev));
+        assert_eq!(told.authenticate(Some("Bearer ya29.local.x.y")), Err(Unauthenticated::Forged));
+        assert_eq!(told.authenticate(Some("Basic x")), Err(Unauthenticated::Missing));
+        assert!(Unauthenticated::Missing.to_string().contains("--anonymous-as"));
+    }
+
+    #[test]
+    fn a_principal_has_a_kind_and_an_address() {
+        for text in ["user:owner@localhost", "serviceAccount:a-b@p.iam.gserviceaccount.com"] {
+            assert_eq!(Principal::parse(text).expect(text).as_str(), text);
+        }
+        for text in
+            ["", "a@b.c", "user:", "user:a", "user:a@", "user:@b", "user:a@b@c", "group:a@b", "allUsers", "user:a b@c"]
+        {
+            assert!(Principal::parse(text).expect_err(text).to_string().contains("serviceAccount:"), "{text}");
+        }
     }
 
     #[test]

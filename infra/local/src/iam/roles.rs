@@ -1,6 +1,27 @@
 //! Google's predefined roles, as far as this cloud serves their permissions.
 //! Source: <https://cloud.google.com/iam/docs/understanding-roles>.
 
+/// The role that may do everything to what it is bound on and to all below it.
+pub(super) const OWNER: &str = "roles/owner";
+
+/// Every role below.
+pub(super) const NAMES: &[&str] = &[
+    "roles/iam.serviceAccountUser",
+    "roles/pubsub.editor",
+    "roles/pubsub.publisher",
+    "roles/pubsub.subscriber",
+    "roles/pubsub.viewer",
+    "roles/run.developer",
+    "roles/run.jobsExecutor",
+    "roles/run.jobsExecutorWithOverrides",
+    "roles/run.viewer",
+    "roles/storage.admin",
+    "roles/storage.objectAdmin",
+    "roles/storage.objectCreator",
+    "roles/storage.objectUser",
+    "roles/storage.objectViewer",
+];
+
 /// The permissions of a predefined role; `None` if this cloud does not know the role.
 pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
     Some(match role {
@@ -85,4 +106,19 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_is_named_and_every_name_is_a_role() {
+        assert!(NAMES.iter().all(|name| predefined(name).is_some()));
+        let arms = include_str!("roles.rs").lines().filter(|line| {
+            let line = line.trim_start();
+            line.starts_with("\"roles/") && line.contains("=>")
+        });
+        assert_eq!(arms.count(), NAMES.len());
+    }
 }

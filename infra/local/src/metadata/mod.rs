@@ -1,21 +1,24 @@
 //! Metadata servers: each gives tokens of one service account, so that a program's socket is its identity.
 //!
-//! Serves what application-default credentials ask for. Source:
-//! <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>. Refuses requests without
-//! `Metadata-Flavor: Google` and requests that came through a proxy, as Google's does.
+//! Serves what application-default credentials and the libraries of Go, Java, Node and Python ask for. Sources:
+//! <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>,
+//! <https://cloud.google.com/run/docs/container-contract#metadata-server>. Refuses requests without
+//! `Metadata-Flavor: Google` and requests that came through a proxy, as Google's does, and identity tokens: nobody on this
+//! machine publishes the keys that would prove them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -29,6 +32,7 @@ const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 pub struct Metadata {
     iam: Iam,
     project: Arc<str>,
+    location: Arc<str>,
 }
 
 /// One running metadata server; it stops when dropped.
@@ -42,13 +46,14 @@ pub struct MetadataServer {
 struct Identity {
     iam: Iam,
     project: Arc<str>,
+    location: Arc<str>,
     email: Arc<str>,
 }
 
 impl Metadata {
-    /// Metadata of a project whose identities `iam` proves.
-    pub fn new(iam: Iam, project: &str) -> Self {
-        Self { iam, project: project.into() }
+    /// Metadata of a project at a location, whose identities `iam` proves.
+    pub fn new(iam: Iam, project: &str, location: &str) -> Self {
+        Self { iam, project: project.into(), location: location.into() }
     }
 
     /// Serves the metadata of one service account on a free loopback port.
@@ -67,7 +72,8 @@ impl Metadata {
     }
 
     fn answer(&self, service_account: &str, listener: TcpListener) -> io::Result<MetadataServer> {
-        let identity = Identity { iam: self.iam.clone(), project: self.project.clone(), email: service_account.into() };
+        let Self { iam, project, location } = self.clone();
+        let identity = Identity { iam, project, location, email: service_account.into() };
         let host = listener.local_addr()?.to_string();
         let app = router(identity);
         let serving = tokio::spawn(async move {
@@ -96,11 +102,23 @@ fn router(identity: Identity) -> Router {
     const BASE: &str = "/computeMetadata/v1";
     const ACCOUNTS: &str = "/computeMetadata/v1/instance/service-accounts";
     let domain = async || "googleapis.com";
+    let instance = async |State(me): State<Identity>, Query(asked): Query<Asked>| {
+        asked.shown("attributes/\nid\nregion\nservice-accounts/\nzone\n", &me.instance())
+    };
     Router::new()
         .route("/", get(async || "computeMetadata/\n"))
         .route(&format!("{ACCOUNTS}/"), get(accounts))
         .route(&format!("{ACCOUNTS}/{{account}}/"), get(account))
         .route(&format!("{ACCOUNTS}/{{account}}/{{leaf}}"), get(leaf))
+        .route(&format!("{BASE}/"), get(async || "instance/\nproject/\nuniverse/\n"))
+        .route(&format!("{BASE}/instance"), get(instance))
+        .route(&format!("{BASE}/instance/"), get(instance))
+        .route(&format!("{BASE}/instance/attributes/"), get(async || ""))
+        .route(&format!("{BASE}/instance/id"), get(async |State(me): State<Identity>| me.id()))
+        .route(&format!("{BASE}/instance/region"), get(async |State(me): State<Identity>| me.region()))
+        .route(&format!("{BASE}/instance/zone"), get(async |State(me): State<Identity>| me.zone()))
+        .route(&format!("{BASE}/project/"), get(async || "numeric-project-id\nproject-id\n"))
+        .route(&format!("{BASE}/project/numeric-project-id"), get(async |State(me): State<Identity>| me.number()))
         .route(&format!("{BASE}/project/project-id"), get(async |State(me): State<Identity>| me.project.to_string()))
         .route(&format!("{BASE}/universe/universe-domain"), get(domain))
         .route(&format!("{BASE}/universe/universe_domain"), get(domain))
@@ -108,7 +126,48 @@ fn router(identity: Identity) -> Router {
         .layer(from_fn(flavoured))
 }
 
+/// `?recursive=true` asks for JSON in the place of a listing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    recursive: String,
+}
+
+impl Asked {
+    fn shown(&self, listing: &'static str, whole: &Value) -> Response {
+        if self.recursive.eq_ignore_ascii_case("true") { Json(whole).into_response() } else { listing.into_response() }
+    }
+}
+
 impl Identity {
+    /// A number that stands for the project, as Google has one beside every id.
+    fn number(&self) -> String {
+        format!("{:012}", crc32c::crc32c(self.project.as_bytes()))
+    }
+
+    fn id(&self) -> String {
+        format!("{:019}", u64::from(crc32c::crc32c(self.email.as_bytes())))
+    }
+
+    fn region(&self) -> String {
+        format!("projects/{}/regions/{}", self.number(), self.location)
+    }
+
+    fn zone(&self) -> String {
+        format!("projects/{}/zones/{}-1", self.number(), self.location)
+    }
+
+    fn account(&self) -> Value {
+        json!({ "aliases": ["default"], "email": &*self.email, "scopes": [SCOPE] })
+    }
+
+    fn instance(&self) -> Value {
+        let accounts = json!({ "default": self.account(), &*self.email: self.account() });
+        json!({
+            "attributes": {}, "id": self.id(), "region": self.region(), "zone": self.zone(), "serviceAccounts": accounts,
+        })
+    }
+
     fn is(&self, account: &str) -> bool {
         account == "default" || account == &*self.email
     }
@@ -118,11 +177,15 @@ async fn accounts(State(me): State<Identity>) -> String {
     format!("default/\n{}/\n", me.email)
 }
 
-async fn account(State(me): State<Identity>, Path(account): Path<String>) -> Result<impl IntoResponse, StatusCode> {
+async fn account(
+    State(me): State<Identity>,
+    Path(account): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, StatusCode> {
     if !me.is(&account) {
         return Err(StatusCode::NOT_FOUND);
     }
-    Ok(Json(json!({ "aliases": ["default"], "email": &*me.email, "scopes": [SCOPE] })))
+    Ok(asked.shown("aliases\nemail\nscopes\ntoken\n", &me.account()))
 }
 
 async fn leaf(
@@ -133,6 +196,7 @@ async fn leaf(
         return Err(StatusCode::NOT_FOUND);
     }
     Ok(match leaf.as_str() {
+        "aliases" => "default\n".into_response(),
         "email" => me.email.to_string().into_response(),
         "scopes" => format!("{SCOPE}\n").into_response(),
         "token" => {

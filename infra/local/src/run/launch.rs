@@ -12,9 +12,6 @@ use crate::config::Job;
 use crate::faults::Fault;
 use crate::iam::Principal;
 
-/// Executions that run at once at most; more are told to wait.
-const MAX_RUNNING: usize = 1_000;
-
 /// Starts an execution; the record is durable before this returns, and its processes start at once after that.
 ///
 /// Not safe to drop half-way: spawn it.
@@ -28,7 +25,7 @@ pub(super) async fn launch(
         return Err(Refusal::Closing);
     }
     let running = inner.running().len();
-    if running >= MAX_RUNNING {
+    if running >= inner.quotas.running_executions {
         return Err(Refusal::Exhausted(running));
     }
     let copies = if inner.faults.roll(Fault::DoubleLaunch) { 2 } else { 1 };
@@ -54,7 +51,7 @@ pub(super) async fn launch(
         }
     };
     for (record, stop) in added.iter().zip(stops) {
-        inner.tasks.spawn(task::execute(inner.clone(), record.clone(), stop));
+        inner.tasks.spawn(task::execute(inner.clone(), job.clone(), record.clone(), stop));
     }
     added.into_iter().next().ok_or(Refusal::Closing)
 }
@@ -76,8 +73,10 @@ fn record(job: &Job, creator: &Principal, settings: &Settings) -> ExecutionRecor
         env: env.into_iter().collect(),
         service_account: job.service_account.clone(),
         timeout_ms: settings.timeout_ms.unwrap_or_else(|| job.timeout_seconds.saturating_mul(1000)),
+        max_retries: job.max_retries,
+        parallelism: job.parallelism,
         cancelled: false,
-        tasks: vec![TaskRecord::default(); settings.task_count.unwrap_or(1)],
+        tasks: vec![TaskRecord::default(); settings.task_count.unwrap_or(job.task_count)],
     }
 }
 
@@ -89,7 +88,7 @@ fn suffix() -> String {
 }
 
 /// A random UUID, version 4.
-fn uuid() -> String {
+pub(super) fn uuid() -> String {
     let mut bytes: [u8; 16] = rand::random();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

@@ -1,4 +1,4 @@
-//! Cloud Run: jobs from configuration, executions as real processes, over the Admin API v2 in JSON.
+//! Cloud Run: jobs from configuration and over the wire, executions as real processes, over the Admin API v2 in JSON.
 //!
 //! ```text
 //! jobs/J:run ─► record committed ─► answer
@@ -8,6 +8,8 @@
 //! | room | owns |
 //! |---|---|
 //! | `record` | an execution and its tasks, pure |
+//! | `job` | what a job over the wire may be |
+//! | `jobs` | the jobs there are, and every change of them |
 //! | `shelf` | the tables and every change of them |
 //! | `request` | paths, overrides, pages: what may be asked |
 //! | `resource` | the JSON that Google's clients read |
@@ -18,10 +20,12 @@
 //! | `orphans` | process groups that outlived a cloud |
 //! | `rest`, `refusal` | the protocol |
 //!
-//! Refused: changes of jobs over the wire, retries of a task, more than one container.
+//! Refused: more than one container, commands that no image of the configuration has, labels, secrets.
 
 mod body;
 mod doors;
+mod job;
+mod jobs;
 mod launch;
 mod orphans;
 mod record;
@@ -38,18 +42,19 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use axum::Router;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Image, Isolation, Job};
+use crate::config::{Image, Isolation, Job, Quotas};
 use crate::faults::Faults;
 use crate::iam::Iam;
 use crate::metadata::Metadata;
 use crate::store::{Store, StoreError};
+use job::JobRecord;
 
 /// What Cloud Run is made of.
 pub struct Parts {
@@ -71,6 +76,10 @@ pub struct Parts {
     pub images: BTreeMap<String, Image>,
     /// The jobs to have.
     pub jobs: Vec<Job>,
+    /// Whom a job may run as.
+    pub service_accounts: Vec<String>,
+    /// What there may be at once.
+    pub quotas: Quotas,
     /// What divides its tasks.
     pub isolation: Isolation,
     /// The address of this cloud, where its tasks find it.
@@ -125,9 +134,11 @@ struct Inner {
     project: String,
     location: String,
     images: BTreeMap<String, Image>,
-    jobs: BTreeMap<String, Job>,
-    /// When each job came into being, microseconds since 1970.
-    created: BTreeMap<String, i64>,
+    jobs: RwLock<BTreeMap<String, JobRecord>>,
+    /// Held over a change of the jobs, from the look to the commit.
+    changing: tokio::sync::Mutex<()>,
+    service_accounts: Vec<String>,
+    quotas: Quotas,
     isolation: Isolation,
     address: SocketAddr,
     reach: Vec<SocketAddr>,
@@ -159,7 +170,7 @@ impl Inner {
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Run").field("jobs", &self.0.jobs.keys()).finish_non_exhaustive()
+        f.debug_struct("Run").field("logs", &self.0.logs).finish_non_exhaustive()
     }
 }
 
@@ -180,7 +191,7 @@ impl Run {
     /// Opens the tables; ends what a cloud that was killed left running, and marks it failed.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs, .. } = parts;
-        let Parts { isolation, address, reach, volume_server, .. } = parts;
+        let Parts { isolation, address, reach, volume_server, service_accounts, quotas, .. } = parts;
         for job in &jobs {
             if !is_job_name(&job.name) {
                 return Err(OpenError::Name(job.name.clone()));
@@ -195,11 +206,10 @@ impl Run {
             made.map_err(|source| OpenError::Directory { dir, source })
         };
         let logs = directory("logs")?;
-        let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
-        let (created, stale) = store
+        let (jobs, stale) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
-                Ok((shelf::ensure_jobs(txn, &names, now_us())?, shelf::unfinished(txn)?))
+                Ok((shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
             })
             .await?;
         orphans::kill(&stale);
@@ -228,8 +238,10 @@ impl Run {
             project,
             location,
             images,
-            jobs: jobs.into_iter().map(|job| (job.name.clone(), job)).collect(),
-            created,
+            jobs: RwLock::new(jobs),
+            changing: tokio::sync::Mutex::default(),
+            service_accounts,
+            quotas,
             isolation,
             address,
             reach,

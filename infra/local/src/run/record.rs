@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Pending ─► Running ─► Succeeded │ Failed │ Cancelled
+//!    └───retry──┘
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,14 @@ pub(super) struct ExecutionRecord {
     pub(super) env: Vec<(String, String)>,
     /// Whose tokens the tasks get.
     pub(super) service_account: String,
-    /// How long a task may take, milliseconds.
+    /// How long an attempt may take, milliseconds.
     pub(super) timeout_ms: u64,
+    /// Attempts at a task beyond the first.
+    #[serde(default)]
+    pub(super) max_retries: u32,
+    /// Tasks that run at once; 0 is all.
+    #[serde(default)]
+    pub(super) parallelism: usize,
     /// Somebody asked for its end.
     pub(super) cancelled: bool,
     /// By index.
@@ -58,6 +65,9 @@ pub(super) struct TaskRecord {
     pub(super) signal: Option<i32>,
     /// Why it did not succeed.
     pub(super) message: String,
+    /// Attempts that failed and were followed by another.
+    #[serde(default)]
+    pub(super) retried: u32,
 }
 
 /// How far a task is.
@@ -137,6 +147,17 @@ impl ExecutionRecord {
         self.started_us.get_or_insert(now_us);
     }
 
+    /// An attempt has failed and another follows.
+    pub(super) fn retry(&mut self, index: usize, end: &End) {
+        let Some(task) = self.tasks.get_mut(index).filter(|task| !task.phase.is_final()) else { return };
+        task.phase = Phase::Pending;
+        task.process = None;
+        task.exit_code = end.exit_code;
+        task.signal = end.signal;
+        task.message.clone_from(&end.message);
+        task.retried += 1;
+    }
+
     /// A task has ended; the last one completes the execution.
     pub(super) fn end(&mut self, index: usize, end: &End, now_us: i64) {
         let Some(task) = self.tasks.get_mut(index).filter(|task| !task.phase.is_final()) else { return };
@@ -149,5 +170,32 @@ impl ExecutionRecord {
         if self.tasks.iter().all(|task| task.phase.is_final()) {
             self.completed_us = Some(now_us);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_failed_is_tried_again_and_what_the_last_attempt_came_to_is_kept() {
+        let text = r#"{"job":"j","name":"j-1","seq":1,"uid":"u","creator":"c","created_us":1,"started_us":null,
+            "completed_us":null,"image":"i","args":[],"env":[],"service_account":"a","timeout_ms":1,"cancelled":false,
+            "tasks":[{"phase":"Pending","process":null,"started_us":null,"completed_us":null,"exit_code":null,
+            "signal":null,"message":""}]}"#;
+        let mut record: ExecutionRecord = serde_json::from_str(text).expect("as former clouds wrote it");
+        assert_eq!((record.max_retries, record.parallelism, record.tasks[0].retried), (0, 0, 0));
+        record.start(0, None, 2);
+        record.retry(0, &End { exit_code: Some(3), ..End::failed("code 3") });
+        let task = &record.tasks[0];
+        assert_eq!((task.phase, task.retried, task.exit_code), (Phase::Pending, 1, Some(3)));
+        assert!(!record.is_complete());
+        record.start(0, None, 3);
+        let well = End { phase: Phase::Succeeded, exit_code: Some(0), signal: None, message: String::new() };
+        record.end(0, &well, 4);
+        record.retry(0, &End::failed("too late"));
+        let task = &record.tasks[0];
+        assert_eq!((task.phase, task.retried, task.message.as_str()), (Phase::Succeeded, 1, ""));
+        assert_eq!((record.started_us, record.completed_us), (Some(2), Some(4)));
     }
 }

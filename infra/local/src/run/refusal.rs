@@ -36,6 +36,12 @@ pub(super) enum Refusal {
     /// The etag given is not the current one.
     #[error("etag of '{0}' does not match: read it again")]
     Conflict(String),
+    /// There is such a thing already.
+    #[error("resource '{0}' already exists")]
+    Exists(String),
+    /// As many jobs as a project is given.
+    #[error("quota exceeded: the project has {0} jobs; delete one that is not used")]
+    Jobs(usize),
     /// As many executions as this machine is given.
     #[error("quota exceeded: {0} executions are running; launch again when one has completed")]
     Exhausted(usize),
@@ -63,7 +69,8 @@ impl Refusal {
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
             Self::Completed(_) => (StatusCode::BAD_REQUEST, "FAILED_PRECONDITION"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "ABORTED"),
-            Self::Exhausted(_) => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
+            Self::Exists(_) => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
+            Self::Jobs(_) | Self::Exhausted(_) => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
             Self::ReplyLost | Self::Closing => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             Self::Store(_) | Self::Broken(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::refusal::Refusal;
 
 /// Tasks of one execution at most.
-const MAX_TASKS: usize = 100;
+pub(super) const MAX_TASKS: usize = 100;
 /// The longest timeout of a task Google grants, seconds: 7 days.
 const MAX_TIMEOUT_SECONDS: f64 = 604_800.0;
 /// Items of a page, unless told, and at most.
@@ -105,10 +105,21 @@ struct ContainerOverride {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EnvVar {
+pub(super) struct EnvVar {
     name: String,
     #[serde(default)]
     value: String,
+}
+
+impl EnvVar {
+    /// Name and value, if a process can have them; `container` is what has them.
+    pub(super) fn checked(self, container: &str) -> Result<(String, String), Refusal> {
+        let Self { name, value } = self;
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(Refusal::Invalid(format!("{container}.env: {name:?} is no variable")));
+        }
+        Ok((name, value))
+    }
 }
 
 /// Overrides that make sense.
@@ -139,10 +150,8 @@ impl Overrides {
             if container.clear_args || !container.args.is_empty() {
                 settings.args = Some(container.args);
             }
-            for EnvVar { name, value } in container.env {
-                if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                    return invalid(format!("overrides.container_overrides[0].env: {name:?} is no variable"));
-                }
+            for variable in container.env {
+                let (name, value) = variable.checked("overrides.container_overrides[0]")?;
                 settings.env.insert(name, value);
             }
         }
@@ -160,10 +169,10 @@ impl Overrides {
 }
 
 /// `900s` or `1.5s`.
-fn timeout_ms(text: &str) -> Result<u64, Refusal> {
+pub(super) fn timeout_ms(text: &str) -> Result<u64, Refusal> {
     let seconds = text.strip_suffix('s').and_then(|number| number.parse::<f64>().ok());
     let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= MAX_TIMEOUT_SECONDS);
-    let refuse = || Refusal::Invalid(format!("overrides.timeout: {text:?} is not over 0s and at most 604800s"));
+    let refuse = || Refusal::Invalid(format!("timeout: {text:?} is not over 0s and at most 604800s"));
     let duration = std::time::Duration::try_from_secs_f64(seconds.ok_or_else(refuse)?).map_err(|_| refuse())?;
     u64::try_from(duration.as_millis()).map(|ms| ms.max(1)).map_err(|_| refuse())
 }
@@ -187,18 +196,31 @@ pub(super) fn body<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, Ref
     serde_json::from_slice(bytes).map_err(|error| Refusal::Invalid(format!("invalid JSON payload: {error}")))
 }
 
-/// The query of a listing; other parameters (`$alt`) mean nothing here.
+/// The query of a call; other parameters (`$alt`) mean nothing here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Page {
     page_size: i64,
     page_token: String,
+    /// What a new job is called.
+    pub(super) job_id: String,
+    /// A change of what is not there makes it.
+    pub(super) allow_missing: bool,
+    /// What a deletion expects to find, or empty.
+    pub(super) etag: String,
+    /// Not served: refused when true.
+    pub(super) validate_only: bool,
 }
 
 impl Page {
     /// Items wanted.
     pub(super) fn size(&self) -> usize {
         usize::try_from(self.page_size).ok().filter(|size| *size > 0).unwrap_or(PAGE).min(PAGE)
+    }
+
+    /// The name that the page before ended with.
+    pub(super) fn after(&self) -> &str {
+        &self.page_token
     }
 
     /// The number that the page before ended with.

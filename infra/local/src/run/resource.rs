@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::job::JobRecord;
 use super::record::{ExecutionRecord, Phase, TaskRecord};
-use crate::config::Job;
+use crate::config::Volume;
 
+const JOB: &str = "type.googleapis.com/google.cloud.run.v2.Job";
 const EXECUTION: &str = "type.googleapis.com/google.cloud.run.v2.Execution";
 
 /// `projects/P/locations/L`, of which all names are made.
@@ -30,15 +32,10 @@ pub(super) fn execution_etag(record: &ExecutionRecord) -> String {
     format!("\"{}-{}\"", record.seq, if record.is_complete() { 3 } else { 1 + i32::from(record.started_us.is_some()) })
 }
 
-/// The etag of a job.
-pub(super) fn job_etag(created_us: i64) -> String {
-    format!("\"{created_us}\"")
-}
-
 fn template(record: &ExecutionRecord) -> Value {
     json!({
         "containers": [container(&record.image, &record.args, record.env.iter().map(|(name, value)| (name, value)))],
-        "maxRetries": 0,
+        "maxRetries": record.max_retries,
         "timeout": duration(record.timeout_ms),
         "serviceAccount": record.service_account,
         "executionEnvironment": "EXECUTION_ENVIRONMENT_GEN2",
@@ -70,26 +67,32 @@ impl Place {
     }
 
     /// A job.
-    pub(super) fn job(&self, job: &Job, created_us: i64, newest: Option<&ExecutionRecord>) -> Value {
-        let at = instant(created_us);
-        let ready = condition("Ready", "CONDITION_SUCCEEDED", created_us);
+    pub(super) fn job(&self, record: &JobRecord, newest: Option<&ExecutionRecord>) -> Value {
+        let JobRecord { job, created_us, updated_us, generation } = record;
+        let mut only = container(&job.image, &job.args, job.env.iter());
+        only["resources"] = json!({ "limits": { "memory": job.memory_bytes.to_string() } });
+        let mut template = json!({
+            "maxRetries": job.max_retries,
+            "timeout": format!("{}s", job.timeout_seconds),
+            "serviceAccount": job.service_account,
+            "executionEnvironment": "EXECUTION_ENVIRONMENT_GEN2",
+        });
+        if let Some(Volume { bucket, mount_path }) = &job.volume {
+            template["volumes"] = json!([{ "name": bucket, "gcs": { "bucket": bucket, "readOnly": true } }]);
+            only["volumeMounts"] = json!([{ "name": bucket, "mountPath": mount_path }]);
+        }
+        template["containers"] = json!([only]);
         let mut resource = json!({
             "name": self.job_name(&job.name),
             "uid": format!("{}-{created_us}", job.name),
-            "generation": "1",
-            "observedGeneration": "1",
-            "createTime": at,
-            "updateTime": at,
+            "generation": generation.to_string(),
+            "observedGeneration": generation.to_string(),
+            "createTime": instant(*created_us),
+            "updateTime": instant(*updated_us),
             "launchStage": "GA",
-            "etag": job_etag(created_us),
-            "template": { "taskCount": 1, "template": {
-                "containers": [container(&job.image, &job.args, job.env.iter())],
-                "maxRetries": 0,
-                "timeout": format!("{}s", job.timeout_seconds),
-                "serviceAccount": job.service_account,
-                "executionEnvironment": "EXECUTION_ENVIRONMENT_GEN2",
-            }},
-            "terminalCondition": ready,
+            "etag": record.etag(),
+            "template": { "taskCount": job.task_count, "parallelism": job.parallelism, "template": template },
+            "terminalCondition": condition("Ready", "CONDITION_SUCCEEDED", *updated_us),
         });
         if let Some(newest) = newest {
             resource["executionCount"] = newest.seq.into();
@@ -116,7 +119,7 @@ impl Place {
             "createTime": instant(record.created_us),
             "updateTime": instant(updated),
             "taskCount": record.tasks.len(),
-            "parallelism": record.tasks.len(),
+            "parallelism": if record.parallelism == 0 { record.tasks.len() } else { record.parallelism },
             "template": template(record),
             "reconciling": !record.is_complete(),
             "conditions": [
@@ -127,11 +130,23 @@ impl Place {
             "succeededCount": record.count(Phase::Succeeded),
             "failedCount": record.count(Phase::Failed),
             "cancelledCount": record.count(Phase::Cancelled),
+            "retriedCount": record.tasks.iter().map(|task| task.retried).sum::<u32>(),
             "etag": execution_etag(record),
         });
         set_time(&mut resource, "startTime", record.started_us);
         set_time(&mut resource, "completionTime", record.completed_us);
         resource
+    }
+
+    /// The operation that made, changed or deleted a job: it was done when it was answered.
+    pub(super) fn changed(&self, id: &str, mut job: Value) -> Value {
+        job["@type"] = JOB.into();
+        json!({ "name": format!("{}/operations/{id}", self.0), "metadata": job, "done": true, "response": job })
+    }
+
+    /// What is left to say of a job that is gone.
+    pub(super) fn gone(&self, job: &str) -> Value {
+        json!({ "name": self.job_name(job) })
     }
 
     /// The operation of an execution: done when the execution is complete.
@@ -178,8 +193,10 @@ impl Place {
             "reconciling": !task.phase.is_final(),
             "conditions": [condition],
             "index": index,
+            "retried": task.retried,
+            "maxRetries": record.max_retries,
         });
-        if task.phase.is_final() {
+        if task.phase.is_final() || task.retried > 0 {
             let mut result = json!({ "status": { "code": if task.phase == Phase::Succeeded { 0 } else { 2 } } });
             result["status"]["message"] = task.message.clone().into();
             if let Some(code) = task.exit_code {

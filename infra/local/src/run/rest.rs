@@ -10,19 +10,20 @@ use axum::{Json, Router};
 use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 
+use super::job::JobRecord;
 use super::record::ExecutionRecord;
 use super::refusal::Refusal;
 use super::request::{Address, Cancel, Page, RunJob, Target, body};
-use super::resource::{Place, execution_etag, job_etag, task_id};
+use super::resource::{Place, execution_etag, task_id};
+use super::shelf::Deed;
 use super::{Run, launch, shelf};
-use crate::config::Job;
 use crate::faults::Fault;
 use crate::iam::Principal;
 
 /// The longest JSON body.
 const MAX_JSON_BYTES: usize = 1024 * 1024;
 
-type Answer = Result<Value, Refusal>;
+pub(super) type Answer = Result<Value, Refusal>;
 
 pub(super) fn router(run: Run) -> Router {
     Router::new().route("/v2/{*path}", any(handle)).layer(DefaultBodyLimit::max(MAX_JSON_BYTES)).with_state(run)
@@ -49,7 +50,11 @@ async fn answer(run: &Run, method: &Method, path: &str, page: &Page, headers: &H
     let address = Address::parse(path).ok_or_else(no_method)?;
     let call = Call { run, who, place: Place(format!("projects/{}/locations/{}", address.project, address.location)) };
     match (method.as_str(), &address.target, address.verb.as_deref()) {
-        ("GET", Target::Jobs, None) => call.list_jobs(),
+        ("GET", Target::Jobs, None) => call.list_jobs(page),
+        ("POST", Target::Jobs, None) => call.create_job(page, body(bytes)?).await,
+        ("PATCH", Target::Job(job), None) => call.update_job(job, page, body(bytes)?).await,
+        ("DELETE", Target::Job(job), None) => call.delete_job(job, page).await,
+        ("DELETE", Target::Execution(job, name), None) => call.delete_execution(job, name, page).await,
         ("GET", Target::Job(job), None) => call.get_job(job),
         ("POST", Target::Job(job), Some("run")) => call.run_job(job, body(bytes)?).await,
         ("GET", Target::Executions(job), None) => call.list_executions(job, page),
@@ -63,71 +68,76 @@ async fn answer(run: &Run, method: &Method, path: &str, page: &Page, headers: &H
 }
 
 /// One request of a known principal.
-struct Call<'a> {
-    run: &'a Run,
-    who: Principal,
-    place: Place,
+pub(super) struct Call<'a> {
+    pub(super) run: &'a Run,
+    pub(super) who: Principal,
+    pub(super) place: Place,
 }
 
 impl Call<'_> {
-    fn may(&self, permission: &'static str, resource: &str) -> Result<(), Refusal> {
+    pub(super) fn may(&self, permission: &'static str, resource: &str) -> Result<(), Refusal> {
         let checked = self.run.0.iam.check(&self.who, permission, resource);
         checked.map_err(|_| Refusal::Forbidden { permission, resource: resource.to_owned() })
     }
 
     /// A job of ours, for a caller with this permission.
-    fn job(&self, permission: &'static str, job: &str) -> Result<&Job, Refusal> {
+    pub(super) fn job(&self, permission: &'static str, job: &str) -> Result<JobRecord, Refusal> {
         let resource = format!("{}/jobs/{job}", self.place.0);
         self.may(permission, &resource)?;
-        let found = self.run.0.jobs.get(job).filter(|_| self.is_here());
+        let found = self.run.0.jobs().get(job).filter(|_| self.is_here()).cloned();
         found.ok_or(Refusal::NotFound(resource))
     }
 
-    fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         self.place.0 == format!("projects/{}/locations/{}", self.run.0.project, self.run.0.location)
     }
 
-    fn execution(&self, permission: &'static str, job: &str, name: &str) -> Result<ExecutionRecord, Refusal> {
+    pub(super) fn execution(
+        &self,
+        permission: &'static str,
+        job: &str,
+        name: &str,
+    ) -> Result<ExecutionRecord, Refusal> {
         self.job(permission, job)?;
         let found = self.run.0.store.read(|txn| shelf::find(txn, job, name))?;
         found.ok_or_else(|| Refusal::NotFound(format!("{}/jobs/{job}/executions/{name}", self.place.0)))
     }
 
-    fn created_us(&self, job: &Job) -> i64 {
-        self.run.0.created.get(&job.name).copied().unwrap_or_default()
+    pub(super) fn job_resource(&self, record: &JobRecord) -> Answer {
+        let (newest, _) = self.run.0.store.read(|txn| shelf::list(txn, &record.job.name, u64::MAX, 1))?;
+        Ok(self.place.job(record, newest.first()))
     }
 
-    fn job_resource(&self, job: &Job) -> Answer {
-        let (newest, _) = self.run.0.store.read(|txn| shelf::list(txn, &job.name, u64::MAX, 1))?;
-        Ok(self.place.job(job, self.created_us(job), newest.first()))
-    }
-
-    fn list_jobs(&self) -> Answer {
+    fn list_jobs(&self, page: &Page) -> Answer {
         self.may("run.jobs.list", &self.place.0)?;
-        let jobs = self.run.0.jobs.values().filter(|_| self.is_here());
-        let jobs = jobs.map(|job| self.job_resource(job)).collect::<Result<Vec<_>, _>>()?;
-        Ok(json!({ "jobs": jobs }))
+        let after = page.after();
+        let all: Vec<JobRecord> = self.run.0.jobs().values().filter(|_| self.is_here()).cloned().collect();
+        let mut rest = all.iter().filter(|record| record.job.name.as_str() > after);
+        let items: Vec<_> = rest.by_ref().take(page.size()).collect();
+        let next = if rest.next().is_some() { items.last().map(|record| record.job.name.clone()) } else { None };
+        let jobs = items.into_iter().map(|record| self.job_resource(record)).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({ "jobs": jobs, "nextPageToken": next.unwrap_or_default() }))
     }
 
     fn get_job(&self, job: &str) -> Answer {
-        self.job_resource(self.job("run.jobs.get", job)?)
+        self.job_resource(&self.job("run.jobs.get", job)?)
     }
 
     async fn run_job(&self, job: &str, request: RunJob) -> Answer {
-        let job = self.job("run.jobs.run", job)?;
+        let record = self.job("run.jobs.run", job)?;
         if request.overrides.is_some() {
-            self.job("run.jobs.runWithOverrides", &job.name)?;
+            self.job("run.jobs.runWithOverrides", job)?;
         }
         if request.validate_only {
             return Err(Refusal::Invalid("validate_only is not served here".into()));
         }
-        if !request.etag.is_empty() && request.etag != job_etag(self.created_us(job)) {
-            return Err(Refusal::Conflict(job.name.clone()));
+        if !request.etag.is_empty() && request.etag != record.etag() {
+            return Err(Refusal::Conflict(job.to_owned()));
         }
         let settings = request.overrides.unwrap_or_default().settings()?;
         let inner = &self.run.0;
         // A caller who hangs up must not leave a committed execution without its processes.
-        let launched = inner.tasks.spawn(launch::launch(inner.clone(), job.clone(), self.who.clone(), settings));
+        let launched = inner.tasks.spawn(launch::launch(inner.clone(), record.job, self.who.clone(), settings));
         let record = launched.await??;
         if inner.faults.roll(Fault::LoseReply) {
             return Err(Refusal::ReplyLost);
@@ -182,7 +192,14 @@ impl Call<'_> {
     fn get_operation(&self, id: &str) -> Answer {
         let resource = format!("{}/operations/{id}", self.place.0);
         self.may("run.operations.get", &resource)?;
-        let found = self.run.0.store.read(|txn| shelf::operation(txn, id))?.filter(|_| self.is_here());
-        Ok(self.place.operation(&found.ok_or(Refusal::NotFound(resource))?))
+        match self.run.0.store.read(|txn| shelf::operation(txn, id))?.filter(|_| self.is_here()) {
+            Some(Deed::Launched(record)) => Ok(self.place.operation(&record)),
+            Some(Deed::Changed(job)) => {
+                let record = self.run.0.jobs().get(&job).cloned();
+                let shown = record.map_or_else(|| Ok(self.place.gone(&job)), |record| self.job_resource(&record))?;
+                Ok(self.place.changed(id, shown))
+            }
+            None => Err(Refusal::NotFound(resource)),
+        }
     }
 }

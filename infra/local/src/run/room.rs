@@ -34,12 +34,11 @@ const WALL: Duration = Duration::from_secs(8 * 24 * 3600);
 /// Opens the room of a task and starts its command.
 pub(super) async fn open(
     inner: &Inner,
-    record: &ExecutionRecord,
+    (job, record): (&Job, &ExecutionRecord),
     argv: Vec<String>,
     env: Vec<(String, String)>,
     log: impl Fn() -> io::Result<OwnedFd>,
 ) -> io::Result<Body> {
-    let job = inner.jobs.get(&record.job).ok_or_else(|| io::Error::other("its job is not configured"))?;
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let mut ways = vec![METADATA, inner.address];
     ways.extend(&inner.reach);

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
+use super::job::JobRecord;
 use super::record::{End, ExecutionRecord};
+use crate::config::Job;
 use crate::store::StoreError;
 
 /// Completed executions that a job remembers.
@@ -14,6 +16,8 @@ pub(super) const KEEP: usize = 1_000;
 
 /// Job to when it was created, microseconds since 1970.
 const JOBS: TableDefinition<'static, &str, i64> = TableDefinition::new("run.jobs");
+/// Job to what was made of it over the wire, as JSON.
+const MADE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("run.jobs.made");
 /// Job to the last sequence number given out.
 const SEQUENCE: TableDefinition<'static, &str, u64> = TableDefinition::new("run.sequence");
 /// Job and sequence number to the record, as JSON.
@@ -24,7 +28,7 @@ const UNFINISHED: TableDefinition<'static, (&str, u64), ()> = TableDefinition::n
 const FINISHED: TableDefinition<'static, (&str, u64), ()> = TableDefinition::new("run.finished");
 /// Job and execution name to sequence number.
 const NAMES: TableDefinition<'static, (&str, &str), u64> = TableDefinition::new("run.names");
-/// Operation to job and sequence number.
+/// Operation to job and sequence number; 0 is a change of the job itself.
 const OPERATIONS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition::new("run.operations");
 
 fn decode(bytes: &[u8]) -> Result<ExecutionRecord, StoreError> {
@@ -38,6 +42,7 @@ fn encode(record: &ExecutionRecord) -> Result<Vec<u8>, StoreError> {
 /// Creates the tables, so that a read never meets a missing one.
 pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(JOBS)?;
+    txn.open_table(MADE)?;
     txn.open_table(SEQUENCE)?;
     txn.open_table(EXECUTIONS)?;
     txn.open_table(UNFINISHED)?;
@@ -47,22 +52,65 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates the jobs that are new; when each of them was created.
+/// All jobs: the configured ones as they are configured, and those that were made over the wire.
 pub(super) fn ensure_jobs(
     txn: &WriteTransaction,
-    names: &[String],
+    configured: &[Job],
     now_us: i64,
-) -> Result<BTreeMap<String, i64>, StoreError> {
-    let mut jobs = txn.open_table(JOBS)?;
-    let mut created = BTreeMap::new();
-    for name in names {
-        let known = jobs.get(name.as_str())?.map(|at| at.value());
+) -> Result<BTreeMap<String, JobRecord>, StoreError> {
+    let (mut jobs, mut made) = (txn.open_table(JOBS)?, txn.open_table(MADE)?);
+    let mut all = BTreeMap::new();
+    for job in configured {
+        let name = job.name.as_str();
+        let known = jobs.get(name)?.map(|at| at.value());
         if known.is_none() {
-            jobs.insert(name.as_str(), now_us)?;
+            jobs.insert(name, now_us)?;
         }
-        created.insert(name.clone(), known.unwrap_or(now_us));
+        made.remove(name)?;
+        all.insert(job.name.clone(), JobRecord::new(job.clone(), known.unwrap_or(now_us)));
     }
-    Ok(created)
+    for entry in made.iter()? {
+        let (name, bytes) = entry?;
+        all.insert(name.value().to_owned(), serde_json::from_slice(bytes.value())?);
+    }
+    Ok(all)
+}
+
+/// Keeps a job as it is now, and the operation that made it so.
+pub(super) fn put_job(txn: &WriteTransaction, record: &JobRecord, operation: &str) -> Result<(), StoreError> {
+    let name = record.job.name.as_str();
+    txn.open_table(JOBS)?.insert(name, record.created_us)?;
+    txn.open_table(MADE)?.insert(name, serde_json::to_vec(record)?.as_slice())?;
+    txn.open_table(OPERATIONS)?.insert(operation, (name, 0))?;
+    Ok(())
+}
+
+/// Forgets a job and every execution of it; the names of those.
+pub(super) fn remove_job(txn: &WriteTransaction, job: &str, operation: &str) -> Result<Vec<String>, StoreError> {
+    txn.open_table(JOBS)?.remove(job)?;
+    txn.open_table(MADE)?.remove(job)?;
+    let seqs = {
+        let executions = txn.open_table(EXECUTIONS)?;
+        let of_job = executions.range((job, 0)..=(job, u64::MAX))?;
+        of_job.map(|entry| Ok(entry?.0.value().1)).collect::<Result<Vec<u64>, StoreError>>()?
+    };
+    let mut forgotten = Vec::new();
+    for seq in seqs {
+        forgotten.extend(remove(txn, job, seq)?);
+    }
+    txn.open_table(OPERATIONS)?.insert(operation, (job, 0))?;
+    Ok(forgotten)
+}
+
+/// Forgets one execution; its name, if it was there.
+pub(super) fn remove(txn: &WriteTransaction, job: &str, seq: u64) -> Result<Option<String>, StoreError> {
+    txn.open_table(UNFINISHED)?.remove((job, seq))?;
+    txn.open_table(FINISHED)?.remove((job, seq))?;
+    let removed = txn.open_table(EXECUTIONS)?.remove((job, seq))?.map(|bytes| decode(bytes.value())).transpose()?;
+    let Some(record) = removed else { return Ok(None) };
+    txn.open_table(NAMES)?.remove((job, record.name.as_str()))?;
+    txn.open_table(OPERATIONS)?.remove(record.uid.as_str())?;
+    Ok(Some(record.name))
 }
 
 /// Adds an execution; gives it its sequence number.
@@ -112,21 +160,14 @@ pub(super) fn change(
 }
 
 fn forget(txn: &WriteTransaction, job: &str) -> Result<Vec<String>, StoreError> {
-    let mut finished = txn.open_table(FINISHED)?;
-    let mut old = Vec::new();
-    for entry in finished.range((job, 0)..=(job, u64::MAX))?.rev().skip(KEEP) {
-        old.push(entry?.0.value().1);
-    }
-    let mut executions = txn.open_table(EXECUTIONS)?;
+    let old = {
+        let finished = txn.open_table(FINISHED)?;
+        let beyond = finished.range((job, 0)..=(job, u64::MAX))?.rev().skip(KEEP);
+        beyond.map(|entry| Ok(entry?.0.value().1)).collect::<Result<Vec<u64>, StoreError>>()?
+    };
     let mut forgotten = Vec::new();
     for seq in old {
-        finished.remove((job, seq))?;
-        let removed = executions.remove((job, seq))?.map(|bytes| decode(bytes.value())).transpose()?;
-        if let Some(record) = removed {
-            txn.open_table(NAMES)?.remove((job, record.name.as_str()))?;
-            txn.open_table(OPERATIONS)?.remove(record.uid.as_str())?;
-            forgotten.push(record.name);
-        }
+        forgotten.extend(remove(txn, job, seq)?);
     }
     Ok(forgotten)
 }
@@ -158,12 +199,25 @@ pub(super) fn find(txn: &ReadTransaction, job: &str, name: &str) -> Result<Optio
     executions.get((job, seq))?.map(|bytes| decode(bytes.value())).transpose()
 }
 
-/// The execution that an operation started.
-pub(super) fn operation(txn: &ReadTransaction, id: &str) -> Result<Option<ExecutionRecord>, StoreError> {
+/// What an operation was about.
+#[derive(Clone, Debug)]
+pub(super) enum Deed {
+    /// It started this execution.
+    Launched(Box<ExecutionRecord>),
+    /// It made, changed or deleted the job of this name.
+    Changed(String),
+}
+
+/// What an operation was about, by its id.
+pub(super) fn operation(txn: &ReadTransaction, id: &str) -> Result<Option<Deed>, StoreError> {
     let operations = txn.open_table(OPERATIONS)?;
     let Some(key) = operations.get(id)? else { return Ok(None) };
-    let executions = txn.open_table(EXECUTIONS)?;
-    executions.get(key.value())?.map(|bytes| decode(bytes.value())).transpose()
+    let (job, seq) = key.value();
+    if seq == 0 {
+        return Ok(Some(Deed::Changed(job.to_owned())));
+    }
+    let found = txn.open_table(EXECUTIONS)?.get((job, seq))?.map(|bytes| decode(bytes.value())).transpose()?;
+    Ok(found.map(|record| Deed::Launched(Box::new(record))))
 }
 
 /// Executions of a job from the newest before `before` on, and where the next page begins.

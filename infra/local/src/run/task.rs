@@ -10,38 +10,40 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Ended, Plain};
-use super::record::{End, ExecutionRecord, Phase, Process};
+use super::record::{End, ExecutionRecord, Phase};
 use super::{Inner, now_us, room, shelf};
-use crate::config::Isolation;
+use crate::config::{Isolation, Job};
 use crate::faults::Fault;
 
 /// From SIGTERM to SIGKILL, as Cloud Run grants.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs all tasks of a committed execution to their recorded ends.
-pub(super) async fn execute(inner: Arc<Inner>, record: ExecutionRecord, stop: CancellationToken) {
-    let tasks = (0..record.tasks.len()).map(|index| one(&inner, &record, index, &stop));
+pub(super) async fn execute(inner: Arc<Inner>, job: Job, record: ExecutionRecord, stop: CancellationToken) {
+    let at_once = if record.parallelism == 0 { record.tasks.len() } else { record.parallelism };
+    let places = Semaphore::new(at_once);
+    let tasks = (0..record.tasks.len()).map(async |index| {
+        let _place = places.acquire().await.expect("nobody closes it");
+        one(&inner, &job, &record, index, &stop).await;
+    });
     futures::future::join_all(tasks).await;
     inner.running().remove(&record.name);
 }
 
-async fn one(inner: &Inner, record: &ExecutionRecord, index: usize, stop: &CancellationToken) {
-    let end = match start(inner, record, index, stop).await {
-        Ok(Some(mut task)) => {
-            note_start(inner, record, index, task.identify()).await;
-            let end = finish(&mut task, inner, record, stop).await;
-            task.clear().await;
-            end
+async fn one(inner: &Inner, job: &Job, record: &ExecutionRecord, index: usize, stop: &CancellationToken) {
+    let mut tried = 0;
+    let end = loop {
+        let end = attempt(inner, job, record, (index, tried), stop).await;
+        let over = stop.is_cancelled() || inner.closing.is_cancelled();
+        if end.phase != Phase::Failed || tried >= record.max_retries || over {
+            break end;
         }
-        Ok(None) => End::cancelled(),
-        Err(error) => {
-            let why = format!("{:#}", anyhow::Error::new(error));
-            tracing::error!(run.execution = record.name, error = why, "a task failed to start");
-            End::failed(format!("The container failed to start: {why}."))
-        }
+        tried += 1;
+        note(inner, record, move |record| record.retry(index, &end)).await;
     };
     let (job, seq) = (record.job.clone(), record.seq);
     let ended = inner.store.write(move |txn| shelf::change(txn, &job, seq, |record| record.end(index, &end, now_us())));
@@ -55,16 +57,40 @@ async fn one(inner: &Inner, record: &ExecutionRecord, index: usize, stop: &Cance
     }
 }
 
-async fn note_start(inner: &Inner, record: &ExecutionRecord, index: usize, process: Option<Process>) {
-    let (job, seq) = (record.job.clone(), record.seq);
-    let noted =
-        inner.store.write(move |txn| shelf::change(txn, &job, seq, |record| record.start(index, process, now_us())));
-    if let Err(error) = noted.await {
-        tracing::error!(run.execution = record.name, %error, "cannot record the start of a task");
+/// One attempt, the first being 0.
+async fn attempt(
+    inner: &Inner,
+    job: &Job,
+    record: &ExecutionRecord,
+    (index, tried): (usize, u32),
+    stop: &CancellationToken,
+) -> End {
+    match start(inner, job, record, (index, tried), stop).await {
+        Ok(Some(mut task)) => {
+            let process = task.identify();
+            note(inner, record, move |record| record.start(index, process, now_us())).await;
+            let end = finish(&mut task, inner, record, stop).await;
+            task.clear().await;
+            end
+        }
+        Ok(None) => End::cancelled(),
+        Err(error) => {
+            let why = format!("{:#}", anyhow::Error::new(error));
+            tracing::error!(run.execution = record.name, error = why, "a task failed to start");
+            End::failed(format!("The container failed to start: {why}."))
+        }
     }
 }
 
-async fn remove_log(logs: &Path, execution: &str) {
+async fn note(inner: &Inner, record: &ExecutionRecord, change: impl Fn(&mut ExecutionRecord) + Send + 'static) {
+    let (job, seq) = (record.job.clone(), record.seq);
+    let noted = inner.store.write(move |txn| shelf::change(txn, &job, seq, &change));
+    if let Err(error) = noted.await {
+        tracing::error!(run.execution = record.name, %error, "cannot record how far a task is");
+    }
+}
+
+pub(super) async fn remove_log(logs: &Path, execution: &str) {
     let path = logs.join(format!("{execution}.log"));
     if let Err(error) = tokio::fs::remove_file(&path).await
         && error.kind() != io::ErrorKind::NotFound
@@ -76,10 +102,15 @@ async fn remove_log(logs: &Path, execution: &str) {
 /// `None` if it was cancelled before it started.
 async fn start(
     inner: &Inner,
+    job: &Job,
     record: &ExecutionRecord,
-    index: usize,
+    (index, tried): (usize, u32),
     stop: &CancellationToken,
 ) -> io::Result<Option<Body>> {
+    // Before its log is opened, which is gone with a job that was deleted.
+    if stop.is_cancelled() {
+        return Ok(None);
+    }
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let argv: Vec<String> = image.argv.iter().chain(&record.args).cloned().collect();
     let log = OpenOptions::new().create(true).append(true).open(inner.logs.join(format!("{}.log", record.name)))?;
@@ -90,16 +121,13 @@ async fn start(
         ("CLOUD_RUN_JOB", record.job.clone()),
         ("CLOUD_RUN_EXECUTION", record.name.clone()),
         ("CLOUD_RUN_TASK_INDEX", index.to_string()),
-        ("CLOUD_RUN_TASK_ATTEMPT", "0".to_owned()),
+        ("CLOUD_RUN_TASK_ATTEMPT", tried.to_string()),
         ("CLOUD_RUN_TASK_COUNT", record.tasks.len().to_string()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
     let env = env.into_iter().collect();
-    if stop.is_cancelled() {
-        return Ok(None);
-    }
     match inner.isolation {
-        Isolation::Namespaces => room::open(inner, record, argv, env, log).await.map(Some),
+        Isolation::Namespaces => room::open(inner, (job, record), argv, env, log).await.map(Some),
         Isolation::None => {
             let identity = inner.metadata.start(&record.service_account).await?;
             let home = inner.homes.join(format!("{}-{index}", record.name));

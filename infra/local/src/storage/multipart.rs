@@ -30,7 +30,9 @@ pub(super) fn boundary(content_type: &str) -> Option<String> {
         let (key, value) = parameter.split_once('=')?;
         key.trim().eq_ignore_ascii_case("boundary").then(|| value.trim())
     })?;
-    let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value);
+    // The gcloud command line quotes as Python does, and Google takes it.
+    let unquoted = |quote: char| value.strip_prefix(quote).and_then(|v| v.strip_suffix(quote));
+    let value = unquoted('"').or_else(|| unquoted('\'')).unwrap_or(value);
     (!value.is_empty() && value.len() <= 200).then(|| value.to_owned())
 }
 
@@ -82,10 +84,16 @@ where
         if self.buffer.starts_with(b"--") {
             return Ok(None);
         }
+        // Some clients end lines without a carriage return, and Google takes it. What follows the first boundary tells.
+        let bare = self.buffer.starts_with(b"\n");
+        if bare && self.delimiter.starts_with(b"\r") {
+            self.delimiter.remove(0);
+        }
+        let gap: &[u8] = if bare { b"\n\n" } else { b"\r\n\r\n" };
         loop {
             // Searching from the line break after the boundary finds an empty header block as well.
-            if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
-                let block = self.buffer.split_to(end + 4);
+            if let Some(end) = self.buffer.windows(gap.len()).position(|w| w == gap) {
+                let block = self.buffer.split_to(end + gap.len());
                 self.in_part = true;
                 return String::from_utf8(block.to_vec()).map(Some).map_err(|_| malformed("part headers are no UTF-8"));
             }
@@ -182,6 +190,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_without_carriage_returns_divide_parts_as_well_and_content_keeps_its_own() {
+        let body =
+            b"--B\nContent-Type: application/json\nMIME-Version: 1.0\n\n{}\n--B\nContent-Type: a/b\n\nx\r\n\r\n--B--";
+        for step in 1..body.len() {
+            block_on(async {
+                let mut reader = reader(body, step);
+                let headers = reader.next_part().await.expect("reads").expect("first part");
+                assert_eq!(part_header(&headers, "content-type").as_deref(), Some("application/json"));
+                assert_eq!(reader.text(10).await.expect("reads"), "{}");
+                assert!(reader.next_part().await.expect("reads").is_some());
+                assert_eq!(reader.text(100).await.expect("reads"), &b"x\r\n\r"[..]);
+                assert!(reader.next_part().await.expect("reads").is_none());
+            });
+        }
+    }
+
+    #[test]
     fn a_body_cut_short_is_an_error() {
         block_on(async {
             let mut reader = reader(b"--B\r\n\r\nhalf an obj", 7);
@@ -194,6 +219,7 @@ mod tests {
     fn boundaries_are_read_quoted_or_plain() {
         assert_eq!(boundary("multipart/related; boundary=abc").as_deref(), Some("abc"));
         assert_eq!(boundary("multipart/related; type=x; boundary=\"a b\"").as_deref(), Some("a b"));
+        assert_eq!(boundary("multipart/related; boundary='==1=='").as_deref(), Some("==1=="));
         assert_eq!(boundary("multipart/form-data; boundary=abc"), None);
         assert_eq!(boundary("text/plain"), None);
     }

@@ -126,7 +126,7 @@ async fn begin(storage: &Storage, bucket: &str, parts: &Parts, body: &mut BodyDa
                 let announced = header(&parts.headers, "x-upload-content-type").unwrap_or_default();
                 input.settings.content_type = announced.to_owned();
             }
-            open_session(storage, bucket, &params, input).await
+            open_session(storage, bucket, (&params, parts), input).await
         }
         other => Err(Refusal::Invalid(format!("uploadType {other:?} must be multipart, media or resumable"))),
     }
@@ -271,10 +271,17 @@ fn resource(storage: &Storage, record: &ObjectRecord) -> Response {
     Json(record.resource(&storage.0.base)).into_response()
 }
 
+/// The address by which the caller found this cloud: a port may be published under another host or number.
+fn reached(parts: &Parts) -> Option<String> {
+    let host = parts.uri.authority().map(|authority| authority.as_str()).or_else(|| header(&parts.headers, "host"))?;
+    let authority: http::uri::Authority = host.parse().ok()?;
+    Some(format!("http://{authority}"))
+}
+
 async fn open_session(
     storage: &Storage,
     bucket: BucketName,
-    params: &Params,
+    (params, parts): (&Params, &Parts),
     input: ObjectInput,
 ) -> Result<Response, Refusal> {
     let inner = &storage.0;
@@ -297,8 +304,8 @@ async fn open_session(
     };
     let key = id.clone();
     inner.store.write(move |txn| sessions::save(txn, &key, &session)).await?;
-    let location =
-        format!("{}/upload/storage/v1/b/{}/o?uploadType=resumable&upload_id={id}", inner.base, target.bucket);
+    let base = reached(parts).unwrap_or_else(|| inner.base.clone());
+    let location = format!("{base}/upload/storage/v1/b/{}/o?uploadType=resumable&upload_id={id}", target.bucket);
     let location = HeaderValue::from_str(&location).expect("an address, a bucket and hexadecimal digits are ASCII");
     Ok((StatusCode::OK, [(LOCATION, location)]).into_response())
 }

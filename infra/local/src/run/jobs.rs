@@ -1,0 +1,143 @@
+//! The jobs there are, and every change of them over the wire: made, changed, deleted with all they ran.
+//!
+//! One change at a time, from the look to the commit. Whoever makes a job run as a service account must be allowed to act
+//! as it, or a job would be a way to any identity.
+
+use std::collections::BTreeMap;
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+use super::job::{Body, JobRecord};
+use super::refusal::Refusal;
+use super::request::Page;
+use super::resource::execution_etag;
+use super::rest::{Answer, Call};
+use super::{Inner, launch, now_us, shelf, task};
+use crate::config::Job;
+use crate::faults::Fault;
+
+impl Inner {
+    pub(super) fn jobs(&self) -> RwLockReadGuard<'_, BTreeMap<String, JobRecord>> {
+        self.jobs.read().expect("no code panics while it holds the jobs")
+    }
+
+    fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, JobRecord>> {
+        self.jobs.write().expect("no code panics while it holds the jobs")
+    }
+}
+
+impl Call<'_> {
+    /// Makes a job.
+    pub(super) async fn create_job(&self, page: &Page, body: Body) -> Answer {
+        self.may("run.jobs.create", &self.place.0)?;
+        let resource = format!("{}/jobs/{}", self.place.0, page.job_id);
+        if !self.is_here() {
+            return Err(Refusal::NotFound(self.place.0.clone()));
+        }
+        let job = self.checked(page, &page.job_id, body)?;
+        let _changing = self.run.0.changing.lock().await;
+        if self.run.0.jobs().contains_key(&job.name) {
+            return Err(Refusal::Exists(resource));
+        }
+        self.add(job).await
+    }
+
+    /// Puts another job in the place of one.
+    pub(super) async fn update_job(&self, job: &str, page: &Page, body: Body) -> Answer {
+        let _changing = self.run.0.changing.lock().await;
+        let former = match self.job("run.jobs.update", job) {
+            Err(Refusal::NotFound(_)) if page.allow_missing && self.is_here() => None,
+            found => Some(found?),
+        };
+        let etag = body.etag.clone();
+        let job = self.checked(page, job, body)?;
+        let Some(former) = former else {
+            self.may("run.jobs.create", &self.place.0)?;
+            return self.add(job).await;
+        };
+        if !etag.is_empty() && etag != former.etag() {
+            return Err(Refusal::Conflict(job.name));
+        }
+        let record = JobRecord { job, updated_us: now_us(), generation: former.generation + 1, ..former };
+        self.keep(record).await
+    }
+
+    /// Deletes a job and every execution of it; what runs is ended.
+    pub(super) async fn delete_job(&self, job: &str, page: &Page) -> Answer {
+        let _changing = self.run.0.changing.lock().await;
+        let record = self.job("run.jobs.delete", job)?;
+        expect(page, &record.etag(), job)?;
+        let shown = self.job_resource(&record)?;
+        let (inner, id) = (&self.run.0, launch::uuid());
+        let (name, operation) = (job.to_owned(), id.clone());
+        let forgotten = inner.store.write(move |txn| shelf::remove_job(txn, &name, &operation)).await?;
+        inner.jobs_mut().remove(job);
+        for execution in &forgotten {
+            self.forget(execution).await;
+        }
+        self.answered(self.place.changed(&id, shown))
+    }
+
+    /// Deletes an execution; if it runs it is ended.
+    pub(super) async fn delete_execution(&self, job: &str, name: &str, page: &Page) -> Answer {
+        let record = self.execution("run.executions.delete", job, name)?;
+        expect(page, &execution_etag(&record), name)?;
+        let (job, seq) = (record.job.clone(), record.seq);
+        self.run.0.store.write(move |txn| shelf::remove(txn, &job, seq)).await?;
+        self.forget(name).await;
+        let mut operation = self.place.operation(&record);
+        operation["done"] = true.into();
+        operation["response"] = operation["metadata"].clone();
+        self.answered(operation)
+    }
+
+    /// Ends the processes of an execution that nobody knows any more, and removes its log.
+    async fn forget(&self, execution: &str) {
+        let stop = self.run.0.running().get(execution).cloned();
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
+        task::remove_log(&self.run.0.logs, execution).await;
+    }
+
+    /// What this machine can run and the caller may have run.
+    fn checked(&self, page: &Page, name: &str, body: Body) -> Result<Job, Refusal> {
+        if page.validate_only {
+            return Err(Refusal::Invalid("validate_only is not served here".into()));
+        }
+        let job = body.job(name)?;
+        let project = &self.run.0.project;
+        self.may("iam.serviceAccounts.actAs", &format!("projects/{project}/serviceAccounts/{}", job.service_account))?;
+        self.run.0.check(&job)?;
+        Ok(job)
+    }
+
+    async fn add(&self, job: Job) -> Answer {
+        let count = self.run.0.jobs().len();
+        if count >= self.run.0.quotas.jobs {
+            return Err(Refusal::Jobs(count));
+        }
+        self.keep(JobRecord::new(job, now_us())).await
+    }
+
+    async fn keep(&self, record: JobRecord) -> Answer {
+        let (inner, id) = (&self.run.0, launch::uuid());
+        let (kept, operation) = (record.clone(), id.clone());
+        inner.store.write(move |txn| shelf::put_job(txn, &kept, &operation)).await?;
+        inner.jobs_mut().insert(record.job.name.clone(), record.clone());
+        self.answered(self.place.changed(&id, self.job_resource(&record)?))
+    }
+
+    fn answered(&self, answer: serde_json::Value) -> Answer {
+        if self.run.0.faults.roll(Fault::LoseReply) { Err(Refusal::ReplyLost) } else { Ok(answer) }
+    }
+}
+
+fn expect(page: &Page, etag: &str, name: &str) -> Result<(), Refusal> {
+    if page.validate_only {
+        return Err(Refusal::Invalid("validate_only is not served here".into()));
+    }
+    if !page.etag.is_empty() && page.etag != etag {
+        return Err(Refusal::Conflict(name.to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Clients that nobody here wrote, in languages that nobody here chose, against `carrel cloud` as their users start it.
+//!
+//! `.ci/run` installs them; elsewhere a test whose client is missing says `SKIPPED` and what to install. The tours of the
+//! Python clients lie in `clients/`; a step that is not served yet stands in a list here, and must fail until it is.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::world;
+
+/// Steps of the tour of Pub/Sub that wait for their methods.
+const PUBSUB_NOT_YET: &[&str] = &[
+    "acknowledgements_are_confirmed_where_that_was_asked_for",
+    "a_filter_lets_through_what_it_names",
+    "a_retry_policy_and_a_retention_are_kept",
+    "a_seek_to_a_time_brings_back_or_passes_over",
+    "a_snapshot_brings_back_what_was_not_acknowledged_then",
+    "messages_of_one_key_come_in_order",
+];
+/// The same for Cloud Storage.
+const STORAGE_NOT_YET: &[&str] = &[
+    "buckets_are_made_found_and_deleted",
+    "notifications_are_made_found_and_deleted",
+    "objects_are_composed",
+    "versions_are_kept_where_that_was_asked_for",
+];
+/// Names the interpreter that finds Google's clients, as `.ci/run` does.
+const PYTHON: &str = "CONFORMANCE_PYTHON";
+
+/// `carrel cloud`, whose callers without a token may do everything.
+struct Cloud {
+    child: Child,
+    endpoint: String,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+}
+
+impl Cloud {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("cloud.json");
+        let text = serde_json::to_vec(&world::config(dir.path())).expect("it is JSON");
+        std::fs::write(&config, text).expect("it is written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_carrel"))
+            .args(["cloud", "--anonymous-as", "user:owner@localhost", "--config"])
+            .arg(config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let said = BufReader::new(child.stdout.take().expect("it is piped"));
+        let variable = "export STORAGE_EMULATOR_HOST=";
+        let mut lines = said.lines().map(|line| line.expect("it is text"));
+        let endpoint = lines.find_map(|line| line.strip_prefix(variable).map(str::to_owned)).expect("it says where");
+        Self { child, endpoint, dir }
+    }
+
+    /// A program that knows this cloud and nothing of whoever runs the test.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.env("PUBSUB_EMULATOR_HOST", self.endpoint.trim_start_matches("http://"));
+        command.env("STORAGE_EMULATOR_HOST", &self.endpoint);
+        command
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn skip(what: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {what}").expect("stderr");
+}
+
+/// An interpreter that finds this module.
+fn python(module: &str, package: &str) -> Option<PathBuf> {
+    let program = std::env::var_os(PYTHON).map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    let find = format!("import importlib.util as u, sys; sys.exit(u.find_spec({module:?}) is None)");
+    let found = Command::new(&program).args(["-c", &find]).stderr(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return Some(program);
+    }
+    skip(&format!("{package} for Python is missing; pip install {package}, and name the interpreter by {PYTHON}"));
+    None
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Has a tour walked, and holds that exactly these steps of it do not go yet.
+fn tour(script: &str, module: &str, package: &str, not_yet: &[&str]) {
+    let Some(python) = python(module, package) else { return };
+    let cloud = Cloud::start();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/clients").join(script);
+    let walked = cloud.command(python).arg("-B").arg(script).output().expect("it starts");
+    let text = String::from_utf8_lossy(&walked.stdout);
+    let of = |word: &str| -> BTreeSet<&str> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+        lines.map(|rest| rest.split(':').next().unwrap_or(rest)).collect()
+    };
+    let (went, failed) = (of("ok"), of("failed"));
+    assert!(walked.status.success() && went.len() > 5, "the tour broke off:\n{}", said(&walked));
+    let waited: BTreeSet<&str> = not_yet.iter().copied().collect();
+    let broken: Vec<_> = failed.difference(&waited).collect();
+    assert!(broken.is_empty(), "{broken:?} failed:\n{}", said(&walked));
+    let served: Vec<_> = waited.difference(&failed).collect();
+    assert!(served.is_empty(), "{served:?} go now: strike them off the list in {}", file!());
+}
+
+#[test]
+fn googles_client_for_python_tours_pubsub() {
+    tour("pubsub.py", "google.cloud.pubsub_v1", "google-cloud-pubsub", PUBSUB_NOT_YET);
+}
+
+#[test]
+fn googles_client_for_python_tours_storage() {
+    tour("storage.py", "google.cloud.storage", "google-cloud-storage", STORAGE_NOT_YET);
+}
+
+/// Runs it and returns what it printed.
+fn done(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", said(&output));
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+fn is_missing(program: &str, package: &str) -> bool {
+    let missing = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err();
+    if missing {
+        skip(&format!("{program} is missing; {package}"));
+    }
+    missing
+}
+
+#[test]
+fn rclone_syncs_lists_and_purges() {
+    if is_missing("rclone", "apt-get install rclone") {
+        return;
+    }
+    let cloud = Cloud::start();
+    let folder = cloud.file("folder");
+    std::fs::create_dir_all(folder.join("below")).expect("made");
+    std::fs::write(folder.join("a.txt"), "one").expect("written");
+    std::fs::write(folder.join("below/large"), vec![7; 9 << 20]).expect("written");
+    let rclone = |args: &[&str]| {
+        let mut command = cloud.command("rclone");
+        let endpoint = format!("{}/storage/v1/", cloud.endpoint);
+        command.args(["--config", "/dev/null", "--gcs-anonymous", "--gcs-endpoint", &endpoint, "--retries", "1"]);
+        done(command.args(args))
+    };
+    let folder = folder.to_str().expect("it is text");
+    rclone(&["sync", folder, ":gcs:bucket-a/synced"]);
+    rclone(&["check", folder, ":gcs:bucket-a/synced"]);
+    let listed = rclone(&["lsf", "-R", ":gcs:bucket-a/synced"]);
+    assert_eq!(listed.lines().collect::<BTreeSet<_>>(), ["a.txt", "below/", "below/large"].into());
+    assert_eq!(rclone(&["cat", ":gcs:bucket-a/synced/a.txt"]), "one");
+    rclone(&["move", ":gcs:bucket-a/synced/a.txt", ":gcs:bucket-b/moved"]);
+    let back = cloud.file("back");
+    rclone(&["copy", ":gcs:bucket-b/moved", back.to_str().expect("it is text")]);
+    assert_eq!(std::fs::read_to_string(back.join("a.txt")).expect("it came back"), "one");
+    rclone(&["purge", ":gcs:bucket-a/synced"]);
+    assert_eq!(rclone(&["lsf", "-R", ":gcs:bucket-a"]), "");
+}
+
+#[test]
+fn gcloud_storage_copies_lists_and_removes() {
+    if is_missing("gcloud", "install the Google Cloud CLI") {
+        return;
+    }
+    let cloud = Cloud::start();
+    let gcloud = |args: &[&str]| {
+        let mut command = cloud.command("gcloud");
+        command.env("CLOUDSDK_CONFIG", cloud.file("gcloud")).env("CLOUDSDK_CORE_DISABLE_PROMPTS", "1");
+        command.env("CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE", format!("{}/storage/v1/", cloud.endpoint));
+        command.env("CLOUDSDK_AUTH_DISABLE_CREDENTIALS", "true").env("CLOUDSDK_CORE_PROJECT", "demo");
+        // It holds uploads against an MD5, which Google leaves out of some objects and this cloud of all.
+        command.env("CLOUDSDK_STORAGE_CHECK_HASHES", "never");
+        done(command.arg("storage").args(args))
+    };
+    std::fs::write(cloud.file("a.txt"), "one").expect("written");
+    gcloud(&["cp", "a.txt", "gs://bucket-a/copied/a.txt"]);
+    assert_eq!(gcloud(&["cat", "gs://bucket-a/copied/a.txt"]), "one");
+    assert_eq!(gcloud(&["ls", "gs://bucket-a/copied/"]).trim(), "gs://bucket-a/copied/a.txt");
+    gcloud(&["rm", "gs://bucket-a/copied/a.txt"]);
+}
