@@ -147,7 +147,9 @@ impl Inner {
     fn announce(&self, txn: &WriteTransaction, event: &Event<'_>, now_us: i64) -> Result<(), StoreError> {
         let Some(bucket) = self.buckets.get(&event.record.bucket) else { return Ok(()) };
         for (index, notification) in bucket.notifications.iter().enumerate() {
-            if let Some(message) = notification.message(index + 1, event, &self.base, now_us) {
+            if let Some(message) = notification.message(index + 1, event, &self.base, now_us)
+                && !self.faults.roll(Fault::DropNotification)
+            {
                 self.pubsub.publish_in(txn, &notification.topic, &[message])?;
             }
         }
