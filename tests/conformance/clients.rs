@@ -116,6 +116,7 @@ async fn a_cloud_of_one_command_is_filled_over_its_apis_under_faults_and_keeps_w
     let cloud = faulty(&plan);
     assert!(cloud.said.contains("faults      seed 7"), "{}", cloud.said);
     assert!(cloud.said.contains("callers without a token are user:owner@localhost"), "{}", cloud.said);
+    carrel_cloud::install_crypto();
     let http = reqwest::Client::new();
     let url = |cloud: &Cloud| format!("{}/v1/projects/carrel-local/topics/kept", cloud.endpoint);
     let at = url(&cloud);
