@@ -151,6 +151,7 @@ pub(crate) fn status(error: &Error) -> u16 {
         Code::PermissionDenied => 403,
         Code::NotFound => 404,
         Code::AlreadyExists => 409,
+        Code::ResourceExhausted => 429,
         Code::Unavailable => 503,
         other => panic!("{other:?} is no answer that a test expects: {error}"),
     };

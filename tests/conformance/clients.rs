@@ -8,6 +8,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::calls::eventually;
 use crate::world;
 
 /// Steps of the tour of Pub/Sub that wait for their methods.
@@ -33,13 +36,16 @@ const PYTHON: &str = "CONFORMANCE_PYTHON";
 struct Cloud {
     child: Child,
     endpoint: String,
+    said: String,
     dir: tempfile::TempDir,
 }
 
 impl Drop for Cloud {
     fn drop(&mut self) {
-        self.child.kill().expect("it is ours");
-        self.child.wait().expect("it is ours");
+        if self.child.try_wait().expect("it is ours").is_none() {
+            self.child.kill().expect("it is ours");
+            self.child.wait().expect("it is ours");
+        }
     }
 }
 
@@ -49,18 +55,28 @@ impl Cloud {
         let config = dir.path().join("cloud.json");
         let text = serde_json::to_vec(&world::config(dir.path())).expect("it is JSON");
         std::fs::write(&config, text).expect("it is written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_carrel"))
-            .args(["cloud", "--anonymous-as", "user:owner@localhost", "--config"])
-            .arg(config)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let said = BufReader::new(child.stdout.take().expect("it is piped"));
-        let variable = "export STORAGE_EMULATOR_HOST=";
-        let mut lines = said.lines().map(|line| line.expect("it is text"));
-        let endpoint = lines.find_map(|line| line.strip_prefix(variable).map(str::to_owned)).expect("it says where");
-        Self { child, endpoint, dir }
+        let config = config.display().to_string();
+        Self::told(dir, &["--anonymous-as", "user:owner@localhost", "--config", &config])
+    }
+
+    fn told(dir: tempfile::TempDir, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_carrel"));
+        command.arg("cloud").args(args).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut said = Vec::new();
+        while !said.last().is_some_and(|line: &String| line.starts_with("Ctrl-C")) {
+            said.push(lines.next().expect("it goes on").expect("it is text"));
+        }
+        let endpoint = said.iter().find_map(|line| line.strip_prefix("export STORAGE_EMULATOR_HOST="));
+        Self { child, endpoint: endpoint.expect("it says where").to_owned(), said: said.join("\n"), dir }
+    }
+
+    /// Ends it as Ctrl-C does; its directory is left.
+    fn stop(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a number of a process")).expect("it runs");
+        kill_process(pid, Signal::INT).expect("it runs");
+        assert!(self.child.wait().expect("it ends").success());
     }
 
     /// A program that knows this cloud and nothing of whoever runs the test.
@@ -75,6 +91,69 @@ impl Cloud {
 
     fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+}
+
+/// The plan of faults that the README shows.
+fn plan_of_the_readme() -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("it is there");
+    let (before, after) = text.split_once("\"refuse_burst\"").expect("it shows a plan");
+    let begin = before.rfind('{').expect("a plan begins");
+    format!("{}\"refuse_burst\"{}}}", &before[begin..], &after[..after.find('}').expect("a plan ends")])
+}
+
+#[tokio::test]
+async fn a_cloud_of_one_command_is_filled_over_its_apis_under_faults_and_keeps_what_it_was_given() {
+    let home = tempfile::tempdir().expect("a directory");
+    let plan = home.path().join("faults.json");
+    let text = plan_of_the_readme();
+    let mut seedless: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("it is JSON");
+    std::fs::write(&plan, &text).expect("it is written");
+    let (dir, plan) = (home.path().join("kept").display().to_string(), plan.display().to_string());
+    let args = ["--dir", &dir, "--listen", "127.0.0.1:0", "--anonymous-as", "user:owner@localhost"];
+    let faulty =
+        |plan: &str| Cloud::told(tempfile::tempdir().expect("a directory"), &[&args[..], &["--faults", plan]].concat());
+    let cloud = faulty(&plan);
+    assert!(cloud.said.contains("faults      seed 7"), "{}", cloud.said);
+    assert!(cloud.said.contains("callers without a token are user:owner@localhost"), "{}", cloud.said);
+    carrel_cloud::install_crypto();
+    let http = reqwest::Client::new();
+    let url = |cloud: &Cloud| format!("{}/v1/projects/carrel-local/topics/kept", cloud.endpoint);
+    let at = url(&cloud);
+    eventually("a topic, whatever is refused", async || {
+        let answer = http.put(&at).send().await.ok()?;
+        (answer.status().is_success() || answer.status() == 409).then_some(())
+    })
+    .await;
+    cloud.stop();
+    // Without a seed of its own a plan gets one, and says which.
+    seedless.remove("seed");
+    std::fs::write(&plan, serde_json::to_vec(&seedless).expect("it is JSON")).expect("it is written");
+    let again = faulty(&plan);
+    assert!(again.said.contains("faults      seed ") && !again.said.contains("seed 0:"), "{}", again.said);
+    let at = url(&again);
+    eventually("the topic that was kept", async || {
+        http.get(&at).send().await.ok()?.status().is_success().then_some(())
+    })
+    .await;
+    again.stop();
+}
+
+#[test]
+fn a_principal_that_is_none_and_a_plan_that_is_none_are_refused_by_name() {
+    let refused = |args: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_carrel")).arg("cloud").args(args).output().expect("it starts");
+        assert!(!ended.status.success(), "{args:?}");
+        String::from_utf8_lossy(&ended.stderr).into_owned()
+    };
+    let told = refused(&["--anonymous-as", "somebody"]);
+    assert!(told.contains("\"somebody\" is no principal") && told.contains("serviceAccount:"), "{told}");
+    let home = tempfile::tempdir().expect("a directory");
+    let (dir, plan) = (home.path().join("kept").display().to_string(), home.path().join("faults.json"));
+    for (text, named) in [(r#"{ "refuse": 2 }"#, "refuse 2 is no probability"), (r#"{ "refuses": 1 }"#, "refuses")] {
+        std::fs::write(&plan, text).expect("it is written");
+        let told = refused(&["--dir", &dir, "--listen", "127.0.0.1:0", "--faults", &plan.display().to_string()]);
+        assert!(told.contains(named), "{told}");
     }
 }
 

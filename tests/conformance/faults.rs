@@ -1,5 +1,7 @@
 //! Each fault on its own does what it says, a plan of zeroes does nothing, and a seed repeats itself.
 
+use std::collections::BTreeSet;
+
 use carrel_local::faults::FaultPlan;
 use google_cloud_gax::paginator::ItemPaginator as _;
 use google_cloud_run_v2::model::Execution;
@@ -144,6 +146,77 @@ async fn kill_task_ends_a_task_with_a_signal_that_nothing_catches() {
     let execution = owner.completed(&launched.name).await;
     assert_eq!((state(&execution), execution.failed_count), (State::ConditionFailed, 1));
     assert_eq!(result(&owner, &launched.name).await.term_signal, 9);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_notification_stores_the_object_and_tells_nobody() {
+    let world = World::start_faulty(FaultPlan { drop_notification: 1.0, ..FaultPlan::default() }).await;
+    let owner = world.as_owner();
+    owner.storage().await.write_object(BUCKET, "x", "1").send_unbuffered().await.expect("is stored");
+    publish(&owner, 1).await;
+    assert_eq!(owner.inbox(INBOX).await.text().await, "0", "only what was published comes");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuse_answers_429_or_503_in_json_and_over_grpc_and_does_nothing() {
+    let world = World::start_faulty(FaultPlan { refuse: 1.0, refuse_burst: 4, ..FaultPlan::default() }).await;
+    let owner = world.as_owner();
+    let (storage, control) = (owner.storage().await, owner.control().await);
+    let mut json = BTreeSet::new();
+    for _ in 0..40 {
+        let refused = storage.write_object(BUCKET, "x", "1").send_unbuffered().await.expect_err("is refused");
+        json.insert(status(&refused));
+    }
+    assert_eq!(json, [429, 503].into());
+    let mut grpc = BTreeSet::new();
+    for _ in 0..40 {
+        let refused = control.get_object().set_bucket(BUCKET).set_object("x").send().await.expect_err("is refused");
+        grpc.insert(status(&refused));
+    }
+    assert_eq!(grpc, json);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stall_and_truncate_hold_a_read_up_and_cut_it_and_a_client_that_resumes_has_it_all() {
+    let plan = FaultPlan { stall: 0.3, stall_ms: 5, truncate: 0.7, ..FaultPlan::default() };
+    let world = World::start_faulty(plan).await;
+    let storage = world.as_owner().storage().await;
+    let content = vec![7_u8; 300_000];
+    storage.write_object(BUCKET, "x", bytes::Bytes::from(content.clone())).send_unbuffered().await.expect("is stored");
+    let url = format!("{}/storage/v1/b/bucket-a/o/x?alt=media", world.endpoint());
+    let http = reqwest::Client::new();
+    let mut cut = 0;
+    for _ in 0..20 {
+        let answer = http.get(&url).bearer_auth(world.owner()).send().await.expect("it begins");
+        assert_eq!(answer.content_length(), Some(300_000), "the answer says what it owes");
+        cut += usize::from(answer.bytes().await.is_err());
+    }
+    assert!((1..20).contains(&cut), "{cut} of 20 reads were cut");
+    for _ in 0..3 {
+        let mut read = storage.read_object(BUCKET, "x").send().await.expect("it begins");
+        let mut got = Vec::new();
+        while let Some(piece) = read.next().await {
+            got.extend_from_slice(&piece.expect("the client goes on where it was cut"));
+        }
+        assert!(got == content, "{} of {} bytes", got.len(), content.len());
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expire_takes_a_message_back_long_before_its_deadline() {
+    let world = World::start_faulty(FaultPlan { expire: 1.0, expire_ms: 20, ..FaultPlan::default() }).await;
+    let owner = world.as_owner();
+    let [id] = publish(&owner, 1).await.try_into().expect("it is one");
+    let mut inbox = owner.inbox(INBOX).await;
+    // Its deadline is ten seconds, and nobody gives it back.
+    let (first, _held) = inbox.next().await;
+    let (second, handler) = inbox.next().await;
+    assert_eq!((&first.message_id, &second.message_id), (&id, &id));
+    handler.ack();
     world.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use carrel::plan;
 use carrel_local::faults::FaultPlan;
 use carrel_schemas::outcome::Verdict;
@@ -14,8 +15,9 @@ const TENANTS: [&str; 4] = ["acme", "bolt", "corner", "dime"];
 /// Packs between two kills of the dispatcher.
 const KILL_EVERY: usize = 60;
 
-/// Messages are duplicated, held back, reordered and delivered after their acknowledgement; replies are lost after the
-/// work was done; launches are doubled; tasks are killed.
+/// Messages are duplicated, held back, reordered, taken back early and delivered after their acknowledgement; events of
+/// uploads are lost for good; requests are refused in bursts, replies lost after the work was done; streams hold still and
+/// reads break off; launches are doubled; tasks are killed.
 fn faults(seed: u64) -> FaultPlan {
     FaultPlan {
         seed,
@@ -27,6 +29,14 @@ fn faults(seed: u64) -> FaultPlan {
         double_launch: 0.2,
         kill_task: 0.1,
         kill_after_ms: 150,
+        drop_notification: 0.02,
+        refuse: 0.004,
+        refuse_burst: 3,
+        stall: 0.01,
+        stall_ms: 100,
+        truncate: 0.02,
+        expire: 0.05,
+        expire_ms: 500,
     }
 }
 
@@ -64,6 +74,12 @@ async fn storm(seed: u64, packs: usize) -> String {
             world.restart_dispatcher().await;
             kills += 1;
         }
+    }
+    // Whoever counts on a notification alone waits for good; a sweep, which a flood brings about, finds the rest.
+    for id in TENANTS {
+        let mark = Bytes::from(json!({ "tenant": id }).to_string());
+        let name = format!("open/sweeps/{id}.json");
+        world.objects.put(plan::CONTROL_BUCKET, &name, mark, "application/json").await.expect("the sweep is marked");
     }
     let arrived = |world: &World| -> BTreeSet<(String, String)> {
         let got = world.received().into_iter().map(|got| got.completion);

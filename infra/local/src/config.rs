@@ -361,6 +361,7 @@ impl CloudConfig {
         for address in self.reach.iter().filter(|address| !address.ip().is_loopback()) {
             unless(false, format!("reach: {address} is no loopback address; tasks reach others through a proxy"));
         }
+        wrong.extend(self.faults.mistakes());
         if wrong.is_empty() { Ok(()) } else { Err(ConfigError(wrong)) }
     }
 

@@ -46,6 +46,11 @@ impl ApiError {
         Self { code: Code::Unimplemented, message: format!("this cloud does not serve {call}") }
     }
 
+    /// Too much was asked for.
+    pub fn exhausted(message: impl Into<String>) -> Self {
+        Self { code: Code::ResourceExhausted, message: message.into() }
+    }
+
     /// Not now.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { code: Code::Unavailable, message: message.into() }
@@ -69,6 +74,7 @@ impl ApiError {
             Code::PermissionDenied => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
             Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
+            Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
             Code::Unimplemented => (StatusCode::NOT_FOUND, "UNIMPLEMENTED"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),

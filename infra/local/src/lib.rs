@@ -9,6 +9,7 @@ pub mod error;
 pub mod faults;
 pub mod iam;
 pub mod metadata;
+mod misfortune;
 pub mod pubsub;
 pub mod run;
 mod server;

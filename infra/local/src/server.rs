@@ -6,9 +6,9 @@ use std::path::Path;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
-use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::faults::Faults;
 use crate::iam::{Iam, PolicyError, Principal};
 use crate::metadata::{Metadata, MetadataServer};
+use crate::misfortune::{befall, is_grpc};
 use crate::pubsub::PubSub;
 use crate::run::{self, Run};
 use crate::storage::{self, Storage};
@@ -126,7 +127,7 @@ impl Cloud {
         let run = Run::open(run::Parts {
             store: store.clone(),
             iam: iam.clone(),
-            faults,
+            faults: faults.clone(),
             metadata: metadata.clone(),
             data_dir: data.clone(),
             project: config.project.clone(),
@@ -148,6 +149,7 @@ impl Cloud {
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
         let app = app.clone().merge(batch::router(app)).fallback(unserved).method_not_allowed_fallback(unserved);
+        let app = if faults.on_the_wire() { app.layer(from_fn_with_state(faults, befall)) } else { app };
         run.serve_rooms(app.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
@@ -230,7 +232,7 @@ async fn answer(listener: TcpListener, app: Router, stop: CancellationToken) {
 
 /// What no service here answers. A client that speaks gRPC reads this in a trailer, others in JSON.
 async fn unserved(request: Request) -> Response {
-    let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let grpc = is_grpc(request.headers());
     let error = ApiError::unserved(format!("{} {}", request.method(), request.uri().path()));
     if grpc { tonic::Status::from(error).into_http() } else { error.into_response() }
 }

@@ -310,6 +310,7 @@ impl PubSub {
         // A topic that is gone would swallow them: then they keep coming, as at Google.
         let policy = policy.filter(|(topic, _)| self.subscriptions_of(topic).is_some());
         let limit = policy.map(|(_, attempts)| *attempts);
+        let deadline = self.0.faults.lease(deadline);
         let taken = {
             let mut core = subscription.core();
             core.expire(now);

@@ -185,7 +185,9 @@ impl Inner {
     ) -> Result<Vec<String>, StoreError> {
         let mut topics = Vec::new();
         for (id, notification) in &bucket.notifications {
-            if let Some(message) = notification.message(*id, event, &self.base, now_us) {
+            if let Some(message) = notification.message(*id, event, &self.base, now_us)
+                && !self.faults.roll(Fault::DropNotification)
+            {
                 self.pubsub.publish_in(txn, &notification.topic, &[message])?;
                 topics.push(notification.topic.clone());
             }

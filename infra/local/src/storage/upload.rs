@@ -275,7 +275,8 @@ fn resource(storage: &Storage, record: &ObjectRecord) -> Response {
 fn reached(parts: &Parts) -> Option<String> {
     let host = parts.uri.authority().map(|authority| authority.as_str()).or_else(|| header(&parts.headers, "host"))?;
     let authority: http::uri::Authority = host.parse().ok()?;
-    Some(format!("http://{authority}"))
+    // Google's Rust clients leave the port out, whatever it is.
+    authority.port().map(|_| format!("http://{authority}"))
 }
 
 async fn open_session(
