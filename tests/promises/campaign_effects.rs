@@ -70,11 +70,12 @@ async fn with_letters() -> (World, Line, Vec<DeadLetter>, Vec<DeadLetter>) {
 /// A campaign over one letter, once it is finished.
 async fn finished(world: &World, key: &str, letter: &DeadLetter) -> Value {
     let wish = json!({ "letters": [letter.id], "per_minute": 1_000_000 });
+    let operator = world.operator();
+    // Where an effect of asking failed, it is asked for again under the same key.
+    let begun = eventually("a campaign", async || operator.post("/v1/campaigns", key, &wish).await.ok()).await;
+    let path = format!("/v1/campaigns/{}", begun["id"].as_str().expect("an id"));
     eventually(&format!("campaign {key} finished"), async || {
-        // Asking again is how it is asked for at all where an effect of asking failed, and changes nothing otherwise.
-        let begun = world.operator().post("/v1/campaigns", key, &wish).await.ok()?;
-        let path = format!("/v1/campaigns/{}", begun["id"].as_str()?);
-        world.operator().get(&path).await.ok().filter(|campaign| campaign["state"] == "finished")
+        operator.get(&path).await.ok().filter(|campaign| campaign["state"] == "finished")
     })
     .await
 }

@@ -22,6 +22,8 @@
 //! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
 //! and `page` to leaf through: the answer's `next` is the `page` that follows.
 //!
+//! A cursor of completions that points before what is kept gets 410.
+//!
 //! A caller sends `Authorization: Bearer` with a key of the registry, or with an identity token (OpenID Connect) whose
 //! e-mail address the registry names. Whoever calls too fast gets 429 with `Retry-After`.
 //!

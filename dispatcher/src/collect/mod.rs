@@ -5,8 +5,8 @@
 //! a page of the control bucket, in order of names ─► old? ─► terminal? ─► its leftovers, then the object itself ─► cursor
 //! ```
 //! Carried by the leader, a page at a time; each pass begins once a day. An object goes only in the version that was
-//! looked at. Refuses what is open, however old, the outcomes and deliveries in the tenants' buckets, and the last seal of
-//! a pack: it tells an upload that was reviewed from a new one.
+//! looked at. Refuses what is open, however old, and the record that an open letter tells of; the outcomes and deliveries
+//! in the tenants' buckets; and the last seal of a pack, which tells an upload that was reviewed from a new one.
 
 mod leftovers;
 mod tenants;
@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::completion_log;
+use crate::dead_letters;
 use crate::leadership::Leadership;
 use crate::ledger::{CollectCursor, Kept, Ledger, LedgerError, ReviewRecord, State};
 
@@ -168,6 +169,12 @@ impl Collector {
         let record = held.value;
         let State::Settled { announced_at: Some(told), .. } = record.state else { return Ok(()) };
         if told >= horizon || self.ledger.open_review_generation(&record.tenant, &record.review).await?.is_some() {
+            return Ok(());
+        }
+        // Whoever deals with its letter may want it replayed.
+        let letter = dead_letters::of_epoch(&record.review, record.epoch);
+        let letter = self.ledger.dead_letter(Some(&record.tenant), &letter).await?;
+        if letter.is_some_and(|held| !is_dealt_with(&held.value)) {
             return Ok(());
         }
         // First what only the record leads to.
