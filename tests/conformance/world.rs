@@ -5,9 +5,6 @@ use std::collections::BTreeMap;
 use carrel_cloud::install_crypto;
 use carrel_local::faults::FaultPlan;
 use carrel_local::{Cloud, CloudConfig, config};
-use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
-use google_cloud_auth::errors::CredentialsError;
-use http::{Extensions, HeaderMap, HeaderValue, header};
 
 use crate::calls::Caller;
 
@@ -17,29 +14,6 @@ pub(crate) const ALICE: &str = "alice@demo.iam.gserviceaccount.com";
 pub(crate) const BOB: &str = "bob@demo.iam.gserviceaccount.com";
 /// A job that runs `/bin/sh -c ARGS` as Alice.
 pub(crate) const JOB: &str = "projects/demo/locations/us-central1/jobs/shell";
-
-/// A token as credentials.
-#[derive(Debug)]
-pub(crate) struct Bearer(String);
-
-impl Bearer {
-    /// Credentials that send this token.
-    pub(crate) fn credentials(token: &str) -> Credentials {
-        Self(token.to_owned()).into()
-    }
-}
-
-impl CredentialsProvider for Bearer {
-    async fn headers(&self, _: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
-        let value = HeaderValue::from_str(&format!("Bearer {}", self.0)).expect("a token is ASCII");
-        let data = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
-        Ok(CacheableResource::New { entity_tag: EntityTag::new(), data })
-    }
-
-    async fn universe_domain(&self) -> Option<String> {
-        None
-    }
-}
 
 /// A running cloud and its directory.
 pub(crate) struct World {

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod error;
 pub mod faults;
+pub mod fuzz;
 pub mod iam;
 pub mod metadata;
 pub mod pubsub;
