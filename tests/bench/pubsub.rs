@@ -96,7 +96,8 @@ impl Served {
         let began = Instant::now();
         // As many at once as a client may keep in memory.
         for from in (0..count).step_by(20_000) {
-            let some = (from..count.min(from + 20_000)).map(|_| publisher.publish(Message::new().set_data(body.clone())));
+            let some =
+                (from..count.min(from + 20_000)).map(|_| publisher.publish(Message::new().set_data(body.clone())));
             futures::future::try_join_all(some).await.expect("is published");
         }
         count as f64 / began.elapsed().as_secs_f64()

@@ -401,7 +401,8 @@ async fn limits(asker: &Asker) -> String {
             passed.push(limit);
         }
     }
-    for (limit, name) in [("a name of two letters", "ab"), ("a name of Google's", "google"), ("a name like 7up", "7up")] {
+    for (limit, name) in [("a name of two letters", "ab"), ("a name of Google's", "google"), ("a name like 7up", "7up")]
+    {
         if asker.call(Method::PUT, &format!("{PROJECT}/topics/{name}"), json!({})).await.0 != 400 {
             passed.push(limit);
         }
@@ -446,6 +447,7 @@ async fn the_emulator_differs_as_the_table_says() {
         eprintln!("SKIPPED: Google's Pub/Sub emulator is not installed at {EMULATOR}");
         return;
     }
+    carrel_cloud::install_crypto();
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it has one").port();
     let mut command = Command::new(EMULATOR);
     command.args(["--host=127.0.0.1", &format!("--port={port}")]).process_group(0);

@@ -52,7 +52,10 @@ pub(crate) struct Terms {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    Leased { until: Micros, holder: u64 },
+    Leased {
+        until: Micros,
+        holder: u64,
+    },
     /// Something earlier of its key is still out.
     Acked,
 }
@@ -182,7 +185,11 @@ impl Core {
         self.ends.insert((until, id));
         *self.held.entry(holder).or_default() += 1;
         let handed = Handed { id, delivery: entry.deliveries, attempt: entry.failures + u32::from(!is_dead) };
-        if is_dead { taken.dead.push(handed) } else { taken.deliver.push(handed) }
+        if is_dead {
+            taken.dead.push(handed)
+        } else {
+            taken.deliver.push(handed)
+        }
         !is_dead
     }
 
@@ -225,26 +232,34 @@ impl Core {
         }
     }
 
-    /// The message is dealt with; those that are gone with that. An expired lease does not matter, nor one that was
-    /// never delivered.
+    /// The message is dealt with; those that are gone with that. Whether its lease has expired does not matter, but what
+    /// was never delivered, or waits behind another of its key, comes all the same.
     pub(crate) fn ack(&mut self, id: MessageId, terms: Terms) -> Vec<MessageId> {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.deliveries > 0) else { return Vec::new() };
         let key = entry.key.clone();
         let lane = key.as_ref().and_then(|key| self.lanes.get(key));
-        let is_first = lane.is_none_or(|lane| lane.out.first() == Some(&id) || lane.waiting.contains(&id));
+        let first = |lane: &Lane| lane.out.first().or(lane.waiting.first()).copied();
+        let is_first = lane.is_none_or(|lane| first(lane) == Some(id));
         if !is_first && !terms.exactly_once {
             self.release(id, State::Acked);
             return Vec::new();
         }
         let mut gone = vec![id];
         self.remove(id);
-        while let Some(next) = key.as_ref().and_then(|key| self.lanes.get(key)?.out.first().copied())
+        if let Some(key) = key {
+            self.settle(&key, &mut gone);
+        }
+        gone
+    }
+
+    /// What is acknowledged and has nothing earlier of its key out is gone.
+    fn settle(&mut self, key: &Arc<str>, gone: &mut Vec<MessageId>) {
+        while let Some(next) = self.lanes.get(key).and_then(|lane| lane.out.first().copied())
             && self.entries[&next].state == State::Acked
         {
             gone.push(next);
             self.remove(next);
         }
-        gone
     }
 
     /// The message is given back, and with it what is out of its key after it.
@@ -285,10 +300,14 @@ impl Core {
         }
     }
 
-    /// Forgets everything older than this id.
-    pub(crate) fn forget_before(&mut self, id: MessageId) {
+    /// Forgets everything older than this id; those that are gone because only it held them up.
+    pub(crate) fn forget_before(&mut self, id: MessageId) -> Vec<MessageId> {
         let old: Vec<MessageId> = self.entries.keys().copied().filter(|known| *known < id).collect();
+        let keys: BTreeSet<Arc<str>> = old.iter().filter_map(|id| self.entries[id].key.clone()).collect();
         old.into_iter().for_each(|id| self.remove(id));
+        let mut gone = Vec::new();
+        keys.iter().for_each(|key| self.settle(key, &mut gone));
+        gone
     }
 
     /// How many messages `holder` has in hand.

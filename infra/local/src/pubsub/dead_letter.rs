@@ -11,11 +11,7 @@ use crate::store::StoreError;
 
 impl PubSub {
     /// Moves messages to the dead-letter topic: their copies and their settlement are one commit.
-    pub(super) async fn bury(
-        &self,
-        subscription: &Arc<Subscription>,
-        dead: &[Handed],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn bury(&self, subscription: &Arc<Subscription>, dead: &[Handed]) -> Result<(), StoreError> {
         let Some((topic, _)) = subscription.record().dead_letter.clone() else { return Ok(()) };
         let messages = self.0.store.read(|txn| shelf::load(txn, dead))?;
         let ids: Vec<MessageId> = messages.iter().map(|(handed, _)| handed.id).collect();

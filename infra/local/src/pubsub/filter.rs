@@ -298,7 +298,8 @@ mod tests {
     use super::*;
 
     fn takes(filter: &str, attributes: &[(&str, &str)]) -> bool {
-        let filter = Filter::parse(filter).unwrap_or_else(|error| panic!("{filter}: {error}")).expect("it says something");
+        let filter =
+            Filter::parse(filter).unwrap_or_else(|error| panic!("{filter}: {error}")).expect("it says something");
         filter.takes(&|key| attributes.iter().find(|(found, _)| *found == key).map(|(_, value)| *value))
     }
 

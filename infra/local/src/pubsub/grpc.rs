@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::deliver::Delivered;
 use super::proto::publisher_server::Publisher;
 use super::proto::subscriber_server::Subscriber;
 use super::proto::*;
-use super::{Delivered, PubSub, Subscription as Live, admin, check};
+use super::{PubSub, Subscription as Live, admin, check};
 use crate::faults::Fault;
 use crate::store::StoreError;
 

@@ -6,6 +6,7 @@
 //! | `filter` | which messages a subscription takes, pure |
 //! | `record` | what is kept of each thing, and Google's limits |
 //! | `ack_id` | the name of one delivery |
+//! | `deliver` | hands out, acknowledges, gives back |
 //! | `dead_letter` | where messages go that nobody can handle |
 //! | `shelf` | the tables |
 //! | `admin` | the deeds on topics and subscriptions |
@@ -25,6 +26,7 @@ mod admin;
 mod check;
 mod core;
 mod dead_letter;
+mod deliver;
 pub(crate) mod filter;
 mod grpc;
 mod json;
@@ -47,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ack_id::AckId;
-use self::core::{Core, Micros, Terms};
+use self::core::{Core, Micros};
 use crate::config;
 use crate::faults::{Fault, Faults};
 use crate::iam::Iam;
@@ -68,9 +70,6 @@ pub(crate) mod proto {
 }
 
 use proto::PubsubMessage;
-
-/// Ids of the backlog that are read at once.
-const PAGE: usize = 4_000;
 
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,13 +126,6 @@ struct Subscription {
     changed: Notify,
     /// It was deleted, detached or sent elsewhere in time: its streams end.
     replaced: CancellationToken,
-}
-
-/// One delivery.
-struct Delivered {
-    id: AckId,
-    attempt: u32,
-    message: PubsubMessage,
 }
 
 /// Microseconds since 1970.
@@ -369,125 +361,6 @@ impl PubSub {
         self.remove_holder(&live.record().topic, &live.name);
         self.0.subscriptions.write().expect("no code panics while it holds the map").remove(&live.name);
         live.replaced.cancel();
-    }
-
-    /// Adds committed messages that the core has not seen, as far as its window has room. The lock is held over the
-    /// look, so none is added twice.
-    fn take_up(&self, subscription: &Subscription) -> Result<(), StoreError> {
-        let now = now_us();
-        let mut core = subscription.core();
-        while core.is_hungry(now) && subscription.more.swap(false, Ordering::AcqRel) {
-            let (newest, ordered) = (core.newest(), subscription.record().ordered);
-            let page = self.0.store.read(|txn| shelf::page(txn, &subscription.name, newest, PAGE, ordered));
-            let page = page.inspect_err(|_| subscription.more.store(true, Ordering::Release))?;
-            if page.len() == PAGE {
-                subscription.more.store(true, Ordering::Release);
-            }
-            for (id, key) in page {
-                let delayed = self.0.faults.roll(Fault::Delay);
-                core.add(id, if delayed { now + micros(self.0.faults.delay()) } else { now }, key.as_deref());
-            }
-        }
-        Ok(())
-    }
-
-    /// What the deliveries of a subscription keep to now. A topic that is gone would swallow what is dead: then it keeps
-    /// coming, as at Google.
-    fn terms(&self, record: &SubscriptionRecord) -> Terms {
-        record.terms(record.dead_letter.as_ref().is_some_and(|(topic, _)| self.has_topic(topic)))
-    }
-
-    /// Leases up to `max` messages to `holder`; those whose deliveries are used up go to the dead-letter topic.
-    async fn deliver(
-        &self,
-        subscription: &Arc<Subscription>,
-        max: usize,
-        deadline: Duration,
-        holder: u64,
-    ) -> Result<Vec<Delivered>, StoreError> {
-        let now = now_us();
-        let terms = self.terms(&subscription.record());
-        if subscription.more.load(Ordering::Acquire) {
-            self.take_up(subscription)?;
-        }
-        let taken = {
-            let mut core = subscription.core();
-            core.expire(now, terms);
-            core.take(now, now + micros(deadline), max, holder, terms)
-        };
-        if !taken.dead.is_empty() {
-            self.bury(subscription, &taken.dead).await?;
-        }
-        if taken.deliver.is_empty() {
-            return Ok(Vec::new());
-        }
-        let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
-        let delivered = |(handed, message): (core::Handed, PubsubMessage)| Delivered {
-            id: AckId { message: handed.id, delivery: handed.delivery, life: subscription.life },
-            attempt: handed.attempt,
-            message,
-        };
-        Ok(loaded.into_iter().map(delivered).collect())
-    }
-
-    /// Acknowledges; resolves once that is durable. Gives back what was no delivery that holds its message, of a
-    /// subscription that delivers exactly once; any other takes an acknowledgement however late it is.
-    async fn acknowledge(
-        &self,
-        subscription: &Arc<Subscription>,
-        ids: Vec<String>,
-    ) -> Result<Vec<String>, StoreError> {
-        let record = subscription.record();
-        let terms = self.terms(&record);
-        let (mut settled, mut invalid) = (Vec::with_capacity(ids.len()), Vec::new());
-        {
-            let now = now_us();
-            let mut core = subscription.core();
-            for text in ids {
-                let id = AckId::parse(&text);
-                if terms.exactly_once && !id.is_some_and(|id| subscription.is_held(&core, id, now)) {
-                    invalid.push(text);
-                    continue;
-                }
-                let Some(id) = id.map(|id| id.message) else { continue };
-                if core.deliveries(id) == Some(1) && !terms.exactly_once && self.0.faults.roll(Fault::Redeliver) {
-                    core.nack(id, now, terms);
-                } else {
-                    settled.extend(core.ack(id, terms));
-                }
-            }
-        }
-        subscription.changed.notify_waiters();
-        if settled.is_empty() {
-            return Ok(invalid);
-        }
-        let name = subscription.name.clone();
-        let keeper = record.retain_acked.then(|| shelf::acked(&name));
-        self.0.store.write(move |txn| shelf::settle(txn, &name, keeper.as_deref(), &settled)).await?;
-        Ok(invalid)
-    }
-
-    /// Prolongs leases, or gives messages back where the deadline is zero. Gives back what was no delivery that holds
-    /// its message.
-    fn modify(
-        &self,
-        subscription: &Subscription,
-        changes: impl IntoIterator<Item = (String, Duration)>,
-    ) -> Vec<String> {
-        let now = now_us();
-        let terms = self.terms(&subscription.record());
-        let mut invalid = Vec::new();
-        let mut core = subscription.core();
-        for (text, deadline) in changes {
-            match AckId::parse(&text).filter(|id| subscription.is_held(&core, *id, now)) {
-                None => invalid.push(text),
-                Some(id) if deadline.is_zero() => core.nack(id.message, now, terms),
-                Some(id) => core.extend(id.message, now + micros(deadline)),
-            }
-        }
-        drop(core);
-        subscription.changed.notify_waiters();
-        invalid
     }
 
     fn next_holder(&self) -> u64 {

@@ -275,10 +275,15 @@ impl SubscriptionRecord {
         };
         let part = |micros: Micros| {
             let exact = Duration::from_micros(micros);
-            Some(prost_types::Duration { nanos: i32::try_from(exact.subsec_nanos()).unwrap_or(0), ..duration(exact.as_secs()) })
+            Some(prost_types::Duration {
+                nanos: i32::try_from(exact.subsec_nanos()).unwrap_or(0),
+                ..duration(exact.as_secs())
+            })
         };
-        let retry =
-            |backoff: Backoff| RetryPolicy { minimum_backoff: part(backoff.minimum), maximum_backoff: part(backoff.maximum) };
+        let retry = |backoff: Backoff| RetryPolicy {
+            minimum_backoff: part(backoff.minimum),
+            maximum_backoff: part(backoff.maximum),
+        };
         Subscription {
             name: name.to_owned(),
             topic: self.topic.clone(),

@@ -139,9 +139,8 @@ impl PubSub {
                 let seconds = u64::try_from(time.seconds).unwrap_or(0);
                 let at = us(seconds) + u64::try_from(time.nanos).unwrap_or(0) / 1_000;
                 let filter = Filter::parse(&record.filter).ok().flatten();
-                let seek = move |txn: &redb::WriteTransaction| {
-                    shelf::seek_to_time(txn, &stored, &kept, filter.as_ref(), at)
-                };
+                let seek =
+                    move |txn: &redb::WriteTransaction| shelf::seek_to_time(txn, &stored, &kept, filter.as_ref(), at);
                 self.0.store.write(seek).await?;
             }
             Target::Snapshot(snapshot) => {
@@ -151,9 +150,7 @@ impl PubSub {
                         "the snapshot is of another topic, or of a subscription with another filter",
                     ));
                 }
-                let seek = move |txn: &redb::WriteTransaction| {
-                    shelf::seek_to_snapshot(txn, &stored, &kept, &snapshot)
-                };
+                let seek = move |txn: &redb::WriteTransaction| shelf::seek_to_snapshot(txn, &stored, &kept, &snapshot);
                 self.0.store.write(seek).await?;
             }
         }
@@ -162,11 +159,8 @@ impl PubSub {
 
     /// Drops what is older than it may be.
     pub(super) async fn sweep(&self, now: Micros) -> Result<(), StoreError> {
-        let kept_by_topic: BTreeMap<String, u64> = self
-            .topics()
-            .iter()
-            .filter_map(|(name, topic)| Some((name.clone(), topic.record.retention?)))
-            .collect();
+        let kept_by_topic: BTreeMap<String, u64> =
+            self.topics().iter().filter_map(|(name, topic)| Some((name.clone(), topic.record.retention?))).collect();
         let subscriptions: Vec<_> = self.live().values().cloned().collect();
         let mut limits: Vec<(String, Micros)> =
             kept_by_topic.iter().map(|(name, seconds)| (name.clone(), now.saturating_sub(us(*seconds)))).collect();
@@ -188,9 +182,11 @@ impl PubSub {
         });
         let boundaries = boundaries.await?;
         for live in subscriptions {
-            if let Some(id) = boundaries.get(&live.name) {
-                live.core().forget_before(*id);
-                live.changed.notify_waiters();
+            let Some(id) = boundaries.get(&live.name) else { continue };
+            let gone = live.core().forget_before(*id);
+            live.changed.notify_waiters();
+            if !gone.is_empty() {
+                self.settle(&live, gone).await?;
             }
         }
         let snapshots = self.0.snapshots.read().expect("no code panics while it holds the map").clone();

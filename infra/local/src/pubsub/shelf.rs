@@ -47,7 +47,10 @@ pub(crate) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
 type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
 /// Every record of a table; an empty one is as it is by default.
-fn records<T: DeserializeOwned + Default>(txn: &WriteTransaction, table: Records) -> Result<Vec<(String, T)>, StoreError> {
+fn records<T: DeserializeOwned + Default>(
+    txn: &WriteTransaction,
+    table: Records,
+) -> Result<Vec<(String, T)>, StoreError> {
     let table = txn.open_table(table)?;
     let mut found = Vec::new();
     for row in table.iter()? {
@@ -189,7 +192,12 @@ fn hold(txn: &WriteTransaction, holder: &str, ids: &[MessageId]) -> Result<(), S
 }
 
 /// What `holder` holds, from one id on and up to before another.
-fn held(txn: &WriteTransaction, holder: &str, from: MessageId, before: MessageId) -> Result<Vec<MessageId>, StoreError> {
+fn held(
+    txn: &WriteTransaction,
+    holder: &str,
+    from: MessageId,
+    before: MessageId,
+) -> Result<Vec<MessageId>, StoreError> {
     let pending = txn.open_table(PENDING)?;
     let range = pending.range((holder, from)..(holder, before))?;
     range.map(|row| Ok(row?.0.value().1)).collect()

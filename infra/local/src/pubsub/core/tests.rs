@@ -33,8 +33,11 @@ fn step() -> impl Strategy<Value = Step> {
 fn terms() -> impl Strategy<Value = Terms> {
     let backoff = proptest::option::of((0u64..5, 5u64..40))
         .prop_map(|times| times.map(|(minimum, maximum)| Backoff { minimum, maximum }));
-    (proptest::option::of(1u32..4), backoff, any::<bool>())
-        .prop_map(|(max_attempts, backoff, exactly_once)| Terms { max_attempts, backoff, exactly_once })
+    (proptest::option::of(1u32..4), backoff, any::<bool>()).prop_map(|(max_attempts, backoff, exactly_once)| Terms {
+        max_attempts,
+        backoff,
+        exactly_once,
+    })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,8 +73,7 @@ impl Reference {
 
     fn may_go(&self, plain: &Plain) -> bool {
         let is_first = |key| self.0.iter().all(|other| other.key != Some(key) || other.id >= plain.id);
-        plain.at == Where::Waiting
-            && plain.key.is_none_or(|key| !self.is_out(key, MessageId::MAX) && is_first(key))
+        plain.at == Where::Waiting && plain.key.is_none_or(|key| !self.is_out(key, MessageId::MAX) && is_first(key))
     }
 
     fn take(&mut self, now: Micros, until: Micros, max: usize, terms: Terms) -> Taken {
@@ -104,26 +106,36 @@ impl Reference {
 
     fn ack(&mut self, id: MessageId, terms: Terms) -> Vec<MessageId> {
         let Some(plain) = self.of(id).filter(|plain| plain.deliveries > 0).cloned() else { return Vec::new() };
-        if let Some(key) = plain.key
-            && !terms.exactly_once
-            && plain.at != Where::Waiting
-            && self.is_out(key, id)
-        {
-            self.of(id).expect("as above").at = Where::Acked;
+        let is_behind = self.0.iter().any(|other| other.key.is_some() && other.key == plain.key && other.id < id);
+        if is_behind && !terms.exactly_once {
+            if plain.at != Where::Waiting {
+                self.of(id).expect("as above").at = Where::Acked;
+            }
             return Vec::new();
         }
         let mut gone = vec![id];
         self.0.retain(|plain| plain.id != id);
-        while let Some(key) = plain.key {
-            let mut out = self.0.iter().filter(|plain| plain.key == Some(key) && plain.at != Where::Waiting);
-            match out.next().filter(|first| first.at == Where::Acked).map(|first| first.id) {
-                None => break,
-                Some(next) => {
-                    gone.push(next);
-                    self.0.retain(|plain| plain.id != next);
-                }
-            }
+        self.settle(&mut gone);
+        gone
+    }
+
+    /// Of each key, what is acknowledged and has nothing earlier out.
+    fn settle(&mut self, gone: &mut Vec<MessageId>) {
+        while let Some(next) = self
+            .0
+            .iter()
+            .find(|plain| plain.at == Where::Acked && plain.key.is_some_and(|key| !self.is_out(key, plain.id)))
+        {
+            let next = next.id;
+            gone.push(next);
+            self.0.retain(|plain| plain.id != next);
         }
+    }
+
+    fn forget_before(&mut self, id: MessageId) -> Vec<MessageId> {
+        self.0.retain(|plain| plain.id >= id);
+        let mut gone = Vec::new();
+        self.settle(&mut gone);
         gone
     }
 
@@ -211,8 +223,9 @@ proptest! {
                 }
                 Step::Forget(ahead) => {
                     let oldest = reference.0.first().map_or(next, |plain| plain.id) + ahead as u64;
-                    core.forget_before(oldest);
-                    reference.0.retain(|plain| plain.id >= oldest);
+                    let (mut gone, plain) = (core.forget_before(oldest), reference.forget_before(oldest));
+                    gone.sort_unstable();
+                    prop_assert_eq!(gone, plain);
                 }
             }
             prop_assert_eq!(core.next_due(), reference.next_due());
