@@ -181,14 +181,13 @@ fn main() {
             None => None,
         };
         println!("{:24}{:>14}{:>14}{:>10}  goal", format!("{MESSAGES} messages"), "here", "emulator", "ratio");
-        let goals = ["at least 1", "at least 20", "at most 0.2"];
-        let whats = ["published/s", "consumed/s", "memory, MiB"];
-        for index in 0..3 {
-            let (ours, theirs) = (ours[index], theirs.map(|theirs| theirs[index]));
+        let rows = [("published/s", "at least 1"), ("consumed/s", "at least 20"), ("memory, MiB", "at most 0.2")];
+        for (index, (what, goal)) in rows.into_iter().enumerate() {
+            let ours = ours[index];
             let (shown, ratio) = theirs.map_or(("absent".to_owned(), String::new()), |theirs| {
-                (format!("{theirs:.0}"), format!("{:.2}", ours / theirs))
+                (format!("{:.0}", theirs[index]), format!("{:.2}", ours / theirs[index]))
             });
-            println!("{:24}{ours:>14.0}{shown:>14}{ratio:>10}  {}", whats[index], goals[index]);
+            println!("{what:24}{ours:>14.0}{shown:>14}{ratio:>10}  {goal}");
         }
         let [ready, memory] = backlog().await;
         println!("a backlog of {BACKLOG}: a first message {ready} after the start (goal 2 s), then {memory}");
