@@ -17,7 +17,7 @@ use google_cloud_run_v2::model::run_job_request::Overrides;
 use google_cloud_storage::client::{Storage, StorageControl};
 use http::{Extensions, HeaderMap};
 
-use crate::world::Bearer;
+use crate::bearer::Bearer;
 
 /// Every client's error.
 pub(crate) type Error = google_cloud_gax::error::Error;

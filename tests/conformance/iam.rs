@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use carrel_local::iam::{Iam, Principal};
 use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
-use google_cloud_pubsub::model::Subscription;
+use google_cloud_pubsub::model::{Snapshot, Subscription, Topic};
 use google_cloud_pubsub::subscriber::ShutdownBehavior;
 use google_cloud_run_v2::client::{Executions, Jobs, Tasks};
 use google_cloud_run_v2::model::{Container, ExecutionTemplate, Job, TaskTemplate};
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model::Object;
 use google_cloud_wkt::FieldMask;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::calls::{Caller, Error, Inbox, message, publish_status, status};
 use crate::run::script;
@@ -71,6 +73,11 @@ pub(crate) const TABLE: &[Row] = &[
     row("copy b to a", 200, &[GET, CREATE], &[]),
     row("get bucket", 200, &["storage.buckets.get"], &[]),
     row("list buckets", 200, &["storage.buckets.list"], &[]),
+    row("create bucket", 409, &["storage.buckets.create"], &[]),
+    row("update bucket", 200, &["storage.buckets.update"], &[]),
+    row("delete bucket", 409, &["storage.buckets.delete"], &[]),
+    row("get policy", 200, &["storage.buckets.getIamPolicy"], &[]),
+    row("set policy", 412, &["storage.buckets.setIamPolicy"], &[]),
     row("publish to events", 200, &["pubsub.topics.publish"], &[ALICE, EVE]),
     row("publish to graves", 200, &["pubsub.topics.publish"], &[EVE]),
     row("publish to missing", 404, &["pubsub.topics.publish"], &[EVE]),
@@ -80,6 +87,14 @@ pub(crate) const TABLE: &[Row] = &[
     row("list topics", 200, &["pubsub.topics.list"], &[EVE]),
     row("create topic", 409, &["pubsub.topics.create"], &[EVE]),
     row("delete topic", 404, &["pubsub.topics.delete"], &[EVE]),
+    row("update topic", 404, &["pubsub.topics.update"], &[EVE]),
+    row("detach subscription", 404, &["pubsub.topics.detachSubscription"], &[EVE]),
+    row("get snapshot", 404, &["pubsub.snapshots.get"], &[EVE]),
+    row("list snapshots", 200, &["pubsub.snapshots.list"], &[EVE]),
+    row("create snapshot", 404, &["pubsub.snapshots.create", "pubsub.subscriptions.consume"], &[EVE]),
+    row("update snapshot", 404, &["pubsub.snapshots.update"], &[EVE]),
+    row("delete snapshot", 404, &["pubsub.snapshots.delete"], &[EVE]),
+    row("seek to snapshot", 404, &["pubsub.subscriptions.consume", "pubsub.snapshots.seek"], &[EVE]),
     row("get subscription", 200, &["pubsub.subscriptions.get"], &[EVE]),
     row("list subscriptions", 200, &["pubsub.subscriptions.list"], &[EVE]),
     row("create subscription", 409, &["pubsub.subscriptions.create", "pubsub.topics.attachSubscription"], &[EVE]),
@@ -161,8 +176,17 @@ impl Hand {
             ("copy", "a to b") => self.copies(A, B).await,
             ("copy", "b to a") => self.copies(B, A).await,
             ("get", "bucket") => answered(self.control.get_bucket().set_name(A).send().await),
-            ("list", "buckets") => self.lists_buckets().await,
+            ("list", "buckets") => self.asks(Method::GET, "b?project=demo", Value::Null).await,
+            ("create", "bucket") => self.asks(Method::POST, "b?project=demo", json!({ "name": "bucket-a" })).await,
+            ("update", "bucket") => self.asks(Method::PATCH, "b/bucket-a", json!({ "labels": {} })).await,
+            ("delete", "bucket") => self.asks(Method::DELETE, "b/bucket-a", Value::Null).await,
+            ("get", "policy") => self.asks(Method::GET, "b/bucket-a/iam", Value::Null).await,
+            // One that was read before another was set.
+            ("set", "policy") => {
+                self.asks(Method::PUT, "b/bucket-a/iam", json!({ "etag": "999", "bindings": [] })).await
+            }
             (_, "topic" | "topics" | "subscription" | "subscriptions") => self.tries_admin(verb).await,
+            (verb, "snapshot" | "snapshots" | "to snapshot") => self.tries_snapshot(verb).await,
             _ => self.tries_run(verb).await,
         }
     }
@@ -182,11 +206,12 @@ impl Hand {
         }
     }
 
-    /// Google's Rust client asks for this over a method that is not served here; others ask like this.
-    async fn lists_buckets(&self) -> u16 {
-        let url = format!("{}/storage/v1/b?project=demo", self.caller.endpoint);
-        let headers = self.caller.headers().await;
-        reqwest::Client::new().get(url).headers(headers).send().await.expect("it answers").status().as_u16()
+    /// Google's Rust client asks for buckets over methods that are not served here; others ask like this.
+    async fn asks(&self, method: Method, path: &str, body: Value) -> u16 {
+        let url = format!("{}/storage/v1/{path}", self.caller.endpoint);
+        let request = reqwest::Client::new().request(method, url).headers(self.caller.headers().await);
+        let request = if body.is_null() { request } else { request.json(&body) };
+        request.send().await.expect("it answers").status().as_u16()
     }
 
     async fn copies(&self, from: &str, to: &str) -> u16 {
@@ -202,6 +227,14 @@ impl Hand {
             "get topic" => answered(topics.get_topic().set_topic(EVENTS).send().await),
             "list topics" => answered(topics.list_topics().set_project(PROJECT).send().await),
             "create topic" => answered(topics.create_topic().set_name(EVENTS).send().await),
+            "update topic" => {
+                let wanted = Topic::new().set_name(format!("{EVENTS}-2"));
+                let mask = FieldMask::default().set_paths(["labels"]);
+                answered(topics.update_topic().set_topic(wanted).set_update_mask(mask).send().await)
+            }
+            "detach subscription" => {
+                answered(topics.detach_subscription().set_subscription(format!("{INBOX}-2")).send().await)
+            }
             "delete topic" => answered(topics.delete_topic().set_topic(format!("{EVENTS}-2")).send().await),
             "get subscription" => answered(subscriptions.get_subscription().set_subscription(INBOX).send().await),
             "list subscriptions" => answered(subscriptions.list_subscriptions().set_project(PROJECT).send().await),
@@ -213,6 +246,27 @@ impl Hand {
             "delete subscription" => {
                 answered(subscriptions.delete_subscription().set_subscription(format!("{INBOX}-2")).send().await)
             }
+            other => panic!("no verb {other}"),
+        }
+    }
+
+    async fn tries_snapshot(&self, verb: &str) -> u16 {
+        let subscriptions = &self.subscriptions;
+        let none = format!("{PROJECT}/snapshots/none");
+        match verb {
+            "get" => answered(subscriptions.get_snapshot().set_snapshot(none).send().await),
+            "list" => answered(subscriptions.list_snapshots().set_project(PROJECT).send().await),
+            "create" => {
+                let wanted = subscriptions.create_snapshot().set_name(none).set_subscription(format!("{INBOX}-2"));
+                answered(wanted.send().await)
+            }
+            "update" => {
+                let mask = FieldMask::default().set_paths(["labels"]);
+                let wanted = Snapshot::new().set_name(none);
+                answered(subscriptions.update_snapshot().set_snapshot(wanted).set_update_mask(mask).send().await)
+            }
+            "delete" => answered(subscriptions.delete_snapshot().set_snapshot(none).send().await),
+            "seek" => answered(subscriptions.seek().set_subscription(INBOX).set_snapshot(none).send().await),
             other => panic!("no verb {other}"),
         }
     }

@@ -10,7 +10,8 @@ use google_cloud_storage::client::Storage;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::world::{ALICE, BOB, Bearer, JOB, World};
+use crate::bearer::Bearer;
+use crate::world::{ALICE, BOB, JOB, World};
 
 const METADATA: &str = "computeMetadata/v1/instance/service-accounts";
 

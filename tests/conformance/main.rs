@@ -1,8 +1,11 @@
 //! The loopback cloud as Google's own Rust clients see it: the whole of it, over real sockets.
 
+mod bearer;
 mod buckets;
 mod calls;
 mod clients;
+mod delivery;
+mod documented;
 mod durability;
 mod faults;
 mod http;

@@ -4,17 +4,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use carrel_local::iam::{Iam, Principal, predefined_roles};
+use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider};
+use google_cloud_auth::errors::CredentialsError;
+use http::{Extensions, HeaderMap};
 
+use crate::bearer::Bearer;
 use crate::calls::Caller;
 use crate::iam::{A, B, Hand, PROJECT, Row, TABLE};
-use crate::world::{Disguise, World, bind};
+use crate::world::{World, bind};
 
 /// Every permission that a role grants.
 fn granted() -> BTreeSet<&'static str> {
     predefined_roles().into_values().flatten().copied().collect()
+}
+
+/// A token that is another's from one call to the next, so that one set of clients speaks for everybody.
+#[derive(Debug, Clone, Default)]
+struct Disguise(Arc<Mutex<String>>);
+
+impl Disguise {
+    /// Calls send this token from now on.
+    fn wear(&self, token: String) {
+        *self.0.lock().expect("nobody panics while it is changed") = token;
+    }
+
+    fn credentials(&self) -> Credentials {
+        self.clone().into()
+    }
+}
+
+impl CredentialsProvider for Disguise {
+    async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
+        let token = self.0.lock().expect("nobody panics while it is changed").clone();
+        CredentialsProvider::headers(&Bearer(token), extensions).await
+    }
+
+    async fn universe_domain(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A custom role and who holds it, on everything.

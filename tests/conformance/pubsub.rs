@@ -165,8 +165,9 @@ async fn what_a_former_delivery_gives_back_is_not_taken_from_the_next() {
     let stream = owner.subscriber().await.subscribe(INBOX);
     let mut former = Inbox(stream.set_shutdown_behavior(ShutdownBehavior::NackImmediately).build());
     let (first, _lost) = former.next().await;
-    // All leases end with this.
-    lengthen_deadline(&owner.subscriptions().await).await;
+    // All leases end with this, and nothing is acknowledged by it.
+    let seek = owner.subscriptions().await.seek().set_subscription(INBOX);
+    seek.set_time(google_cloud_wkt::Timestamp::clamp(0, 0)).send().await.expect("goes back");
     let mut next = owner.inbox(INBOX).await;
     let (second, held) = next.next().await;
     assert_eq!(first.message_id, second.message_id);

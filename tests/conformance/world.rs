@@ -1,14 +1,10 @@
 //! A cloud of two buckets, two service accounts, a job, two topics and their subscriptions, in a directory of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 
 use carrel_cloud::install_crypto;
 use carrel_local::faults::FaultPlan;
 use carrel_local::{Cloud, CloudConfig, config};
-use google_cloud_auth::credentials::{CacheableResource, Credentials, CredentialsProvider, EntityTag};
-use google_cloud_auth::errors::CredentialsError;
-use http::{Extensions, HeaderMap, HeaderValue, header};
 
 use crate::calls::Caller;
 
@@ -18,55 +14,6 @@ pub(crate) const ALICE: &str = "alice@demo.iam.gserviceaccount.com";
 pub(crate) const BOB: &str = "bob@demo.iam.gserviceaccount.com";
 /// A job that runs `/bin/sh -c ARGS` as Alice.
 pub(crate) const JOB: &str = "projects/demo/locations/us-central1/jobs/shell";
-
-/// A token as credentials.
-#[derive(Debug)]
-pub(crate) struct Bearer(String);
-
-impl Bearer {
-    /// Credentials that send this token.
-    pub(crate) fn credentials(token: &str) -> Credentials {
-        Self(token.to_owned()).into()
-    }
-}
-
-impl CredentialsProvider for Bearer {
-    async fn headers(&self, _: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
-        let value = HeaderValue::from_str(&format!("Bearer {}", self.0)).expect("a token is ASCII");
-        let data = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
-        Ok(CacheableResource::New { entity_tag: EntityTag::new(), data })
-    }
-
-    async fn universe_domain(&self) -> Option<String> {
-        None
-    }
-}
-
-/// A token that is another's from one call to the next, so that one set of clients speaks for everybody.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Disguise(Arc<Mutex<String>>);
-
-impl Disguise {
-    /// Calls send this token from now on.
-    pub(crate) fn wear(&self, token: String) {
-        *self.0.lock().expect("nobody panics while it is changed") = token;
-    }
-
-    pub(crate) fn credentials(&self) -> Credentials {
-        self.clone().into()
-    }
-}
-
-impl CredentialsProvider for Disguise {
-    async fn headers(&self, extensions: Extensions) -> Result<CacheableResource<HeaderMap>, CredentialsError> {
-        let token = self.0.lock().expect("nobody panics while it is changed").clone();
-        CredentialsProvider::headers(&Bearer(token), extensions).await
-    }
-
-    async fn universe_domain(&self) -> Option<String> {
-        None
-    }
-}
 
 /// A running cloud and its directory.
 pub(crate) struct World {

@@ -24,7 +24,7 @@ const MEMORY: u64 = 2 << 30;
 /// The setting that makes this binary the child.
 const CHILD: &str = "CARREL_FUZZ_CHILD";
 
-/// Every target: those of the worker, and the readers that run in a child of it.
+/// Every target: those of the worker, the readers that run in a child of it, and those of the loopback cloud.
 fn targets() -> Vec<Target> {
     fn ingest(format: Format, bytes: &[u8]) {
         let limits = Limits {
@@ -38,7 +38,8 @@ fn targets() -> Vec<Target> {
             assert!(!error.to_string().is_empty());
         }
     }
-    let readers: [Target; 3] = [
+    let readers: [Target; 4] = [
+        ("pubsub_filter", carrel_local::fuzz::pubsub_filter),
         ("ingest_csv", |bytes| ingest(Format::Csv, bytes)),
         ("ingest_xlsx", |bytes| ingest(Format::Xlsx, bytes)),
         ("ingest_pdf", |bytes| ingest(Format::Pdf, bytes)),
@@ -166,6 +167,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 "\"ready\"\n",
                 r#"{"looked":{"file":0,"answer":{"refused":{"code":"broken","message":"m; save it"}}}}"#,
             )),
+        ],
+        "filter" => vec![
+            text("attributes.a = \"x\\u0041\" AND NOT (attributes:\"b c\" OR hasPrefix(attributes.d-e, \"f\"))"),
+            text("-attributes:a OR attributes.b != \"c\""),
         ],
         "findings" => vec![text(
             r#"{"schema":1,"agent":"a/1","title":"t","summary":"s","not_computed":[],"findings":[{"id":"a","rule_id":"r",

@@ -7,6 +7,7 @@ mod batch;
 pub mod config;
 pub mod error;
 pub mod faults;
+pub mod fuzz;
 pub mod iam;
 pub mod metadata;
 mod misfortune;

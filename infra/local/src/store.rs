@@ -17,6 +17,8 @@ use tokio::sync::oneshot;
 
 /// Works that share one commit at most.
 const GROUP: usize = 512;
+/// Memory for pages of the file. More is held by the kernel anyway, which gives it back.
+const CACHE: usize = 64 << 20;
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,7 @@ impl Store {
     /// Opens or creates the database file.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
         let open = |source| StoreError::Open { path: file.display().to_string(), source };
-        let database = Arc::new(Database::create(file).map_err(open)?);
+        let database = Arc::new(Database::builder().set_cache_size(CACHE).create(file).map_err(open)?);
         let (works, queue) = mpsc::channel();
         let committer = database.clone();
         std::thread::Builder::new()

@@ -42,10 +42,17 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
             "storage.objects.update",
         ],
         "roles/pubsub.publisher" => &["pubsub.topics.publish"],
-        "roles/pubsub.subscriber" => &["pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"],
-        "roles/pubsub.viewer" => {
-            &["pubsub.subscriptions.get", "pubsub.subscriptions.list", "pubsub.topics.get", "pubsub.topics.list"]
+        "roles/pubsub.subscriber" => {
+            &["pubsub.snapshots.seek", "pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"]
         }
+        "roles/pubsub.viewer" => &[
+            "pubsub.snapshots.get",
+            "pubsub.snapshots.list",
+            "pubsub.subscriptions.get",
+            "pubsub.subscriptions.list",
+            "pubsub.topics.get",
+            "pubsub.topics.list",
+        ],
         "roles/storage.admin" => &[
             "storage.buckets.create",
             "storage.buckets.delete",
@@ -61,6 +68,12 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
             "storage.objects.update",
         ],
         "roles/pubsub.editor" => &[
+            "pubsub.snapshots.create",
+            "pubsub.snapshots.delete",
+            "pubsub.snapshots.get",
+            "pubsub.snapshots.list",
+            "pubsub.snapshots.seek",
+            "pubsub.snapshots.update",
             "pubsub.subscriptions.consume",
             "pubsub.subscriptions.create",
             "pubsub.subscriptions.delete",
@@ -70,9 +83,11 @@ pub(super) fn predefined(role: &str) -> Option<&'static [&'static str]> {
             "pubsub.topics.attachSubscription",
             "pubsub.topics.create",
             "pubsub.topics.delete",
+            "pubsub.topics.detachSubscription",
             "pubsub.topics.get",
             "pubsub.topics.list",
             "pubsub.topics.publish",
+            "pubsub.topics.update",
         ],
         "roles/run.viewer" => &[
             "run.executions.get",

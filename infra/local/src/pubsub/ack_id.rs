@@ -1,26 +1,26 @@
 //! The name of one delivery, as clients hand it back.
 //!
-//! A message is acknowledged by any delivery of it, however late. Its lease is changed by the delivery that holds it
+//! A message is acknowledged by any delivery of it, however late, unless it is to be delivered exactly once. Its lease is changed by the delivery that holds it
 //! alone: what a former one gives back is not taken from the next.
 
 use std::fmt;
 
 use super::core::MessageId;
 
-/// A message, its attempt from 1, and the life of the subscription that counted it: counts begin anew with each.
+/// A message, its delivery from 1, and the life of the subscription that counted it: counts begin anew with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AckId {
     /// Which message.
     pub(super) message: MessageId,
     /// Which delivery of it.
-    pub(super) attempt: u32,
-    /// A random number of the subscription since it was last opened or changed.
+    pub(super) delivery: u32,
+    /// A random number of the subscription since it was last opened or sent elsewhere in time.
     pub(super) life: u32,
 }
 
 impl fmt::Display for AckId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:08x}", self.message, self.attempt, self.life)
+        write!(f, "{}-{}-{:08x}", self.message, self.delivery, self.life)
     }
 }
 
@@ -28,9 +28,9 @@ impl AckId {
     /// `None` if it is none of ours, which is as good as one that has expired.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
-        let (message, attempt) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let (message, delivery) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
         let life = u32::from_str_radix(parts.next()?, 16).ok()?;
-        parts.next().is_none().then_some(Self { message, attempt, life })
+        parts.next().is_none().then_some(Self { message, delivery, life })
     }
 }
 
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn what_was_handed_out_is_understood_and_nothing_else() {
-        let id = AckId { message: 7, attempt: 2, life: 0xAB };
+        let id = AckId { message: 7, delivery: 2, life: 0xAB };
         assert_eq!(AckId::parse(&id.to_string()), Some(id));
         for text in ["", "7", "7-2", "7-2-", "7-2-xy", "7-2-ab-1", "-7-2-ab"] {
             assert_eq!(AckId::parse(text), None, "{text}");

@@ -1,42 +1,121 @@
 //! One subscription's deliveries. Pure: ids, leases and deadlines; takes `now`, knows neither bodies nor sockets.
 //!
 //! ```text
-//! add ─► ready ─take─► leased ─ack─► gone
-//!          ▲             │
-//!          └─nack, expire┘        take with the attempts used up ─► dead (the caller forwards it, then acks)
+//! add ─► waiting ─take─► leased ─ack─► gone
+//!          ▲               │
+//!          └──nack, expire─┘      take with the attempts used up ─► dead (the caller forwards it, then acks)
 //! ```
+//!
+//! Of a key one batch is out at a time. What is given back takes all later ones of its key back with it, acknowledged or
+//! not, so an acknowledgement counts once nothing earlier of the key is out; exactly-once delivery takes none back.
+//! It holds a window of the backlog: [`Core::is_hungry`] says when the next page is wanted. A window full of one key's
+//! messages hides what lies behind it until that key moves on.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+mod tests;
 
 /// A message's id: unique and increasing over all topics.
 pub(crate) type MessageId = u64;
 /// Microseconds since 1970.
 pub(crate) type Micros = u64;
 
+/// Messages that can be delivered now, below which the next page is wanted.
+const LOW: usize = 1_000;
+/// Messages that are held at most, those in somebody's hands among them.
+const MOST: usize = 100_000;
+
+/// How long what was given back waits: doubled with each failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Backoff {
+    /// After the first failure.
+    pub(crate) minimum: Micros,
+    /// After any number of them.
+    pub(crate) maximum: Micros,
+}
+
+/// What a subscription promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Terms {
+    /// Deliveries before a message is dead.
+    pub(crate) max_attempts: Option<u32>,
+    /// Without one nothing waits.
+    pub(crate) backoff: Option<Backoff>,
+    /// What is acknowledged never comes back.
+    pub(crate) exactly_once: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lease {
-    until: Micros,
-    holder: u64,
+enum State {
+    Waiting,
+    Leased {
+        until: Micros,
+        holder: u64,
+    },
+    /// Something earlier of its key is still out.
+    Acked,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: State,
+    /// Not to be delivered before.
+    due: Micros,
+    /// How often it was handed out, whatever for.
+    deliveries: u32,
+    /// How often it was itself given back or forgotten.
+    failures: u32,
+    key: Option<Arc<str>>,
+}
+
+/// The messages of one ordering key; all that are out come before all that wait.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: BTreeSet<MessageId>,
+    out: BTreeSet<MessageId>,
 }
 
 /// The deliveries of one subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Core {
+    entries: HashMap<MessageId, Entry>,
+    /// What may be delivered once it is due: of a key only the first, and only if none is out.
     ready: BTreeSet<(Micros, MessageId)>,
-    leases: HashMap<MessageId, Lease>,
     ends: BTreeSet<(Micros, MessageId)>,
-    attempts: HashMap<MessageId, u32>,
+    lanes: HashMap<Arc<str>, Lane>,
     held: HashMap<u64, usize>,
     newest: MessageId,
+}
+
+/// One delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handed {
+    /// Which message.
+    pub(crate) id: MessageId,
+    /// Which delivery of it, from 1.
+    pub(crate) delivery: u32,
+    /// One more than its failures; of a dead one, its failures.
+    pub(crate) attempt: u32,
 }
 
 /// What [`Core::take`] hands out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// To deliver, each with its attempt from 1.
-    pub(crate) deliver: Vec<(MessageId, u32)>,
+    /// To deliver.
+    pub(crate) deliver: Vec<Handed>,
     /// Deliveries used up; leased like the others until the caller has forwarded and acked them.
-    pub(crate) dead: Vec<(MessageId, u32)>,
+    pub(crate) dead: Vec<Handed>,
+}
+
+impl Backoff {
+    fn after(self, failures: u32) -> Micros {
+        let doubled = self.minimum.saturating_mul(1 << failures.saturating_sub(1).min(32));
+        doubled.min(self.maximum)
+    }
 }
 
 impl Core {
@@ -45,85 +124,190 @@ impl Core {
         self.newest
     }
 
+    /// Whether there is room for the next page, and need.
+    pub(crate) fn is_hungry(&self, now: Micros) -> bool {
+        self.entries.len() < MOST && self.ready.range(..=(now, MessageId::MAX)).nth(LOW).is_none()
+    }
+
     /// A message to deliver, not before `due`.
-    pub(crate) fn add(&mut self, id: MessageId, due: Micros) {
+    pub(crate) fn add(&mut self, id: MessageId, due: Micros, key: Option<&str>) {
         self.newest = self.newest.max(id);
-        self.ready.insert((due, id));
+        let key: Option<Arc<str>> = key.map(Into::into);
+        let entry = Entry { state: State::Waiting, due, deliveries: 0, failures: 0, key: key.clone() };
+        self.entries.insert(id, entry);
+        match key {
+            None => drop(self.ready.insert((due, id))),
+            Some(key) => {
+                let lane = self.lanes.entry(key.clone()).or_default();
+                lane.waiting.insert(id);
+                if lane.waiting.len() == 1 {
+                    self.offer(&key);
+                }
+            }
+        }
     }
 
     /// Leases up to `max` due messages to `holder` until `until`.
-    pub(crate) fn take(
-        &mut self,
-        now: Micros,
-        until: Micros,
-        max: usize,
-        holder: u64,
-        max_attempts: Option<u32>,
-    ) -> Taken {
+    pub(crate) fn take(&mut self, now: Micros, until: Micros, max: usize, holder: u64, terms: Terms) -> Taken {
         let mut taken = Taken::default();
         while taken.deliver.len() < max && self.ready.first().is_some_and(|(due, _)| *due <= now) {
             let Some((_, id)) = self.ready.pop_first() else { break };
-            let attempts = self.attempts.entry(id).or_default();
-            let is_dead = max_attempts.is_some_and(|max| *attempts >= max);
-            if !is_dead {
-                *attempts += 1;
+            let Some(key) = self.entries[&id].key.clone() else {
+                self.lease(id, until, holder, terms, &mut taken);
+                continue;
+            };
+            let mut next = Some(id);
+            while let Some(id) = next.filter(|_| taken.deliver.len() < max) {
+                let lane = self.lanes.get_mut(&key).expect("a message with a key has a lane");
+                lane.waiting.remove(&id);
+                lane.out.insert(id);
+                next = lane.waiting.first().copied();
+                if !self.lease(id, until, holder, terms, &mut taken) {
+                    // What follows a dead message waits until that is forwarded.
+                    break;
+                }
+                let is_dead = |entry: &Entry| terms.max_attempts.is_some_and(|max| entry.failures >= max);
+                next = next.filter(|next| {
+                    let entry = &self.entries[next];
+                    entry.due <= now && !is_dead(entry)
+                });
             }
-            let attempts = *attempts;
-            self.leases.insert(id, Lease { until, holder });
-            self.ends.insert((until, id));
-            *self.held.entry(holder).or_default() += 1;
-            if is_dead { taken.dead.push((id, attempts)) } else { taken.deliver.push((id, attempts)) }
         }
         taken
     }
 
-    fn release(&mut self, id: MessageId) -> bool {
-        let Some(lease) = self.leases.remove(&id) else { return false };
-        self.ends.remove(&(lease.until, id));
-        if let Some(held) = self.held.get_mut(&lease.holder) {
+    /// False if its deliveries are used up.
+    fn lease(&mut self, id: MessageId, until: Micros, holder: u64, terms: Terms, taken: &mut Taken) -> bool {
+        let entry = self.entries.get_mut(&id).expect("what is ready is known");
+        let is_dead = terms.max_attempts.is_some_and(|max| entry.failures >= max);
+        entry.deliveries += 1;
+        entry.state = State::Leased { until, holder };
+        self.ends.insert((until, id));
+        *self.held.entry(holder).or_default() += 1;
+        let handed = Handed { id, delivery: entry.deliveries, attempt: entry.failures + u32::from(!is_dead) };
+        if is_dead {
+            taken.dead.push(handed)
+        } else {
+            taken.deliver.push(handed)
+        }
+        !is_dead
+    }
+
+    /// Ends a lease; `false` if there is none.
+    fn release(&mut self, id: MessageId, state: State) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        let State::Leased { until, holder } = entry.state else { return false };
+        entry.state = state;
+        self.ends.remove(&(until, id));
+        if let Some(held) = self.held.get_mut(&holder) {
             *held -= 1;
             if *held == 0 {
-                self.held.remove(&lease.holder);
+                self.held.remove(&holder);
             }
         }
         true
     }
 
-    /// The message is dealt with; true if it was still known. An expired lease does not matter.
-    pub(crate) fn ack(&mut self, id: MessageId) -> bool {
-        let leased = self.release(id);
-        let known = self.attempts.remove(&id).is_some();
-        if !leased && known {
-            // Waiting again, with the due time it was given back with.
-            let waiting = self.ready.iter().find(|(_, waiting)| *waiting == id).copied();
-            if let Some(entry) = waiting {
-                self.ready.remove(&entry);
-            }
+    /// The first of a key may be delivered if none of it is out; a key without messages is forgotten.
+    fn offer(&mut self, key: &Arc<str>) {
+        let Some(lane) = self.lanes.get(key) else { return };
+        match lane.waiting.first() {
+            _ if !lane.out.is_empty() => {}
+            Some(id) => drop(self.ready.insert((self.entries[id].due, *id))),
+            None => drop(self.lanes.remove(key)),
         }
-        known
     }
 
-    /// The message is given back.
-    pub(crate) fn nack(&mut self, id: MessageId, now: Micros) {
-        if self.release(id) {
-            self.ready.insert((now, id));
+    /// Takes a message out, whatever becomes of it.
+    fn remove(&mut self, id: MessageId) {
+        self.release(id, State::Waiting);
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.ready.remove(&(entry.due, id));
+        if let Some(key) = entry.key {
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.waiting.remove(&id);
+                lane.out.remove(&id);
+            }
+            self.offer(&key);
         }
+    }
+
+    /// The message is dealt with; those that are gone with that. Whether its lease has expired does not matter, but what
+    /// was never delivered, or waits behind another of its key, comes all the same.
+    pub(crate) fn ack(&mut self, id: MessageId, terms: Terms) -> Vec<MessageId> {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.deliveries > 0) else { return Vec::new() };
+        let key = entry.key.clone();
+        let lane = key.as_ref().and_then(|key| self.lanes.get(key));
+        let first = |lane: &Lane| lane.out.first().or(lane.waiting.first()).copied();
+        let is_first = lane.is_none_or(|lane| first(lane) == Some(id));
+        if !is_first && !terms.exactly_once {
+            self.release(id, State::Acked);
+            return Vec::new();
+        }
+        let mut gone = vec![id];
+        self.remove(id);
+        if let Some(key) = key {
+            self.settle(&key, &mut gone);
+        }
+        gone
+    }
+
+    /// What is acknowledged and has nothing earlier of its key out is gone.
+    fn settle(&mut self, key: &Arc<str>, gone: &mut Vec<MessageId>) {
+        while let Some(next) = self.lanes.get(key).and_then(|lane| lane.out.first().copied())
+            && self.entries[&next].state == State::Acked
+        {
+            gone.push(next);
+            self.remove(next);
+        }
+    }
+
+    /// The message is given back, and with it what is out of its key after it.
+    pub(crate) fn nack(&mut self, id: MessageId, now: Micros, terms: Terms) {
+        if !self.release(id, State::Waiting) {
+            return;
+        }
+        let entry = self.entries.get_mut(&id).expect("it was leased");
+        entry.failures += 1;
+        entry.due = now + terms.backoff.map_or(0, |backoff| backoff.after(entry.failures));
+        let due = entry.due;
+        let Some(key) = entry.key.clone() else {
+            self.ready.insert((due, id));
+            return;
+        };
+        let back = self.lanes.get_mut(&key).expect("a message with a key has a lane").out.split_off(&id);
+        for later in &back {
+            self.release(*later, State::Waiting);
+            self.entries.get_mut(later).expect("what is out is known").state = State::Waiting;
+        }
+        self.lanes.get_mut(&key).expect("as above").waiting.extend(back);
+        self.offer(&key);
     }
 
     /// The lease is prolonged, if it still holds.
-    pub(crate) fn extend(&mut self, id: MessageId, until: Micros) {
-        if let Some(lease) = self.leases.get_mut(&id) {
-            self.ends.remove(&(lease.until, id));
-            lease.until = until;
-            self.ends.insert((until, id));
+    pub(crate) fn extend(&mut self, id: MessageId, to: Micros) {
+        if let Some(Entry { state: State::Leased { until, .. }, .. }) = self.entries.get_mut(&id) {
+            self.ends.remove(&(*until, id));
+            *until = to;
+            self.ends.insert((to, id));
         }
     }
 
     /// Gives back what was leased for too long.
-    pub(crate) fn expire(&mut self, now: Micros) {
+    pub(crate) fn expire(&mut self, now: Micros, terms: Terms) {
         while let Some((_, id)) = self.ends.first().copied().filter(|(until, _)| *until <= now) {
-            self.nack(id, now);
+            self.nack(id, now, terms);
         }
+    }
+
+    /// Forgets everything older than this id; those that are gone because only it held them up.
+    pub(crate) fn forget_before(&mut self, id: MessageId) -> Vec<MessageId> {
+        let old: Vec<MessageId> = self.entries.keys().copied().filter(|known| *known < id).collect();
+        let keys: BTreeSet<Arc<str>> = old.iter().filter_map(|id| self.entries[id].key.clone()).collect();
+        old.into_iter().for_each(|id| self.remove(id));
+        let mut gone = Vec::new();
+        keys.iter().for_each(|key| self.settle(key, &mut gone));
+        gone
     }
 
     /// How many messages `holder` has in hand.
@@ -131,9 +315,16 @@ impl Core {
         self.held.get(&holder).copied().unwrap_or(0)
     }
 
+    /// Whether this delivery of the message is the one that holds it.
+    pub(crate) fn is_held(&self, id: MessageId, delivery: u32, now: Micros) -> bool {
+        self.entries.get(&id).is_some_and(|entry| {
+            entry.deliveries == delivery && matches!(entry.state, State::Leased { until, .. } if until > now)
+        })
+    }
+
     /// How often the message was delivered; `None` if it never was, or is dealt with.
-    pub(crate) fn attempts(&self, id: MessageId) -> Option<u32> {
-        self.attempts.get(&id).copied()
+    pub(crate) fn deliveries(&self, id: MessageId) -> Option<u32> {
+        self.entries.get(&id).map(|entry| entry.deliveries).filter(|deliveries| *deliveries > 0)
     }
 
     /// When something is due next: a message, or the end of a lease.
@@ -145,108 +336,5 @@ impl Core {
     /// When the next lease ends: all that whoever can take no message waits for.
     pub(crate) fn next_end(&self) -> Option<Micros> {
         self.ends.first().map(|(until, _)| *until)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Add,
-        Take(usize),
-        Ack(usize),
-        Nack(usize),
-        Extend(usize),
-        Pass(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            3 => Just(Step::Add),
-            3 => (1usize..4).prop_map(Step::Take),
-            2 => any::<usize>().prop_map(Step::Ack),
-            1 => any::<usize>().prop_map(Step::Nack),
-            1 => any::<usize>().prop_map(Step::Extend),
-            2 => (1u64..30).prop_map(Step::Pass),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_acked_comes_back_and_nothing_unacked_is_lost(steps in proptest::collection::vec(step(), 1..200)) {
-            let (mut core, mut now, mut next) = (Core::default(), 0, 1);
-            let (mut unacked, mut acked) = (BTreeSet::new(), BTreeSet::new());
-            let mut delivered: Vec<MessageId> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Add => {
-                        core.add(next, now);
-                        unacked.insert(next);
-                        next += 1;
-                    }
-                    Step::Take(max) => {
-                        for (id, _) in core.take(now, now + 10, max, 1, None).deliver {
-                            prop_assert!(unacked.contains(&id) && !acked.contains(&id));
-                            delivered.push(id);
-                        }
-                    }
-                    Step::Pass(time) => {
-                        now += time;
-                        core.expire(now);
-                    }
-                    Step::Ack(pick) | Step::Nack(pick) | Step::Extend(pick) if delivered.is_empty() => { let _: usize = pick; }
-                    Step::Ack(pick) => {
-                        let id = delivered[pick % delivered.len()];
-                        core.ack(id);
-                        unacked.remove(&id);
-                        acked.insert(id);
-                    }
-                    Step::Nack(pick) => core.nack(delivered[pick % delivered.len()], now),
-                    Step::Extend(pick) => core.extend(delivered[pick % delivered.len()], now + 10),
-                }
-            }
-            core.expire(now + 100);
-            let rest: BTreeSet<_> =
-                core.take(now + 100, now + 200, usize::MAX, 2, None).deliver.into_iter().map(|(id, _)| id).collect();
-            prop_assert_eq!(rest, unacked);
-        }
-    }
-
-    #[test]
-    fn a_message_is_dead_after_its_last_attempt() {
-        let mut core = Core::default();
-        core.add(1, 0);
-        for attempt in 1..=5 {
-            assert_eq!(core.take(0, 10, 1, 1, Some(5)).deliver, [(1, attempt)]);
-            core.nack(1, 0);
-        }
-        assert_eq!(core.take(0, 10, 1, 1, Some(5)).dead, [(1, 5)]);
-        assert!(core.ack(1));
-        assert_eq!(core.next_due(), None);
-    }
-
-    #[test]
-    fn who_has_no_room_is_not_woken_by_messages_that_wait() {
-        let mut core = Core::default();
-        (1..=2).for_each(|id| core.add(id, 3));
-        core.take(5, 10, 1, 7, None);
-        assert_eq!((core.next_due(), core.next_end()), (Some(3), Some(10)));
-    }
-
-    #[test]
-    fn what_a_holder_has_in_hand_is_counted() {
-        let mut core = Core::default();
-        (1..=3).for_each(|id| core.add(id, 0));
-        core.take(0, 10, 2, 7, None);
-        assert_eq!(core.held_by(7), 2);
-        core.ack(1);
-        core.expire(10);
-        assert_eq!(core.held_by(7), 0);
     }
 }

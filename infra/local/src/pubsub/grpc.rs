@@ -1,30 +1,22 @@
-//! google.pubsub.v1 over gRPC: publish, pull, streaming pull, acknowledge, and the administration clients use.
+//! google.pubsub.v1 over gRPC, call by call: who may do it, then the deed. Streams are in [`super::stream`].
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::ack_id::AckId;
-use super::core::MessageId;
+use super::deliver::Delivered;
 use super::proto::publisher_server::Publisher;
-use super::proto::streaming_pull_response::SubscriptionProperties;
 use super::proto::subscriber_server::Subscriber;
 use super::proto::*;
-use super::{Delivered, NewMessage, PubSub, Subscription as Live};
+use super::{PubSub, Subscription as Live, admin, check};
 use crate::faults::Fault;
 use crate::store::StoreError;
 
-/// Messages sent in one response of a stream at most.
-const BATCH: usize = 256;
-const MAX_REQUEST: usize = 10_000_000;
-const MAX_ATTRIBUTES: usize = 100;
-const MAX_KEY: usize = 256;
-const MAX_VALUE: usize = 1024;
+/// How long a pull waits for a first message.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
@@ -43,62 +35,33 @@ impl PubSub {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         self.allow(header, permission, resource)
     }
-
-    pub(super) fn find(&self, name: &str) -> Result<Arc<Live>, Status> {
-        self.subscription(name)
-            .ok_or_else(|| Status::not_found(format!("Subscription does not exist (resource={name})")))
-    }
 }
 
-fn check_message(message: &PubsubMessage) -> Result<usize, Status> {
-    if message.data.is_empty() && message.attributes.is_empty() {
-        return Err(Status::invalid_argument("a message needs data or attributes"));
-    }
-    if message.attributes.len() > MAX_ATTRIBUTES {
-        return Err(Status::invalid_argument("a message has at most 100 attributes"));
-    }
-    let mut size = message.data.len();
-    for (key, value) in &message.attributes {
-        if key.is_empty() || key.len() > MAX_KEY || value.len() > MAX_VALUE {
-            return Err(Status::invalid_argument(
-                "an attribute has a key of 1 to 256 bytes and a value of at most 1,024",
-            ));
-        }
-        size += key.len() + value.len();
-    }
-    Ok(size)
-}
-
-fn new_message(message: PubsubMessage) -> NewMessage {
-    NewMessage {
-        data: message.data,
-        attributes: message.attributes.into_iter().collect(),
-        ordering_key: message.ordering_key,
-    }
+fn paths(mask: Option<prost_types::FieldMask>) -> Vec<String> {
+    mask.map(|mask| mask.paths).unwrap_or_default()
 }
 
 #[tonic::async_trait]
 impl Publisher for PubSub {
     async fn create_topic(&self, request: Request<Topic>) -> Result<Response<Topic>, Status> {
-        let name = request.get_ref().name.clone();
-        self.permit(&request, "pubsub.topics.create", &name)?;
-        self.admin_create_topic(&name).await?;
-        Ok(Response::new(request.into_inner()))
+        self.permit(&request, "pubsub.topics.create", &request.get_ref().name)?;
+        Ok(Response::new(self.admin_create_topic(request.get_ref()).await?))
+    }
+
+    async fn update_topic(&self, request: Request<UpdateTopicRequest>) -> Result<Response<Topic>, Status> {
+        let name = request.get_ref().topic.as_ref().map(|topic| topic.name.clone()).unwrap_or_default();
+        self.permit(&request, "pubsub.topics.update", &name)?;
+        let UpdateTopicRequest { topic, update_mask } = request.into_inner();
+        Ok(Response::new(self.admin_update_topic(&topic.unwrap_or_default(), &paths(update_mask)).await?))
     }
 
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
-        let topic = request.get_ref().topic.clone();
-        self.permit(&request, "pubsub.topics.publish", &topic)?;
-        if self.subscriptions_of(&topic).is_none() {
-            return Err(Status::not_found(format!("Topic not found (resource={topic})")));
+        self.permit(&request, "pubsub.topics.publish", &request.get_ref().topic)?;
+        let PublishRequest { topic, messages } = request.into_inner();
+        if !self.has_topic(&topic) {
+            return Err(admin::no_topic(&topic));
         }
-        let messages = request.into_inner().messages;
-        let sizes: Vec<usize> = messages.iter().map(check_message).collect::<Result<_, _>>()?;
-        if messages.is_empty() || messages.len() > 1000 || sizes.iter().sum::<usize>() > MAX_REQUEST {
-            return Err(Status::invalid_argument("a publish request has 1 to 1,000 messages and at most 10 MB"));
-        }
-        let messages = messages.into_iter().map(new_message).collect();
-        let message_ids = PubSub::publish(self, topic, messages).await?;
+        let message_ids = PubSub::publish(self, topic, check::messages(messages)?).await?;
         if self.0.faults.roll(Fault::LoseReply) {
             return Err(Status::unavailable("the reply was lost"));
         }
@@ -106,39 +69,68 @@ impl Publisher for PubSub {
     }
 
     async fn get_topic(&self, request: Request<GetTopicRequest>) -> Result<Response<Topic>, Status> {
-        let name = request.get_ref().topic.clone();
-        self.permit(&request, "pubsub.topics.get", &name)?;
-        Ok(Response::new(self.admin_get_topic(&name)?))
+        let name = &request.get_ref().topic;
+        self.permit(&request, "pubsub.topics.get", name)?;
+        Ok(Response::new(self.admin_get_topic(name)?))
     }
 
     async fn list_topics(&self, request: Request<ListTopicsRequest>) -> Result<Response<ListTopicsResponse>, Status> {
-        let project = request.get_ref().project.clone();
-        self.permit(&request, "pubsub.topics.list", &project)?;
-        Ok(Response::new(ListTopicsResponse { topics: self.admin_topics(&project), next_page_token: String::new() }))
+        let ListTopicsRequest { project, page_size, page_token } = request.get_ref();
+        self.permit(&request, "pubsub.topics.list", project)?;
+        let (topics, next_page_token) = self.admin_topics(project, *page_size, page_token)?;
+        Ok(Response::new(ListTopicsResponse { topics, next_page_token }))
+    }
+
+    async fn list_topic_subscriptions(
+        &self,
+        request: Request<ListTopicSubscriptionsRequest>,
+    ) -> Result<Response<ListTopicSubscriptionsResponse>, Status> {
+        let ListTopicSubscriptionsRequest { topic, page_size, page_token } = request.get_ref();
+        self.permit(&request, "pubsub.topics.get", topic)?;
+        let (subscriptions, next_page_token) = self.admin_of_topic(topic, "subscriptions", *page_size, page_token)?;
+        Ok(Response::new(ListTopicSubscriptionsResponse { subscriptions, next_page_token }))
+    }
+
+    async fn list_topic_snapshots(
+        &self,
+        request: Request<ListTopicSnapshotsRequest>,
+    ) -> Result<Response<ListTopicSnapshotsResponse>, Status> {
+        let ListTopicSnapshotsRequest { topic, page_size, page_token } = request.get_ref();
+        self.permit(&request, "pubsub.topics.get", topic)?;
+        let (snapshots, next_page_token) = self.admin_of_topic(topic, "snapshots", *page_size, page_token)?;
+        Ok(Response::new(ListTopicSnapshotsResponse { snapshots, next_page_token }))
     }
 
     async fn delete_topic(&self, request: Request<DeleteTopicRequest>) -> Result<Response<()>, Status> {
-        let name = request.get_ref().topic.clone();
-        self.permit(&request, "pubsub.topics.delete", &name)?;
-        self.admin_delete_topic(&name).await?;
+        let name = &request.get_ref().topic;
+        self.permit(&request, "pubsub.topics.delete", name)?;
+        self.admin_delete_topic(name).await?;
         Ok(Response::new(()))
+    }
+
+    async fn detach_subscription(
+        &self,
+        request: Request<DetachSubscriptionRequest>,
+    ) -> Result<Response<DetachSubscriptionResponse>, Status> {
+        let name = &request.get_ref().subscription;
+        // Google asks for the right on the topic; who may not know the subscription learns nothing of it.
+        let topic = self.subscription(name).map_or_else(|| name.clone(), |live| live.record().topic.clone());
+        self.permit(&request, "pubsub.topics.detachSubscription", &topic)?;
+        self.admin_detach_subscription(name).await?;
+        Ok(Response::new(DetachSubscriptionResponse {}))
     }
 }
 
-fn messages(ids: &[String]) -> Vec<MessageId> {
-    ids.iter().filter_map(|id| Some(AckId::parse(id)?.message)).collect()
-}
-
-fn received(delivered: Vec<Delivered>, counts_attempts: bool) -> Vec<ReceivedMessage> {
+pub(super) fn received(delivered: Vec<Delivered>, counts_attempts: bool) -> Vec<ReceivedMessage> {
     let received = |delivered: Delivered| ReceivedMessage {
         ack_id: delivered.id.to_string(),
         message: Some(delivered.message),
-        delivery_attempt: if counts_attempts { i32::try_from(delivered.id.attempt).unwrap_or(i32::MAX) } else { 0 },
+        delivery_attempt: if counts_attempts { i32::try_from(delivered.attempt).unwrap_or(i32::MAX) } else { 0 },
     };
     delivered.into_iter().map(received).collect()
 }
 
-fn seconds(number: i32) -> Duration {
+pub(super) fn seconds(number: i32) -> Duration {
     Duration::from_secs(u64::try_from(number).unwrap_or(0))
 }
 
@@ -147,9 +139,8 @@ impl Subscriber for PubSub {
     type StreamingPullStream = Pin<Box<dyn Stream<Item = Result<StreamingPullResponse, Status>> + Send>>;
 
     async fn create_subscription(&self, request: Request<Subscription>) -> Result<Response<Subscription>, Status> {
-        let name = request.get_ref().name.clone();
-        self.permit(&request, "pubsub.subscriptions.create", &name)?;
-        self.permit(&request, "pubsub.topics.attachSubscription", &request.get_ref().topic.clone())?;
+        self.permit(&request, "pubsub.subscriptions.create", &request.get_ref().name)?;
+        self.permit(&request, "pubsub.topics.attachSubscription", &request.get_ref().topic)?;
         Ok(Response::new(self.admin_create_subscription(request.into_inner()).await?))
     }
 
@@ -157,9 +148,9 @@ impl Subscriber for PubSub {
         &self,
         request: Request<GetSubscriptionRequest>,
     ) -> Result<Response<Subscription>, Status> {
-        let name = request.get_ref().subscription.clone();
-        self.permit(&request, "pubsub.subscriptions.get", &name)?;
-        Ok(Response::new(self.admin_get_subscription(&name)?))
+        let name = &request.get_ref().subscription;
+        self.permit(&request, "pubsub.subscriptions.get", name)?;
+        Ok(Response::new(self.admin_get_subscription(name)?))
     }
 
     async fn update_subscription(
@@ -168,70 +159,60 @@ impl Subscriber for PubSub {
     ) -> Result<Response<Subscription>, Status> {
         let name = request.get_ref().subscription.as_ref().map(|s| s.name.clone()).unwrap_or_default();
         self.permit(&request, "pubsub.subscriptions.update", &name)?;
-        let request = request.into_inner();
-        let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
-        Ok(Response::new(self.admin_update_subscription(request.subscription.unwrap_or_default(), &paths).await?))
+        let UpdateSubscriptionRequest { subscription, update_mask } = request.into_inner();
+        let updated = self.admin_update_subscription(subscription.unwrap_or_default(), &paths(update_mask)).await?;
+        Ok(Response::new(updated))
     }
 
     async fn list_subscriptions(
         &self,
         request: Request<ListSubscriptionsRequest>,
     ) -> Result<Response<ListSubscriptionsResponse>, Status> {
-        let project = request.get_ref().project.clone();
-        self.permit(&request, "pubsub.subscriptions.list", &project)?;
-        let subscriptions = self.admin_subscriptions(&project);
-        Ok(Response::new(ListSubscriptionsResponse { subscriptions, next_page_token: String::new() }))
+        let ListSubscriptionsRequest { project, page_size, page_token } = request.get_ref();
+        self.permit(&request, "pubsub.subscriptions.list", project)?;
+        let (subscriptions, next_page_token) = self.admin_subscriptions(project, *page_size, page_token)?;
+        Ok(Response::new(ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
     async fn delete_subscription(&self, request: Request<DeleteSubscriptionRequest>) -> Result<Response<()>, Status> {
-        let name = request.get_ref().subscription.clone();
-        self.permit(&request, "pubsub.subscriptions.delete", &name)?;
-        self.admin_delete_subscription(&name).await?;
+        let name = &request.get_ref().subscription;
+        self.permit(&request, "pubsub.subscriptions.delete", name)?;
+        self.admin_delete_subscription(name).await?;
         Ok(Response::new(()))
     }
 
     async fn modify_ack_deadline(&self, request: Request<ModifyAckDeadlineRequest>) -> Result<Response<()>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
-        let request = request.into_inner();
-        if !(0..=600).contains(&request.ack_deadline_seconds) {
+        let ModifyAckDeadlineRequest { subscription, ack_deadline_seconds, ack_ids } = request.into_inner();
+        if !(0..=600).contains(&ack_deadline_seconds) {
             return Err(Status::invalid_argument("an ack deadline has 0 to 600 seconds"));
         }
-        let subscription = self.find(&request.subscription)?;
-        let deadline = seconds(request.ack_deadline_seconds);
-        self.modify(&subscription, request.ack_ids.iter().filter_map(|id| Some((AckId::parse(id)?, deadline))));
+        let subscription = self.find_attached(&subscription)?;
+        let deadline = seconds(ack_deadline_seconds);
+        let invalid = self.modify(&subscription, ack_ids.into_iter().map(|id| (id, deadline)));
+        if subscription.record().exactly_once {
+            check::refuse(invalid)?;
+        }
         Ok(Response::new(()))
     }
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<()>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
-        let subscription = self.find(&request.get_ref().subscription)?;
-        PubSub::acknowledge(self, &subscription, messages(&request.get_ref().ack_ids)).await?;
+        let AcknowledgeRequest { subscription, ack_ids } = request.into_inner();
+        let subscription = self.find_attached(&subscription)?;
+        check::refuse(PubSub::acknowledge(self, &subscription, ack_ids).await?)?;
         Ok(Response::new(()))
     }
 
     async fn pull(&self, request: Request<PullRequest>) -> Result<Response<PullResponse>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
-        let subscription = self.find(&request.get_ref().subscription)?;
-        let max = usize::try_from(request.get_ref().max_messages).ok().filter(|max| *max > 0);
-        let max = max.ok_or_else(|| Status::invalid_argument("max_messages must be at least 1"))?.min(1000);
-        let deadline = Duration::from_secs(u64::from(subscription.record.ack_deadline));
-        let holder = self.next_holder();
-        let patience =
-            tokio::time::Instant::now() + Duration::from_secs(if request.get_ref().return_immediately { 0 } else { 5 });
-        loop {
-            let changed = subscription.changed.notified();
-            let delivered = self.deliver(&subscription, max, deadline, holder).await?;
-            if !delivered.is_empty() || tokio::time::Instant::now() >= patience {
-                let counts = subscription.record.dead_letter.is_some();
-                return Ok(Response::new(PullResponse { received_messages: received(delivered, counts) }));
-            }
-            tokio::select! {
-                () = changed => {}
-                () = tokio::time::sleep(subscription.idle_for(max)) => {}
-                () = tokio::time::sleep_until(patience) => {}
-                () = self.0.closing.cancelled() => return Err(Status::unavailable("shutting down")),
-            }
-        }
+        let request = request.into_inner();
+        let subscription = self.find_attached(&request.subscription)?;
+        let max = usize::try_from(request.max_messages).ok().filter(|max| *max > 0);
+        let max = max.ok_or_else(|| Status::invalid_argument("max_messages must be at least 1"))?.min(1_000);
+        let wait = if request.return_immediately { Duration::ZERO } else { PATIENCE };
+        let received_messages = self.wait_and_pull(&subscription, max, wait).await?;
+        Ok(Response::new(PullResponse { received_messages }))
     }
 
     async fn streaming_pull(
@@ -243,119 +224,82 @@ impl Subscriber for PubSub {
         let first =
             inbound.message().await?.ok_or_else(|| Status::invalid_argument("the stream begins with a request"))?;
         self.allow(header.as_deref(), "pubsub.subscriptions.consume", &first.subscription)?;
-        let subscription = self.find(&first.subscription)?;
-        if !(10..=600).contains(&first.stream_ack_deadline_seconds) {
-            return Err(Status::invalid_argument("stream_ack_deadline_seconds must be 10 to 600"));
+        self.open_stream(first, inbound)
+    }
+
+    async fn get_snapshot(&self, request: Request<GetSnapshotRequest>) -> Result<Response<Snapshot>, Status> {
+        let name = &request.get_ref().snapshot;
+        self.permit(&request, "pubsub.snapshots.get", name)?;
+        Ok(Response::new(self.admin_get_snapshot(name)?))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<ListSnapshotsRequest>,
+    ) -> Result<Response<ListSnapshotsResponse>, Status> {
+        let ListSnapshotsRequest { project, page_size, page_token } = request.get_ref();
+        self.permit(&request, "pubsub.snapshots.list", project)?;
+        let (snapshots, next_page_token) = self.admin_snapshots(project, *page_size, page_token)?;
+        Ok(Response::new(ListSnapshotsResponse { snapshots, next_page_token }))
+    }
+
+    async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Result<Response<Snapshot>, Status> {
+        self.permit(&request, "pubsub.snapshots.create", &request.get_ref().name)?;
+        self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
+        Ok(Response::new(self.admin_create_snapshot(request.into_inner()).await?))
+    }
+
+    async fn update_snapshot(&self, request: Request<UpdateSnapshotRequest>) -> Result<Response<Snapshot>, Status> {
+        let name = request.get_ref().snapshot.as_ref().map(|s| s.name.clone()).unwrap_or_default();
+        self.permit(&request, "pubsub.snapshots.update", &name)?;
+        let UpdateSnapshotRequest { snapshot, update_mask } = request.into_inner();
+        Ok(Response::new(self.admin_update_snapshot(snapshot.unwrap_or_default(), &paths(update_mask)).await?))
+    }
+
+    async fn delete_snapshot(&self, request: Request<DeleteSnapshotRequest>) -> Result<Response<()>, Status> {
+        let name = &request.get_ref().snapshot;
+        self.permit(&request, "pubsub.snapshots.delete", name)?;
+        self.admin_delete_snapshot(name).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn seek(&self, request: Request<SeekRequest>) -> Result<Response<SeekResponse>, Status> {
+        self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
+        if let Some(seek_request::Target::Snapshot(snapshot)) = &request.get_ref().target {
+            self.permit(&request, "pubsub.snapshots.seek", snapshot)?;
         }
-        let (sender, receiver) = mpsc::channel(4);
-        let pull = Pull {
-            service: self.clone(),
-            subscription,
-            holder: self.next_holder(),
-            deadline: seconds(first.stream_ack_deadline_seconds),
-            outstanding: usize::try_from(first.max_outstanding_messages)
-                .ok()
-                .filter(|max| *max > 0)
-                .unwrap_or(usize::MAX),
-            sender,
-        };
-        self.0.tasks.spawn(pull.run(first, inbound));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let SeekRequest { subscription, target } = request.into_inner();
+        let target = target.ok_or_else(|| Status::invalid_argument("seek needs a time or a snapshot"))?;
+        self.admin_seek(&subscription, target).await?;
+        Ok(Response::new(SeekResponse {}))
     }
 }
 
-/// One open stream.
-struct Pull {
-    service: PubSub,
-    subscription: Arc<Live>,
-    holder: u64,
-    deadline: Duration,
-    outstanding: usize,
-    sender: mpsc::Sender<Result<StreamingPullResponse, Status>>,
-}
-
-impl Pull {
-    async fn run(mut self, first: StreamingPullRequest, mut inbound: Streaming<StreamingPullRequest>) {
-        self.hear(first);
-        // The client knows the subscription's properties from the first response, which may be empty.
-        if self.send(Vec::new()).await.is_err() {
-            return;
-        }
-        let subscription = self.subscription.clone();
+impl PubSub {
+    /// Up to `max` messages, as soon as there are any or once `wait` is over.
+    async fn wait_and_pull(
+        &self,
+        subscription: &Arc<Live>,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<ReceivedMessage>, Status> {
+        let holder = self.next_holder();
+        let patience = tokio::time::Instant::now() + wait;
         loop {
             let changed = subscription.changed.notified();
-            tokio::pin!(changed);
-            // Registered before the look: a message that comes in between is not missed.
-            changed.as_mut().enable();
-            let room = self.outstanding.saturating_sub(subscription.core().held_by(self.holder)).min(BATCH);
-            match self.service.deliver(&subscription, room, self.deadline, self.holder).await {
-                Ok(delivered) if delivered.is_empty() => {}
-                Ok(delivered) => {
-                    let received = received(delivered, subscription.record.dead_letter.is_some());
-                    if self.send(received).await.is_err() {
-                        return;
-                    }
-                    if room == BATCH {
-                        self.hear_waiting(&mut inbound).await;
-                        continue;
-                    }
-                }
-                Err(error) => tracing::error!(%error, "a stream could not deliver"),
+            let record = subscription.record();
+            let deadline = Duration::from_secs(u64::from(record.ack_deadline));
+            let delivered = self.deliver(subscription, max, deadline, holder).await?;
+            if !delivered.is_empty() || tokio::time::Instant::now() >= patience {
+                return Ok(received(delivered, record.dead_letter.is_some()));
             }
             tokio::select! {
-                heard = inbound.message() => match heard {
-                    Ok(Some(request)) => self.hear(request),
-                    Ok(None) | Err(_) => return,
-                },
-                () = &mut changed => {}
-                () = tokio::time::sleep(subscription.idle_for(room)) => {}
-                () = self.sender.closed() => return,
-                () = subscription.replaced.cancelled() => {
-                    // There is something to reconnect to, unless it was deleted.
-                    let found = self.service.find(&subscription.name);
-                    let end = found.map_or_else(|gone| gone, |_| Status::unavailable("the subscription was changed"));
-                    drop(self.sender.send(Err(end)).await);
-                    return;
-                }
-                () = self.service.0.closing.cancelled() => {
-                    // The client reconnects; what it holds is delivered again after its deadline.
-                    drop(self.sender.send(Err(Status::unavailable("shutting down"))).await);
-                    return;
-                }
+                () = changed => {}
+                () = tokio::time::sleep(subscription.idle_for(max)) => {}
+                () = tokio::time::sleep_until(patience) => {}
+                () = subscription.replaced.cancelled() => return Ok(Vec::new()),
+                () = self.0.closing.cancelled() => return Err(Status::unavailable("shutting down")),
             }
         }
-    }
-
-    /// Requests that lie ready, without waiting for more.
-    async fn hear_waiting(&mut self, inbound: &mut Streaming<StreamingPullRequest>) {
-        while let Some(Ok(Some(request))) = futures::FutureExt::now_or_never(inbound.message()) {
-            self.hear(request);
-        }
-        tokio::task::yield_now().await;
-    }
-
-    fn hear(&mut self, request: StreamingPullRequest) {
-        if request.stream_ack_deadline_seconds >= 10 {
-            self.deadline = seconds(request.stream_ack_deadline_seconds.min(600));
-        }
-        let changes = request.modify_deadline_ack_ids.iter().zip(&request.modify_deadline_seconds);
-        let changes = changes.filter_map(|(id, number)| Some((AckId::parse(id)?, seconds(*number))));
-        self.service.modify(&self.subscription, changes);
-        let acks = messages(&request.ack_ids);
-        if !acks.is_empty() {
-            let (service, subscription) = (self.service.clone(), self.subscription.clone());
-            self.service.0.tasks.spawn(async move {
-                if let Err(error) = service.acknowledge(&subscription, acks).await {
-                    tracing::error!(%error, "an acknowledgement was not written: the messages come again");
-                }
-            });
-        }
-    }
-
-    async fn send(&self, received_messages: Vec<ReceivedMessage>) -> Result<(), ()> {
-        let properties =
-            SubscriptionProperties { exactly_once_delivery_enabled: false, message_ordering_enabled: false };
-        let response = StreamingPullResponse { received_messages, subscription_properties: Some(properties) };
-        self.sender.send(Ok(response)).await.map_err(|_| ())
     }
 }

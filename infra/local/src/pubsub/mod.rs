@@ -1,30 +1,44 @@
-//! Pub/Sub: topics, subscriptions, durable messages, streaming pull, dead letters.
+//! Pub/Sub: topics, subscriptions, snapshots, durable messages, streaming pull, dead letters.
 //!
 //! | room | owns |
 //! |---|---|
 //! | `core` | one subscription's deliveries, pure |
+//! | `filter` | which messages a subscription takes, pure |
+//! | `record` | what is kept of each thing, and Google's limits |
 //! | `ack_id` | the name of one delivery |
+//! | `deliver` | hands out, acknowledges, gives back |
 //! | `dead_letter` | where messages go that nobody can handle |
 //! | `shelf` | the tables |
-//! | `grpc` | google.pubsub.v1 |
-//! | `rest` | administration of topics and subscriptions, JSON |
+//! | `admin` | the deeds on topics and subscriptions |
+//! | `replay` | seek, snapshots, and what grows too old |
+//! | `check`, `grpc`, `stream` | google.pubsub.v1 |
+//! | `rest`, `json` | the same over JSON |
 //!
-//! A publish is answered after its commit. In memory there are ids and leases only; they are rebuilt from the tables,
-//! so attempts and leases start anew with the process, and what was not acknowledged is delivered again. Forwarding to a
-//! dead-letter topic asks for no permission here; at Google the service agent needs publish and subscribe.
+//! A publish is answered after its commit. In memory there are leases and a window of ids; they are rebuilt from the
+//! tables, so attempts and leases start anew with the process, and what was not acknowledged is delivered again. A
+//! delivery of a former process is not confirmed to who wants it exactly once. Forwarding to a dead-letter topic asks for
+//! no permission here; at Google the service agent needs publish and subscribe.
 //!
-//! Refused: push, filters, ordering keys, snapshots, seek, exactly-once, schemas.
+//! Refused: push, exports, schemas, transforms, keys of a customer, subscriptions that expire.
 
 mod ack_id;
+mod admin;
+mod check;
 mod core;
 mod dead_letter;
+mod deliver;
+pub(crate) mod filter;
 mod grpc;
+mod json;
+mod record;
+mod replay;
 mod rest;
 mod shelf;
+mod stream;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -35,12 +49,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ack_id::AckId;
-use self::core::{Core, MessageId, Micros};
+use self::core::{Core, Micros};
 use crate::config;
 use crate::faults::{Fault, Faults};
 use crate::iam::Iam;
 use crate::store::{Store, StoreError};
-use shelf::SubscriptionRecord;
+use filter::Filter;
+use record::{SubscriptionRecord, TopicRecord};
 
 /// The generated server of google.pubsub.v1.
 pub(crate) mod proto {
@@ -63,7 +78,7 @@ pub struct NewMessage {
     pub data: Bytes,
     /// Its attributes.
     pub attributes: BTreeMap<String, String>,
-    /// Kept and handed on; order is not kept.
+    /// Messages of one key keep their order for who asks for it.
     pub ordering_key: String,
 }
 
@@ -76,29 +91,41 @@ struct Inner {
     store: Store,
     iam: Iam,
     faults: Faults,
-    topics: RwLock<BTreeMap<String, Vec<String>>>,
-    subscriptions: RwLock<HashMap<String, Arc<Subscription>>>,
+    topics: RwLock<BTreeMap<String, Topic>>,
+    subscriptions: RwLock<BTreeMap<String, Arc<Subscription>>>,
+    snapshots: RwLock<BTreeMap<String, record::SnapshotRecord>>,
+    /// When the newest message was published: the clock may step back, publish times do not.
+    published: AtomicU64,
     holders: AtomicU64,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
 
 #[derive(Debug)]
+struct Topic {
+    record: TopicRecord,
+    holders: Vec<Holder>,
+}
+
+/// Who gets a row for each message of a topic: a subscription, a snapshot, or the topic itself.
+#[derive(Debug, Clone)]
+struct Holder {
+    name: String,
+    filter: Option<Arc<Filter>>,
+}
+
+#[derive(Debug)]
 struct Subscription {
     name: String,
-    record: SubscriptionRecord,
+    record: RwLock<Arc<SubscriptionRecord>>,
     /// See [`AckId`].
     life: u32,
     core: Mutex<Core>,
+    /// There may be more behind the window.
+    more: AtomicBool,
     changed: Notify,
-    /// It was deleted, or another record has taken its place: its streams end.
+    /// It was deleted, detached or sent elsewhere in time: its streams end.
     replaced: CancellationToken,
-}
-
-/// One delivery.
-struct Delivered {
-    id: AckId,
-    message: PubsubMessage,
 }
 
 /// Microseconds since 1970.
@@ -126,39 +153,58 @@ impl PubSub {
         let wanted: Vec<(String, SubscriptionRecord)> = subscriptions
             .iter()
             .map(|wanted| {
-                let record = SubscriptionRecord {
-                    topic: topic(&wanted.topic),
-                    ack_deadline: wanted.ack_deadline_seconds,
-                    dead_letter: wanted.dead_letter.as_ref().map(|d| (topic(&d.topic), d.max_delivery_attempts)),
-                };
+                let dead_letter = wanted.dead_letter.as_ref().map(|d| (topic(&d.topic), d.max_delivery_attempts));
+                let record = SubscriptionRecord::new(topic(&wanted.topic), wanted.ack_deadline_seconds, dead_letter);
                 (format!("projects/{project}/subscriptions/{}", wanted.name), record)
             })
             .collect();
-        let (topics, subscriptions) = store
+        let (topics, subscriptions, snapshots) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
-                for name in &wanted_topics {
-                    shelf::put_topic(txn, name)?;
+                let kept: BTreeMap<_, _> = shelf::topics(txn)?.into_iter().collect();
+                for name in wanted_topics.iter().filter(|name| !kept.contains_key(*name)) {
+                    shelf::put_topic(txn, name, &TopicRecord::default())?;
                 }
-                for (name, record) in &wanted {
-                    shelf::put_subscription(txn, name, record)?;
+                let kept: BTreeMap<_, _> = shelf::subscriptions(txn)?.into_iter().collect();
+                for (name, wanted) in &wanted {
+                    // What the configuration does not speak of stays as it was changed.
+                    let record = kept.get(name).map_or_else(
+                        || wanted.clone(),
+                        |kept| SubscriptionRecord {
+                            topic: wanted.topic.clone(),
+                            ack_deadline: wanted.ack_deadline,
+                            dead_letter: wanted.dead_letter.clone(),
+                            ..kept.clone()
+                        },
+                    );
+                    shelf::put_subscription(txn, name, &record)?;
                 }
-                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?))
+                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?, shelf::snapshots(txn)?))
             })
             .await?;
+        let live = |(name, record): (String, TopicRecord)| (name, Topic { record, holders: Vec::new() });
         let service = Self(Arc::new(Inner {
             store,
             iam,
             faults,
-            topics: RwLock::new(topics.into_iter().map(|name| (name, Vec::new())).collect()),
+            topics: RwLock::new(topics.into_iter().map(live).collect()),
             subscriptions: RwLock::default(),
+            snapshots: RwLock::default(),
+            published: AtomicU64::new(0),
             holders: AtomicU64::new(1),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
+        let names: Vec<String> = service.topics().keys().cloned().collect();
+        names.iter().for_each(|name| service.keep_for_topic(name));
         for (name, record) in subscriptions {
             service.attach(name, record)?;
         }
+        for (name, record) in snapshots {
+            service.attach_snapshot(name, record);
+        }
+        service.sweep(now_us()).await?;
+        service.0.tasks.spawn(service.clone().sweep_now_and_then());
         Ok(service)
     }
 
@@ -187,7 +233,7 @@ impl PubSub {
 
     /// Whether there is such a topic.
     pub fn has_topic(&self, name: &str) -> bool {
-        self.subscriptions_of(name).is_some()
+        self.topics().contains_key(name)
     }
 
     /// Appends messages within the caller's transaction: whatever it changes and these messages are one commit. A topic
@@ -198,20 +244,26 @@ impl PubSub {
         topic: &str,
         messages: &[NewMessage],
     ) -> Result<Vec<String>, StoreError> {
-        let subscriptions = self.subscriptions_of(topic).unwrap_or_default();
-        let now = SystemTime::now();
+        let holders = self.topics().get(topic).map(|topic| topic.holders.clone()).unwrap_or_default();
+        let now = self.0.published.fetch_max(now_us(), Ordering::Relaxed).max(now_us());
+        let time = UNIX_EPOCH + Duration::from_micros(now);
         let mut ids = Vec::with_capacity(messages.len());
         for message in messages {
+            let takes = |holder: &&Holder| {
+                let attribute = |key: &str| message.attributes.get(key).map(String::as_str);
+                holder.filter.as_ref().is_none_or(|filter| filter.takes(&attribute))
+            };
+            let holders: Vec<&str> = holders.iter().filter(takes).map(|holder| holder.name.as_str()).collect();
             let message = PubsubMessage {
                 data: message.data.clone(),
                 attributes: message.attributes.clone().into_iter().collect(),
                 message_id: String::new(),
-                publish_time: Some(now.into()),
+                publish_time: Some(time.into()),
                 ordering_key: message.ordering_key.clone(),
             };
-            ids.push(shelf::append(txn, &subscriptions, &message)?.to_string());
+            ids.push(shelf::append(txn, &holders, &message)?.to_string());
             if self.0.faults.roll(Fault::Duplicate) {
-                shelf::append(txn, &subscriptions, &message)?;
+                shelf::append(txn, &holders, &message)?;
             }
         }
         Ok(ids)
@@ -219,12 +271,12 @@ impl PubSub {
 
     /// Messages of the topic were committed: its subscriptions take them up.
     pub fn committed(&self, topic: &str) {
-        for name in self.subscriptions_of(topic).unwrap_or_default() {
-            if let Some(subscription) = self.subscription(&name)
-                && let Err(error) = self.take_up(&subscription)
-            {
-                tracing::error!(%error, subscription = name, "new messages wait for the next publish");
+        for subscription in self.subscriptions_of(topic) {
+            subscription.more.store(true, Ordering::Release);
+            if let Err(error) = self.take_up(&subscription) {
+                tracing::error!(%error, subscription = subscription.name, "new messages wait for the next publish");
             }
+            subscription.changed.notify_waiters();
         }
     }
 
@@ -237,31 +289,64 @@ impl PubSub {
         Ok(ids)
     }
 
-    fn subscriptions_of(&self, topic: &str) -> Option<Vec<String>> {
-        self.0.topics.read().expect("no code panics while it holds the map").get(topic).cloned()
+    fn topics(&self) -> RwLockReadGuard<'_, BTreeMap<String, Topic>> {
+        self.0.topics.read().expect("no code panics while it holds the map")
+    }
+
+    fn topics_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Topic>> {
+        self.0.topics.write().expect("no code panics while it holds the map")
+    }
+
+    fn live(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Subscription>>> {
+        self.0.subscriptions.read().expect("no code panics while it holds the map")
+    }
+
+    fn subscriptions_of(&self, topic: &str) -> Vec<Arc<Subscription>> {
+        let topics = self.topics();
+        let holders = topics.get(topic).map_or(&[][..], |topic| &topic.holders);
+        holders.iter().filter_map(|holder| self.subscription(&holder.name)).collect()
     }
 
     fn subscription(&self, name: &str) -> Option<Arc<Subscription>> {
-        self.0.subscriptions.read().expect("no code panics while it holds the map").get(name).cloned()
+        self.live().get(name).cloned()
     }
 
-    /// Makes a stored subscription live, in the place of its former self if there is one.
+    /// The topic's messages are for this holder too.
+    fn add_holder(&self, topic: &str, name: &str, filter: &str) {
+        // What was let in is a filter.
+        let filter = Filter::parse(filter).ok().flatten().map(Arc::new);
+        if let Some(topic) = self.topics_mut().get_mut(topic) {
+            topic.holders.retain(|holder| holder.name != name);
+            topic.holders.push(Holder { name: name.to_owned(), filter });
+        }
+    }
+
+    fn remove_holder(&self, topic: &str, name: &str) {
+        if let Some(topic) = self.topics_mut().get_mut(topic) {
+            topic.holders.retain(|holder| holder.name != name);
+        }
+    }
+
+    /// A topic that keeps its messages is one of its holders.
+    fn keep_for_topic(&self, name: &str) {
+        let keeps = self.topics().get(name).is_some_and(|topic| topic.record.retention.is_some());
+        if keeps { self.add_holder(name, name, "") } else { self.remove_holder(name, name) }
+    }
+
+    /// Makes a stored subscription live, in the place of its former self if there is one, whose deliveries end.
     fn attach(&self, name: String, record: SubscriptionRecord) -> Result<(), StoreError> {
+        if !record.detached {
+            self.add_holder(&record.topic, &name, &record.filter);
+        }
         let subscription = Arc::new(Subscription {
             name: name.clone(),
-            record: record.clone(),
+            record: RwLock::new(Arc::new(record)),
             life: rand::random(),
             core: Mutex::default(),
+            more: AtomicBool::new(true),
             changed: Notify::new(),
             replaced: CancellationToken::new(),
         });
-        let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
-        if let Some(of_topic) = topics.get_mut(&record.topic)
-            && !of_topic.contains(&name)
-        {
-            of_topic.push(name.clone());
-        }
-        drop(topics);
         let mut live = self.0.subscriptions.write().expect("no code panics while it holds the map");
         let former = live.insert(name, subscription.clone());
         drop(live);
@@ -274,93 +359,9 @@ impl PubSub {
 
     /// Takes a live subscription out of sight: its topic owes it nothing from now on.
     fn detach(&self, live: &Subscription) {
-        let mut topics = self.0.topics.write().expect("no code panics while it holds the map");
-        if let Some(of_topic) = topics.get_mut(&live.record.topic) {
-            of_topic.retain(|other| *other != live.name);
-        }
-        drop(topics);
+        self.remove_holder(&live.record().topic, &live.name);
         self.0.subscriptions.write().expect("no code panics while it holds the map").remove(&live.name);
         live.replaced.cancel();
-    }
-
-    /// Adds committed messages that the core has not seen. The lock is held over the look, so none is added twice.
-    fn take_up(&self, subscription: &Subscription) -> Result<(), StoreError> {
-        let now = now_us();
-        let mut core = subscription.core();
-        let newest = core.newest();
-        for id in self.0.store.read(|txn| shelf::pending_after(txn, &subscription.name, newest))? {
-            let delayed = self.0.faults.roll(Fault::Delay);
-            core.add(id, if delayed { now + micros(self.0.faults.delay()) } else { now });
-        }
-        drop(core);
-        subscription.changed.notify_waiters();
-        Ok(())
-    }
-
-    /// Leases up to `max` messages to `holder`; those whose deliveries are used up go to the dead-letter topic.
-    async fn deliver(
-        &self,
-        subscription: &Arc<Subscription>,
-        max: usize,
-        deadline: Duration,
-        holder: u64,
-    ) -> Result<Vec<Delivered>, StoreError> {
-        let now = now_us();
-        let policy = subscription.record.dead_letter.as_ref();
-        // A topic that is gone would swallow them: then they keep coming, as at Google.
-        let policy = policy.filter(|(topic, _)| self.subscriptions_of(topic).is_some());
-        let limit = policy.map(|(_, attempts)| *attempts);
-        let deadline = self.0.faults.lease(deadline);
-        let taken = {
-            let mut core = subscription.core();
-            core.expire(now);
-            core.take(now, now + micros(deadline), max, holder, limit)
-        };
-        if !taken.dead.is_empty() {
-            self.bury(subscription, &taken.dead).await?;
-        }
-        let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
-        let delivered = |(message_id, attempt, message)| Delivered {
-            id: AckId { message: message_id, attempt, life: subscription.life },
-            message,
-        };
-        Ok(loaded.into_iter().map(delivered).collect())
-    }
-
-    /// Acknowledges; resolves once that is durable.
-    async fn acknowledge(&self, subscription: &Arc<Subscription>, ids: Vec<MessageId>) -> Result<(), StoreError> {
-        let mut settled = Vec::with_capacity(ids.len());
-        {
-            let now = now_us();
-            let mut core = subscription.core();
-            for id in ids {
-                if core.attempts(id) == Some(1) && self.0.faults.roll(Fault::Redeliver) {
-                    core.nack(id, now);
-                } else if core.ack(id) {
-                    settled.push(id);
-                }
-            }
-        }
-        subscription.changed.notify_waiters();
-        if settled.is_empty() {
-            return Ok(());
-        }
-        let name = subscription.name.clone();
-        self.0.store.write(move |txn| shelf::settle(txn, &name, &settled)).await
-    }
-
-    /// Prolongs leases, or gives messages back where the deadline is zero.
-    fn modify(&self, subscription: &Subscription, changes: impl IntoIterator<Item = (AckId, Duration)>) {
-        let now = now_us();
-        let mut core = subscription.core();
-        for (AckId { message, attempt, life }, deadline) in changes {
-            if life != subscription.life || core.attempts(message) != Some(attempt) {
-                continue;
-            }
-            if deadline.is_zero() { core.nack(message, now) } else { core.extend(message, now + micros(deadline)) }
-        }
-        drop(core);
-        subscription.changed.notify_waiters();
     }
 
     fn next_holder(&self) -> u64 {
@@ -369,6 +370,14 @@ impl PubSub {
 }
 
 impl Subscription {
+    fn record(&self) -> Arc<SubscriptionRecord> {
+        self.record.read().expect("no code panics while it holds the record").clone()
+    }
+
+    fn is_held(&self, core: &Core, id: AckId, now: Micros) -> bool {
+        id.life == self.life && core.is_held(id.message, id.delivery, now)
+    }
+
     fn core(&self) -> std::sync::MutexGuard<'_, Core> {
         self.core.lock().expect("no code panics while it holds the core")
     }

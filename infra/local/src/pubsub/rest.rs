@@ -1,29 +1,35 @@
-//! Topics and subscriptions over REST, as the official clients administer them; the gRPC methods share the deeds.
+//! google.pubsub.v1 over JSON: a way in for each call, each of which is the one of gRPC with the same token.
 //!
-//! `/v1/projects/P/{topics,subscriptions}[/NAME]`: PUT creates, GET looks or lists, PATCH updates a subscription, DELETE.
+//! `/v1/projects/P/{topics,subscriptions,snapshots}[/NAME[:VERB]]`: PUT creates, GET looks or lists, PATCH updates,
+//! DELETE removes; POST publishes, pulls, acknowledges, modifies a deadline, seeks and detaches.
 
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, get};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::PubSub;
-use super::proto::{DeadLetterPolicy, Subscription, Topic};
-use super::shelf::{self, SubscriptionRecord};
+use super::json::{self as form, MessageBody, SubscriptionBody, TopicBody};
+use super::proto::publisher_server::Publisher;
+use super::proto::seek_request::Target;
+use super::proto::subscriber_server::Subscriber;
+use super::proto::*;
 
-/// What Google calls the topic of a subscription whose topic was deleted.
-const DELETED_TOPIC: &str = "_deleted-topic_";
+/// 10 MB of messages, in base64 and with its names.
+const LARGEST_BODY: usize = 20 << 20;
 
 pub(super) fn router(service: PubSub) -> Router {
     Router::new()
         .route("/v1/projects/{project}/{kind}", any(collection))
         .route("/v1/projects/{project}/{kind}/{name}", any(resource))
+        .route("/v1/projects/{project}/topics/{name}/{kind}", get(of_topic))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(service)
 }
 
@@ -39,11 +45,13 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (http, word) = match self.0.code() {
             Code::InvalidArgument => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+            Code::FailedPrecondition => (StatusCode::BAD_REQUEST, "FAILED_PRECONDITION"),
             Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
             Code::PermissionDenied => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
             Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
             Code::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED"),
+            Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
         };
         let error = json!({ "code": http.as_u16(), "message": self.0.message(), "status": word });
@@ -51,29 +59,90 @@ impl IntoResponse for Refused {
     }
 }
 
-fn header(headers: &HeaderMap) -> Option<&str> {
-    headers.get("authorization").and_then(|value| value.to_str().ok())
+type Answer = Result<Json<Value>, Refused>;
+
+fn not_served() -> Refused {
+    Status::unimplemented("this cloud does not serve that method").into()
+}
+
+/// The message as who sent these headers sends it.
+fn asked<T>(headers: &HeaderMap, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
+    if let Some(value) = header.and_then(|value| value.parse().ok()) {
+        request.metadata_mut().insert("authorization", value);
+    }
+    request
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct PageQuery {
+    page_size: i32,
+    page_token: String,
+}
+
+/// A page of a list, without its empty parts.
+fn listed(name: &str, found: Vec<Value>, next: String) -> Json<Value> {
+    let mut json = json!({});
+    if !found.is_empty() {
+        json[name] = json!(found);
+    }
+    if !next.is_empty() {
+        json["nextPageToken"] = json!(next);
+    }
+    Json(json)
 }
 
 async fn collection(
     State(service): State<PubSub>,
     Path((project, kind)): Path<(String, String)>,
+    Query(PageQuery { page_size, page_token }): Query<PageQuery>,
     method: Method,
     headers: HeaderMap,
-) -> Result<Json<Value>, Refused> {
-    let parent = format!("projects/{project}");
+) -> Answer {
+    let project = format!("projects/{project}");
     match (method, kind.as_str()) {
         (Method::GET, "topics") => {
-            service.allow(header(&headers), "pubsub.topics.list", &parent)?;
-            let topics: Vec<_> = service.admin_topics(&parent).iter().map(topic_json).collect();
-            Ok(Json(json!({ "topics": topics })))
+            let request = asked(&headers, ListTopicsRequest { project, page_size, page_token });
+            let found = service.list_topics(request).await?.into_inner();
+            Ok(listed("topics", found.topics.iter().map(form::topic).collect(), found.next_page_token))
         }
         (Method::GET, "subscriptions") => {
-            service.allow(header(&headers), "pubsub.subscriptions.list", &parent)?;
-            let found: Vec<_> = service.admin_subscriptions(&parent).iter().map(subscription_json).collect();
-            Ok(Json(json!({ "subscriptions": found })))
+            let request = asked(&headers, ListSubscriptionsRequest { project, page_size, page_token });
+            let found = service.list_subscriptions(request).await?.into_inner();
+            let list = found.subscriptions.iter().map(form::subscription).collect();
+            Ok(listed("subscriptions", list, found.next_page_token))
         }
-        _ => Err(Status::unimplemented("this cloud does not serve that method").into()),
+        (Method::GET, "snapshots") => {
+            let request = asked(&headers, ListSnapshotsRequest { project, page_size, page_token });
+            let found = service.list_snapshots(request).await?.into_inner();
+            Ok(listed("snapshots", found.snapshots.iter().map(form::snapshot).collect(), found.next_page_token))
+        }
+        _ => Err(not_served()),
+    }
+}
+
+async fn of_topic(
+    State(service): State<PubSub>,
+    Path((project, name, kind)): Path<(String, String, String)>,
+    Query(PageQuery { page_size, page_token }): Query<PageQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let topic = format!("projects/{project}/topics/{name}");
+    let names = |names: Vec<String>| names.into_iter().map(Value::String).collect();
+    match kind.as_str() {
+        "subscriptions" => {
+            let request = asked(&headers, ListTopicSubscriptionsRequest { topic, page_size, page_token });
+            let found = service.list_topic_subscriptions(request).await?.into_inner();
+            Ok(listed("subscriptions", names(found.subscriptions), found.next_page_token))
+        }
+        "snapshots" => {
+            let request = asked(&headers, ListTopicSnapshotsRequest { topic, page_size, page_token });
+            let found = service.list_topic_snapshots(request).await?.into_inner();
+            Ok(listed("snapshots", names(found.snapshots), found.next_page_token))
+        }
+        _ => Err(not_served()),
     }
 }
 
@@ -83,275 +152,180 @@ async fn resource(
     method: Method,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Value>, Refused> {
+) -> Answer {
+    // No name holds a colon.
+    let (short, verb) = short.split_once(':').unwrap_or((&short, ""));
     let name = format!("projects/{project}/{kind}/{short}");
-    let allow = |permission: &str| service.allow(header(&headers), permission, &name);
-    match (method, kind.as_str()) {
-        (Method::PUT, "topics") => {
-            allow("pubsub.topics.create")?;
-            service.admin_create_topic(&name).await?;
-            Ok(Json(json!({ "name": name })))
-        }
-        (Method::GET, "topics") => {
-            allow("pubsub.topics.get")?;
-            Ok(Json(topic_json(&service.admin_get_topic(&name)?)))
-        }
-        (Method::DELETE, "topics") => {
-            allow("pubsub.topics.delete")?;
-            service.admin_delete_topic(&name).await?;
-            Ok(Json(json!({})))
-        }
-        (Method::PUT, "subscriptions") => {
-            allow("pubsub.subscriptions.create")?;
-            let wanted: SubscriptionBody = parse(&body)?;
-            service.allow(header(&headers), "pubsub.topics.attachSubscription", &wanted.topic)?;
-            let created = service.admin_create_subscription(wanted.into_proto(&name)).await?;
-            Ok(Json(subscription_json(&created)))
-        }
-        (Method::GET, "subscriptions") => {
-            allow("pubsub.subscriptions.get")?;
-            Ok(Json(subscription_json(&service.admin_get_subscription(&name)?)))
-        }
-        (Method::PATCH, "subscriptions") => {
-            allow("pubsub.subscriptions.update")?;
-            let update: UpdateBody = parse(&body)?;
-            let paths: Vec<String> = update.update_mask.split(',').map(snake_case).collect();
-            let updated = service.admin_update_subscription(update.subscription.into_proto(&name), &paths).await?;
-            Ok(Json(subscription_json(&updated)))
-        }
-        (Method::DELETE, "subscriptions") => {
-            allow("pubsub.subscriptions.delete")?;
-            service.admin_delete_subscription(&name).await?;
-            Ok(Json(json!({})))
-        }
-        _ => Err(Status::unimplemented("this cloud does not serve that method").into()),
+    match (method, kind.as_str(), verb) {
+        (Method::POST, "topics", _) => publish(&service, name, verb, &headers, &body).await,
+        (Method::POST, "subscriptions", _) => consume(&service, name, verb, &headers, &body).await,
+        (method, "topics", "") => topic(&service, name, method, &headers, &body).await,
+        (method, "subscriptions", "") => subscription(&service, name, method, &headers, &body).await,
+        (method, "snapshots", "") => snapshot(&service, name, method, &headers, &body).await,
+        _ => Err(not_served()),
     }
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, Status> {
-    serde_json::from_slice(body).map_err(|error| Status::invalid_argument(format!("body: {error}")))
-}
-
-fn snake_case(path: &str) -> String {
-    path.chars()
-        .flat_map(|c| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] })
-        .collect()
-}
-
-/// Unknown fields are refused: a subscription without the filter that was asked for would be another one.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SubscriptionBody {
-    #[serde(default, rename = "name")]
-    #[expect(dead_code, reason = "clients send it, and the path says it already")]
-    same_as_path: String,
-    #[serde(default)]
-    topic: String,
-    #[serde(default)]
-    ack_deadline_seconds: i32,
-    dead_letter_policy: Option<PolicyBody>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PolicyBody {
-    #[serde(default)]
-    dead_letter_topic: String,
-    #[serde(default)]
-    max_delivery_attempts: i32,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct UpdateBody {
+struct UpdateTopicBody {
+    topic: TopicBody,
+    update_mask: String,
+}
+
+async fn topic(service: &PubSub, name: String, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+    match method {
+        Method::PUT => {
+            let wanted: TopicBody = form::parse(body)?;
+            let made = service.create_topic(asked(headers, wanted.into_proto(name))).await?;
+            Ok(Json(form::topic(made.get_ref())))
+        }
+        Method::GET => {
+            let found = service.get_topic(asked(headers, GetTopicRequest { topic: name })).await?;
+            Ok(Json(form::topic(found.get_ref())))
+        }
+        Method::PATCH => {
+            let UpdateTopicBody { topic, update_mask } = form::parse(body)?;
+            let update_mask = Some(prost_types::FieldMask { paths: form::paths(&update_mask) });
+            let update = UpdateTopicRequest { topic: Some(topic.into_proto(name)), update_mask };
+            Ok(Json(form::topic(service.update_topic(asked(headers, update)).await?.get_ref())))
+        }
+        Method::DELETE => {
+            service.delete_topic(asked(headers, DeleteTopicRequest { topic: name })).await?;
+            Ok(Json(json!({})))
+        }
+        _ => Err(not_served()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UpdateSubscriptionBody {
     subscription: SubscriptionBody,
     update_mask: String,
 }
 
-impl SubscriptionBody {
-    fn into_proto(self, name: &str) -> Subscription {
-        let policy = |body: PolicyBody| DeadLetterPolicy {
-            dead_letter_topic: body.dead_letter_topic,
-            max_delivery_attempts: body.max_delivery_attempts,
-        };
-        Subscription {
-            name: name.to_owned(),
-            topic: self.topic,
-            ack_deadline_seconds: self.ack_deadline_seconds,
-            dead_letter_policy: self.dead_letter_policy.map(policy),
-            ..Subscription::default()
+async fn subscription(service: &PubSub, name: String, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+    match method {
+        Method::PUT => {
+            let wanted: SubscriptionBody = form::parse(body)?;
+            let made = service.create_subscription(asked(headers, wanted.into_proto(name))).await?;
+            Ok(Json(form::subscription(made.get_ref())))
         }
+        Method::GET => {
+            let request = asked(headers, GetSubscriptionRequest { subscription: name });
+            Ok(Json(form::subscription(service.get_subscription(request).await?.get_ref())))
+        }
+        Method::PATCH => {
+            let UpdateSubscriptionBody { subscription, update_mask } = form::parse(body)?;
+            let update_mask = Some(prost_types::FieldMask { paths: form::paths(&update_mask) });
+            let subscription = Some(subscription.into_proto(name));
+            let request = asked(headers, UpdateSubscriptionRequest { subscription, update_mask });
+            Ok(Json(form::subscription(service.update_subscription(request).await?.get_ref())))
+        }
+        Method::DELETE => {
+            service.delete_subscription(asked(headers, DeleteSubscriptionRequest { subscription: name })).await?;
+            Ok(Json(json!({})))
+        }
+        _ => Err(not_served()),
     }
 }
 
-fn topic_json(topic: &Topic) -> Value {
-    json!({ "name": topic.name })
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SnapshotBody {
+    subscription: String,
+    labels: std::collections::HashMap<String, String>,
 }
 
-fn subscription_json(subscription: &Subscription) -> Value {
-    let mut json = json!({
-        "name": subscription.name,
-        "topic": subscription.topic,
-        "ackDeadlineSeconds": subscription.ack_deadline_seconds,
-    });
-    if let Some(policy) = &subscription.dead_letter_policy {
-        json["deadLetterPolicy"] = json!({
-            "deadLetterTopic": policy.dead_letter_topic,
-            "maxDeliveryAttempts": policy.max_delivery_attempts,
-        });
-    }
-    json
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UpdateSnapshotBody {
+    snapshot: SnapshotBody,
+    update_mask: String,
 }
 
-fn to_proto(name: &str, record: &SubscriptionRecord) -> Subscription {
-    let policy = |(topic, attempts): &(String, u32)| DeadLetterPolicy {
-        dead_letter_topic: topic.clone(),
-        max_delivery_attempts: i32::try_from(*attempts).unwrap_or(i32::MAX),
-    };
-    Subscription {
-        name: name.to_owned(),
-        topic: record.topic.clone(),
-        ack_deadline_seconds: i32::try_from(record.ack_deadline).unwrap_or(i32::MAX),
-        dead_letter_policy: record.dead_letter.as_ref().map(policy),
-        ..Subscription::default()
-    }
-}
-
-fn ack_deadline(seconds: i32) -> Result<u32, Status> {
-    match seconds {
-        0 => Ok(10),
-        10..=600 => Ok(seconds.unsigned_abs()),
-        _ => Err(Status::invalid_argument("ack_deadline_seconds must be 10 to 600")),
-    }
-}
-
-fn dead_letter(policy: Option<DeadLetterPolicy>) -> Result<Option<(String, u32)>, Status> {
-    let Some(policy) = policy else { return Ok(None) };
-    match policy.max_delivery_attempts {
-        0 => Ok(Some((policy.dead_letter_topic, 5))),
-        attempts @ 5..=100 => Ok(Some((policy.dead_letter_topic, attempts.unsigned_abs()))),
-        _ => Err(Status::invalid_argument("max_delivery_attempts must be 5 to 100")),
+async fn snapshot(service: &PubSub, name: String, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+    match method {
+        Method::PUT => {
+            let SnapshotBody { subscription, labels } = form::parse(body)?;
+            let request = asked(headers, CreateSnapshotRequest { name, subscription, labels });
+            Ok(Json(form::snapshot(service.create_snapshot(request).await?.get_ref())))
+        }
+        Method::GET => {
+            let found = service.get_snapshot(asked(headers, GetSnapshotRequest { snapshot: name })).await?;
+            Ok(Json(form::snapshot(found.get_ref())))
+        }
+        Method::PATCH => {
+            let UpdateSnapshotBody { snapshot, update_mask } = form::parse(body)?;
+            let update_mask = Some(prost_types::FieldMask { paths: form::paths(&update_mask) });
+            let snapshot = Some(Snapshot { name, labels: snapshot.labels, ..Snapshot::default() });
+            let request = asked(headers, UpdateSnapshotRequest { snapshot, update_mask });
+            Ok(Json(form::snapshot(service.update_snapshot(request).await?.get_ref())))
+        }
+        Method::DELETE => {
+            service.delete_snapshot(asked(headers, DeleteSnapshotRequest { snapshot: name })).await?;
+            Ok(Json(json!({})))
+        }
+        _ => Err(not_served()),
     }
 }
 
-fn well_named(name: &str, kind: &str) -> Result<(), Status> {
-    let short = name.strip_prefix("projects/").and_then(|rest| rest.split_once(&format!("/{kind}/")));
-    let is_legal = |short: &str| {
-        (3..=255).contains(&short.len())
-            && short.starts_with(|c: char| c.is_ascii_alphabetic())
-            && short.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~+%".contains(&b))
-    };
-    match short {
-        Some((project, short)) if !project.is_empty() && is_legal(short) => Ok(()),
-        _ => Err(Status::invalid_argument(format!("{name:?} is not projects/P/{kind}/NAME"))),
-    }
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PublishBody {
+    messages: Vec<MessageBody>,
 }
 
-impl PubSub {
-    pub(super) async fn admin_create_topic(&self, name: &str) -> Result<(), Status> {
-        well_named(name, "topics")?;
-        if self.subscriptions_of(name).is_some() {
-            return Err(Status::already_exists(format!("Topic already exists (resource={name})")));
+async fn publish(service: &PubSub, topic: String, verb: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
+    if verb != "publish" {
+        return Err(not_served());
+    }
+    let PublishBody { messages } = form::parse(body)?;
+    let messages = messages.into_iter().map(MessageBody::into_proto).collect::<Result<_, _>>()?;
+    let published = Publisher::publish(service, asked(headers, PublishRequest { topic, messages })).await?;
+    Ok(Json(json!({ "messageIds": published.get_ref().message_ids })))
+}
+
+/// What the verbs of a subscription are told.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct ConsumeBody {
+    max_messages: i32,
+    return_immediately: bool,
+    ack_ids: Vec<String>,
+    ack_deadline_seconds: i32,
+    time: Option<String>,
+    snapshot: Option<String>,
+}
+
+async fn consume(service: &PubSub, subscription: String, verb: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let told: ConsumeBody = form::parse(body)?;
+    let ConsumeBody { max_messages, return_immediately, ack_ids, ack_deadline_seconds, time, snapshot } = told;
+    match verb {
+        "pull" => {
+            let request = PullRequest { subscription, return_immediately, max_messages };
+            let pulled = service.pull(asked(headers, request)).await?;
+            let received: Vec<_> = pulled.get_ref().received_messages.iter().map(form::received).collect();
+            return Ok(listed("receivedMessages", received, String::new()));
         }
-        let stored = name.to_owned();
-        self.0.store.write(move |txn| shelf::put_topic(txn, &stored)).await?;
-        self.0.topics.write().expect("no code panics while it holds the map").entry(name.to_owned()).or_default();
-        Ok(())
-    }
-
-    pub(super) fn admin_get_topic(&self, name: &str) -> Result<Topic, Status> {
-        match self.subscriptions_of(name) {
-            Some(_) => Ok(Topic { name: name.to_owned(), ..Topic::default() }),
-            None => Err(Status::not_found(format!("Topic not found (resource={name})"))),
+        "acknowledge" => {
+            let request = asked(headers, AcknowledgeRequest { subscription, ack_ids });
+            Subscriber::acknowledge(service, request).await?;
         }
-    }
-
-    pub(super) fn admin_topics(&self, project: &str) -> Vec<Topic> {
-        let topics = self.0.topics.read().expect("no code panics while it holds the map");
-        let of_project = topics.keys().filter(|name| name.starts_with(&format!("{project}/")));
-        of_project.map(|name| Topic { name: name.clone(), ..Topic::default() }).collect()
-    }
-
-    pub(super) async fn admin_delete_topic(&self, name: &str) -> Result<(), Status> {
-        self.admin_get_topic(name)?;
-        let removed = self.0.topics.write().expect("no code panics while it holds the map").remove(name);
-        let without_topic =
-            |live: &SubscriptionRecord| SubscriptionRecord { topic: DELETED_TOPIC.into(), ..live.clone() };
-        let left = removed.into_iter().flatten().filter_map(|name| self.subscription(&name));
-        let left: Vec<_> = left.map(|live| (live.name.clone(), without_topic(&live.record))).collect();
-        let (topic, stored) = (name.to_owned(), left.clone());
-        self.0
-            .store
-            .write(move |txn| {
-                shelf::remove_topic(txn, &topic)?;
-                stored.iter().try_for_each(|(name, record)| shelf::put_subscription(txn, name, record))
-            })
-            .await?;
-        for (name, record) in left {
-            self.attach(name, record)?;
+        "modifyAckDeadline" => {
+            let request = ModifyAckDeadlineRequest { subscription, ack_deadline_seconds, ack_ids };
+            service.modify_ack_deadline(asked(headers, request)).await?;
         }
-        Ok(())
-    }
-
-    pub(super) async fn admin_create_subscription(&self, wanted: Subscription) -> Result<Subscription, Status> {
-        well_named(&wanted.name, "subscriptions")?;
-        self.admin_get_topic(&wanted.topic)?;
-        if self.subscription(&wanted.name).is_some() {
-            return Err(Status::already_exists(format!("Subscription already exists (resource={})", wanted.name)));
+        "seek" => {
+            let time = time.as_deref().map(form::timestamp).transpose()?.map(Target::Time);
+            let target = time.or(snapshot.map(Target::Snapshot));
+            service.seek(asked(headers, SeekRequest { subscription, target })).await?;
         }
-        if wanted.enable_message_ordering || wanted.retry_policy.is_some() {
-            return Err(Status::invalid_argument("ordering and retry policies are not served here"));
+        "detach" => {
+            service.detach_subscription(asked(headers, DetachSubscriptionRequest { subscription })).await?;
         }
-        let record = SubscriptionRecord {
-            topic: wanted.topic,
-            ack_deadline: ack_deadline(wanted.ack_deadline_seconds)?,
-            dead_letter: dead_letter(wanted.dead_letter_policy)?,
-        };
-        let (name, stored) = (wanted.name.clone(), record.clone());
-        self.0.store.write(move |txn| shelf::put_subscription(txn, &name, &stored)).await?;
-        self.attach(wanted.name.clone(), record.clone())?;
-        Ok(to_proto(&wanted.name, &record))
+        _ => return Err(not_served()),
     }
-
-    pub(super) fn admin_get_subscription(&self, name: &str) -> Result<Subscription, Status> {
-        Ok(to_proto(name, &self.find(name)?.record))
-    }
-
-    /// Changes what the mask names; deliveries in hand are given back.
-    pub(super) async fn admin_update_subscription(
-        &self,
-        wanted: Subscription,
-        paths: &[String],
-    ) -> Result<Subscription, Status> {
-        let mut record = self.find(&wanted.name)?.record.clone();
-        for path in paths {
-            match path.as_str() {
-                "ack_deadline_seconds" => record.ack_deadline = ack_deadline(wanted.ack_deadline_seconds)?,
-                "dead_letter_policy" => record.dead_letter = dead_letter(wanted.dead_letter_policy.clone())?,
-                other => {
-                    return Err(Status::invalid_argument(format!("update mask: {other:?} cannot be changed here")));
-                }
-            }
-        }
-        let (name, stored) = (wanted.name.clone(), record.clone());
-        self.0.store.write(move |txn| shelf::put_subscription(txn, &name, &stored)).await?;
-        self.attach(wanted.name.clone(), record.clone())?;
-        Ok(to_proto(&wanted.name, &record))
-    }
-
-    pub(super) fn admin_subscriptions(&self, project: &str) -> Vec<Subscription> {
-        let live = self.0.subscriptions.read().expect("no code panics while it holds the map");
-        let of_project = live.values().filter(|live| live.name.starts_with(&format!("{project}/")));
-        let mut found: Vec<_> = of_project.map(|live| to_proto(&live.name, &live.record)).collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        found
-    }
-
-    /// Out of sight first, so that nothing is published to rows that nobody settles.
-    pub(super) async fn admin_delete_subscription(&self, name: &str) -> Result<(), Status> {
-        let live = self.find(name)?;
-        self.detach(&live);
-        let stored = name.to_owned();
-        Ok(self.0.store.write(move |txn| shelf::remove_subscription(txn, &stored)).await?)
-    }
+    Ok(Json(json!({})))
 }

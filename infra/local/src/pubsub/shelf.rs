@@ -1,38 +1,42 @@
-//! Pub/Sub's tables: a message once, a row for each subscription that has still to acknowledge it.
+//! Pub/Sub's tables: a message once, and a row for each holder that still needs it.
+//!
+//! Holders are subscriptions (`projects/P/subscriptions/S`, what is not acknowledged), snapshots, topics that keep their
+//! messages, and what a subscription keeps of the acknowledged ([`acked`]). A message that nobody holds is deleted.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
-use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
-use serde::{Deserialize, Serialize};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::core::MessageId;
+use super::core::{Handed, MessageId, Micros};
+use super::filter::Filter;
 use super::proto::PubsubMessage;
+use super::record::{SnapshotRecord, SubscriptionRecord, TopicRecord};
 use crate::store::StoreError;
 
 const TOPICS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.topics");
 const SUBSCRIPTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.subscriptions");
-/// Id → message, encoded.
+const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.snapshots");
+/// Id → message, encoded. Publish times rise with the ids.
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("pubsub.messages");
-/// Id → subscriptions that have not acknowledged it.
+/// Id → number of holders.
 const OWED: TableDefinition<'_, u64, u32> = TableDefinition::new("pubsub.owed");
-/// (Subscription, id) of every unacknowledged delivery.
+/// (Holder, id).
 const PENDING: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("pubsub.pending");
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("pubsub.counters");
 
-/// A subscription as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SubscriptionRecord {
-    /// `projects/P/topics/T`.
-    pub(crate) topic: String,
-    /// Seconds.
-    pub(crate) ack_deadline: u32,
-    /// `projects/P/topics/T` and the number of deliveries before that.
-    pub(crate) dead_letter: Option<(String, u32)>,
+/// The holder of what a subscription keeps although it was acknowledged.
+pub(crate) fn acked(subscription: &str) -> String {
+    format!("{subscription}#acked")
 }
 
 pub(crate) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(TOPICS)?;
     txn.open_table(SUBSCRIPTIONS)?;
+    txn.open_table(SNAPSHOTS)?;
     txn.open_table(MESSAGES)?;
     txn.open_table(OWED)?;
     txn.open_table(PENDING)?;
@@ -40,29 +44,48 @@ pub(crate) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(crate) fn topics(txn: &WriteTransaction) -> Result<Vec<String>, StoreError> {
-    txn.open_table(TOPICS)?.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
-}
+type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
-pub(crate) fn put_topic(txn: &WriteTransaction, name: &str) -> Result<(), StoreError> {
-    txn.open_table(TOPICS)?.insert(name, [].as_slice())?;
-    Ok(())
-}
-
-pub(crate) fn remove_topic(txn: &WriteTransaction, name: &str) -> Result<(), StoreError> {
-    txn.open_table(TOPICS)?.remove(name)?;
-    Ok(())
-}
-
-pub(crate) fn subscriptions(txn: &WriteTransaction) -> Result<Vec<(String, SubscriptionRecord)>, StoreError> {
-    let table = txn.open_table(SUBSCRIPTIONS)?;
+/// Every record of a table; an empty one is as it is by default.
+fn records<T: DeserializeOwned + Default>(
+    txn: &WriteTransaction,
+    table: Records,
+) -> Result<Vec<(String, T)>, StoreError> {
+    let table = txn.open_table(table)?;
     let mut found = Vec::new();
     for row in table.iter()? {
         let (name, record) = row?;
-        let corrupt = |_| StoreError::Corrupt(format!("subscription {}", name.value()));
-        found.push((name.value().to_owned(), serde_json::from_slice(record.value()).map_err(corrupt)?));
+        let corrupt = |_| StoreError::Corrupt(format!("pub/sub's {}", name.value()));
+        let bytes = record.value();
+        let record = if bytes.is_empty() { T::default() } else { serde_json::from_slice(bytes).map_err(corrupt)? };
+        found.push((name.value().to_owned(), record));
     }
     Ok(found)
+}
+
+fn put<T: Serialize>(txn: &WriteTransaction, table: Records, name: &str, record: &T) -> Result<(), StoreError> {
+    let bytes = serde_json::to_vec(record).expect("a record is plain JSON");
+    txn.open_table(table)?.insert(name, bytes.as_slice())?;
+    Ok(())
+}
+
+pub(crate) fn topics(txn: &WriteTransaction) -> Result<Vec<(String, TopicRecord)>, StoreError> {
+    records(txn, TOPICS)
+}
+
+pub(crate) fn put_topic(txn: &WriteTransaction, name: &str, record: &TopicRecord) -> Result<(), StoreError> {
+    put(txn, TOPICS, name, record)
+}
+
+/// What it kept is kept no longer.
+pub(crate) fn remove_topic(txn: &WriteTransaction, name: &str) -> Result<(), StoreError> {
+    txn.open_table(TOPICS)?.remove(name)?;
+    drop_before(txn, name, MessageId::MAX)
+}
+
+pub(crate) fn subscriptions(txn: &WriteTransaction) -> Result<Vec<(String, SubscriptionRecord)>, StoreError> {
+    let found: Vec<(String, Option<SubscriptionRecord>)> = records(txn, SUBSCRIPTIONS)?;
+    Ok(found.into_iter().filter_map(|(name, record)| Some((name, record?))).collect())
 }
 
 pub(crate) fn put_subscription(
@@ -70,25 +93,40 @@ pub(crate) fn put_subscription(
     name: &str,
     record: &SubscriptionRecord,
 ) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(record).expect("a record is plain JSON");
-    txn.open_table(SUBSCRIPTIONS)?.insert(name, bytes.as_slice())?;
-    Ok(())
+    if !record.retain_acked {
+        drop_before(txn, &acked(name), MessageId::MAX)?;
+    }
+    if record.detached {
+        drop_before(txn, name, MessageId::MAX)?;
+        drop_before(txn, &acked(name), MessageId::MAX)?;
+    }
+    put(txn, SUBSCRIPTIONS, name, record)
 }
 
 pub(crate) fn remove_subscription(txn: &WriteTransaction, name: &str) -> Result<(), StoreError> {
     txn.open_table(SUBSCRIPTIONS)?.remove(name)?;
-    let rows: Vec<u64> = {
-        let pending = txn.open_table(PENDING)?;
-        let range = pending.range((name, 0)..=(name, u64::MAX))?;
-        range.map(|row| Ok(row?.0.value().1)).collect::<Result<_, StoreError>>()?
-    };
-    settle(txn, name, &rows)
+    drop_before(txn, name, MessageId::MAX)?;
+    drop_before(txn, &acked(name), MessageId::MAX)
 }
 
-/// Appends one message for the given subscriptions and returns its id; without any it is not kept.
+pub(crate) fn snapshots(txn: &WriteTransaction) -> Result<Vec<(String, SnapshotRecord)>, StoreError> {
+    let found: Vec<(String, Option<SnapshotRecord>)> = records(txn, SNAPSHOTS)?;
+    Ok(found.into_iter().filter_map(|(name, record)| Some((name, record?))).collect())
+}
+
+pub(crate) fn put_snapshot(txn: &WriteTransaction, name: &str, record: &SnapshotRecord) -> Result<(), StoreError> {
+    put(txn, SNAPSHOTS, name, record)
+}
+
+pub(crate) fn remove_snapshot(txn: &WriteTransaction, name: &str) -> Result<(), StoreError> {
+    txn.open_table(SNAPSHOTS)?.remove(name)?;
+    drop_before(txn, name, MessageId::MAX)
+}
+
+/// Appends one message for the given holders and returns its id; without any it is not kept.
 pub(crate) fn append(
     txn: &WriteTransaction,
-    subscriptions: &[String],
+    holders: &[&str],
     message: &PubsubMessage,
 ) -> Result<MessageId, StoreError> {
     let id = {
@@ -97,26 +135,36 @@ pub(crate) fn append(
         counters.insert("message", id)?;
         id
     };
-    if subscriptions.is_empty() {
+    if holders.is_empty() {
         return Ok(id);
     }
     let message = PubsubMessage { message_id: id.to_string(), ..message.clone() };
     txn.open_table(MESSAGES)?.insert(id, message.encode_to_vec().as_slice())?;
-    txn.open_table(OWED)?.insert(id, u32::try_from(subscriptions.len()).unwrap_or(u32::MAX))?;
+    txn.open_table(OWED)?.insert(id, u32::try_from(holders.len()).unwrap_or(u32::MAX))?;
     let mut pending = txn.open_table(PENDING)?;
-    for subscription in subscriptions {
-        pending.insert((subscription.as_str(), id), ())?;
+    for holder in holders {
+        pending.insert((*holder, id), ())?;
     }
     Ok(id)
 }
 
-/// The subscription has acknowledged these; a message that nobody owes any more is deleted.
-pub(crate) fn settle(txn: &WriteTransaction, subscription: &str, ids: &[MessageId]) -> Result<(), StoreError> {
+/// These are held no longer; `keeper` holds them from now on, if there is one.
+pub(crate) fn settle(
+    txn: &WriteTransaction,
+    holder: &str,
+    keeper: Option<&str>,
+    ids: &[MessageId],
+) -> Result<(), StoreError> {
     let mut pending = txn.open_table(PENDING)?;
     let mut owed = txn.open_table(OWED)?;
     let mut messages = txn.open_table(MESSAGES)?;
     for id in ids {
-        if pending.remove((subscription, *id))?.is_none() {
+        if pending.remove((holder, *id))?.is_none() {
+            continue;
+        }
+        if let Some(keeper) = keeper
+            && pending.insert((keeper, *id), ())?.is_none()
+        {
             continue;
         }
         let left = owed.get(*id)?.map_or(0, |count| count.value()).saturating_sub(1);
@@ -130,30 +178,169 @@ pub(crate) fn settle(txn: &WriteTransaction, subscription: &str, ids: &[MessageI
     Ok(())
 }
 
-/// Ids of unacknowledged deliveries newer than `after`.
-pub(crate) fn pending_after(
-    txn: &ReadTransaction,
-    subscription: &str,
-    after: MessageId,
+/// `holder` holds these too, as far as they are still kept.
+fn hold(txn: &WriteTransaction, holder: &str, ids: &[MessageId]) -> Result<(), StoreError> {
+    let mut pending = txn.open_table(PENDING)?;
+    let mut owed = txn.open_table(OWED)?;
+    for id in ids {
+        let Some(count) = owed.get(*id)?.map(|count| count.value()) else { continue };
+        if pending.insert((holder, *id), ())?.is_none() {
+            owed.insert(*id, count + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `holder` holds, from one id on and up to before another.
+fn held(
+    txn: &WriteTransaction,
+    holder: &str,
+    from: MessageId,
+    before: MessageId,
 ) -> Result<Vec<MessageId>, StoreError> {
     let pending = txn.open_table(PENDING)?;
-    let range = pending.range((subscription, after + 1)..=(subscription, u64::MAX))?;
+    let range = pending.range((holder, from)..(holder, before))?;
     range.map(|row| Ok(row?.0.value().1)).collect()
 }
 
-/// The messages with these ids; one that was settled meanwhile is left out.
-pub(crate) fn load(
-    txn: &ReadTransaction,
-    ids: &[(MessageId, u32)],
-) -> Result<Vec<(MessageId, u32, PubsubMessage)>, StoreError> {
+/// `holder` holds nothing older than this id any more.
+pub(crate) fn drop_before(txn: &WriteTransaction, holder: &str, before: MessageId) -> Result<(), StoreError> {
+    let ids = held(txn, holder, 0, before)?;
+    settle(txn, holder, None, &ids)
+}
+
+/// When the oldest message that `holder` holds was published.
+pub(crate) fn oldest(txn: &WriteTransaction, holder: &str) -> Result<Option<Micros>, StoreError> {
+    let first = {
+        let pending = txn.open_table(PENDING)?;
+        let mut range = pending.range((holder, 0)..(holder, MessageId::MAX))?;
+        range.next().transpose()?.map(|(key, _)| key.value().1)
+    };
     let messages = txn.open_table(MESSAGES)?;
-    let mut found = Vec::with_capacity(ids.len());
-    for (id, attempt) in ids {
-        if let Some(bytes) = messages.get(*id)? {
-            let message = PubsubMessage::decode(Bytes::copy_from_slice(bytes.value()))
-                .map_err(|_| StoreError::Corrupt(format!("message {id}")))?;
-            found.push((*id, *attempt, message));
+    let Some(first) = first else { return Ok(None) };
+    Ok(messages.get(first)?.map(|bytes| published(first, bytes.value())).transpose()?)
+}
+
+fn decoded(id: MessageId, bytes: &[u8]) -> Result<PubsubMessage, StoreError> {
+    PubsubMessage::decode(Bytes::copy_from_slice(bytes)).map_err(|_| StoreError::Corrupt(format!("message {id}")))
+}
+
+fn published(id: MessageId, bytes: &[u8]) -> Result<Micros, StoreError> {
+    let time = decoded(id, bytes)?.publish_time.unwrap_or_default();
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    Ok(seconds * 1_000_000 + u64::try_from(time.nanos / 1_000).unwrap_or(0))
+}
+
+/// The first id that is not older than this: whatever is below was published before.
+pub(crate) fn boundary(txn: &WriteTransaction, at: Micros) -> Result<MessageId, StoreError> {
+    let messages = txn.open_table(MESSAGES)?;
+    let (mut low, mut high) = (0, messages.last()?.map_or(0, |(id, _)| id.value()) + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = messages.range(middle..high)?.next().transpose()?;
+        match found {
+            None => high = middle,
+            Some((id, bytes)) => {
+                let id = id.value();
+                if published(id, bytes.value())? < at {
+                    low = id + 1;
+                } else {
+                    high = middle;
+                }
+            }
+        }
+    }
+    Ok(low)
+}
+
+/// Those of the ids whose messages a filter takes.
+fn taken(txn: &WriteTransaction, ids: Vec<MessageId>, filter: Option<&Filter>) -> Result<Vec<MessageId>, StoreError> {
+    let Some(filter) = filter else { return Ok(ids) };
+    let messages = txn.open_table(MESSAGES)?;
+    let mut found = Vec::new();
+    for id in ids {
+        if let Some(bytes) = messages.get(id)? {
+            let message = decoded(id, bytes.value())?;
+            if filter.takes(&|key| message.attributes.get(key).map(String::as_str)) {
+                found.push(id);
+            }
         }
     }
     Ok(found)
 }
+
+/// What was published before `at` is acknowledged, everything else that is still kept is not.
+pub(crate) fn seek_to_time(
+    txn: &WriteTransaction,
+    name: &str,
+    record: &SubscriptionRecord,
+    filter: Option<&Filter>,
+    at: Micros,
+) -> Result<(), StoreError> {
+    let from = boundary(txn, at)?;
+    let keeper = acked(name);
+    let past = held(txn, name, 0, from)?;
+    settle(txn, name, record.retain_acked.then_some(keeper.as_str()), &past)?;
+    let back = held(txn, &keeper, from, MessageId::MAX)?;
+    settle(txn, &keeper, Some(name), &back)?;
+    let of_topic = held(txn, &record.topic, from, MessageId::MAX)?;
+    hold(txn, name, &taken(txn, of_topic, filter)?)
+}
+
+/// The subscription holds what the snapshot holds.
+pub(crate) fn seek_to_snapshot(
+    txn: &WriteTransaction,
+    name: &str,
+    record: &SubscriptionRecord,
+    snapshot: &str,
+) -> Result<(), StoreError> {
+    let keeper = acked(name);
+    let kept = held(txn, snapshot, 0, MessageId::MAX)?;
+    hold(txn, name, &kept)?;
+    settle(txn, &keeper, None, &kept)?;
+    let kept: BTreeSet<MessageId> = kept.into_iter().collect();
+    let mut past = held(txn, name, 0, MessageId::MAX)?;
+    past.retain(|id| !kept.contains(id));
+    settle(txn, name, record.retain_acked.then_some(keeper.as_str()), &past)
+}
+
+/// The snapshot holds what the subscription holds.
+pub(crate) fn snap(txn: &WriteTransaction, subscription: &str, snapshot: &str) -> Result<(), StoreError> {
+    let ids = held(txn, subscription, 0, MessageId::MAX)?;
+    hold(txn, snapshot, &ids)
+}
+
+/// Up to `most` ids of unacknowledged deliveries newer than `after`, with their ordering keys if those matter.
+pub(crate) fn page(
+    txn: &ReadTransaction,
+    subscription: &str,
+    after: MessageId,
+    most: usize,
+    ordered: bool,
+) -> Result<Vec<(MessageId, Option<String>)>, StoreError> {
+    let pending = txn.open_table(PENDING)?;
+    let messages = txn.open_table(MESSAGES)?;
+    let mut found = Vec::new();
+    for row in pending.range((subscription, after + 1)..=(subscription, MessageId::MAX))?.take(most) {
+        let id = row?.0.value().1;
+        let bytes = if ordered { messages.get(id)? } else { None };
+        let key = bytes.map(|bytes| decoded(id, bytes.value())).transpose()?.map(|message| message.ordering_key);
+        found.push((id, key.filter(|key| !key.is_empty())));
+    }
+    Ok(found)
+}
+
+/// The messages handed out; one that was settled meanwhile is left out.
+pub(crate) fn load(txn: &ReadTransaction, handed: &[Handed]) -> Result<Vec<(Handed, PubsubMessage)>, StoreError> {
+    let messages = txn.open_table(MESSAGES)?;
+    let mut found = Vec::with_capacity(handed.len());
+    for handed in handed {
+        if let Some(bytes) = messages.get(handed.id)? {
+            found.push((*handed, decoded(handed.id, bytes.value())?));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;
