@@ -8,7 +8,7 @@ mod ending;
 
 use std::sync::Arc;
 
-use carrel_cloud::{CallError, Jobs, Objects};
+use carrel_cloud::CallError;
 use carrel_schemas::completion::Completion;
 use carrel_schemas::dead_letter::Evidence;
 use carrel_schemas::ids::{ReviewId, TenantId};
@@ -79,14 +79,22 @@ pub enum DriveError {
 /// Everything a review needs on its way.
 #[derive(Debug)]
 pub struct Driver {
-    ledger: Ledger,
-    registry: Arc<Registry>,
-    outcomes: Outcomes,
-    launcher: Launcher,
-    announcer: Announcer,
-    opener: Arc<Opener>,
-    leadership: Leadership,
-    limbo: Arc<Limbo>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The tenants.
+    pub registry: Arc<Registry>,
+    /// What was decided.
+    pub outcomes: Outcomes,
+    /// Starts and finds executions.
+    pub launcher: Launcher,
+    /// Publishes completions.
+    pub announcer: Announcer,
+    /// Opens packs again whose files changed.
+    pub opener: Arc<Opener>,
+    /// Only the leader looks for executions.
+    pub leadership: Leadership,
+    /// What was stuck, and ends.
+    pub limbo: Arc<Limbo>,
 }
 
 /// What one look at a record led to.
@@ -106,22 +114,6 @@ impl From<Option<Versioned<ReviewRecord>>> for Step {
 }
 
 impl Driver {
-    /// A driver for the registry's tenants.
-    pub fn new(
-        ledger: Ledger,
-        objects: Objects,
-        jobs: Jobs,
-        registry: Arc<Registry>,
-        announcer: Announcer,
-        opener: Arc<Opener>,
-        leadership: Leadership,
-        limbo: Arc<Limbo>,
-    ) -> Self {
-        let outcomes = Outcomes::new(objects.clone());
-        let launcher = Launcher::new(ledger.clone(), objects, jobs);
-        Self { ledger, registry, outcomes, launcher, announcer, opener, leadership, limbo }
-    }
-
     /// Drives a review as far as it goes. `granted` says that the schedule gave it a slot to launch in.
     pub async fn drive(&self, tenant: &TenantId, review: &ReviewId, granted: bool) -> Result<Rest, DriveError> {
         let unknown = || DriveError::UnknownTenant { tenant: tenant.clone(), review: review.clone() };

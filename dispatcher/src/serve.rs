@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::collect::Collector;
-use crate::completion::Announcer;
+use crate::completion::{Announcer, Outcomes};
 use crate::config::Config;
 use crate::dead_letters::Index;
 use crate::desk::desk;
@@ -22,6 +22,7 @@ use crate::drive::Driver;
 use crate::explain::Explainer;
 use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
+use crate::launch::Launcher;
 use crate::leadership::Leadership;
 use crate::ledger::{Ledger, fresh_nonce};
 use crate::limbo::Limbo;
@@ -122,17 +123,16 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let announcer = Announcer::new(completions);
     let opener = Arc::new(Opener::new(ledger.clone()));
     let leadership = Leadership::default();
-    let driver = Driver::new(
-        ledger.clone(),
-        objects.clone(),
-        jobs,
-        registry.clone(),
+    let driver = Arc::new(Driver {
+        ledger: ledger.clone(),
+        registry: registry.clone(),
+        outcomes: Outcomes::new(objects.clone()),
+        launcher: Launcher::new(ledger.clone(), objects.clone(), jobs),
         announcer,
-        opener.clone(),
-        leadership.clone(),
-        limbo.clone(),
-    );
-    let driver = Arc::new(driver);
+        opener: opener.clone(),
+        leadership: leadership.clone(),
+        limbo: limbo.clone(),
+    });
     let (desk, bell) = desk(
         sealer.clone(),
         driver.clone(),
