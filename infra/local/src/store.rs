@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 /// Works that share one commit at most.
 const GROUP: usize = 512;
 /// Memory for pages of the file. More is held by the kernel anyway, which gives it back.
-const CACHE: usize = 64 << 20;
+const CACHE: usize = 16 << 20;
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -247,6 +247,7 @@ impl PubSub {
         let holders = self.topics().get(topic).map(|topic| topic.holders.clone()).unwrap_or_default();
         let now = self.0.published.fetch_max(now_us(), Ordering::Relaxed).max(now_us());
         let time = UNIX_EPOCH + Duration::from_micros(now);
+        let mut appender = shelf::Appender::open(txn)?;
         let mut ids = Vec::with_capacity(messages.len());
         for message in messages {
             let takes = |holder: &&Holder| {
@@ -254,18 +255,22 @@ impl PubSub {
                 holder.filter.as_ref().is_none_or(|filter| filter.takes(&attribute))
             };
             let holders: Vec<&str> = holders.iter().filter(takes).map(|holder| holder.name.as_str()).collect();
-            let message = PubsubMessage {
-                data: message.data.clone(),
-                attributes: message.attributes.clone().into_iter().collect(),
-                message_id: String::new(),
-                publish_time: Some(time.into()),
-                ordering_key: message.ordering_key.clone(),
-            };
-            ids.push(shelf::append(txn, &holders, &message)?.to_string());
-            if self.0.faults.roll(Fault::Duplicate) {
-                shelf::append(txn, &holders, &message)?;
+            let copies = 1 + usize::from(self.0.faults.roll(Fault::Duplicate));
+            for copy in 0..copies {
+                let message = PubsubMessage {
+                    data: message.data.clone(),
+                    attributes: message.attributes.clone().into_iter().collect(),
+                    message_id: String::new(),
+                    publish_time: Some(time.into()),
+                    ordering_key: message.ordering_key.clone(),
+                };
+                let id = appender.append(&holders, message)?;
+                if copy == 0 {
+                    ids.push(id.to_string());
+                }
             }
         }
+        appender.finish()?;
         Ok(ids)
     }
 

@@ -146,7 +146,7 @@ impl PubSub {
             Target::Snapshot(snapshot) => {
                 let found = self.snapshot(&snapshot)?;
                 if found.topic != record.topic || found.filter != record.filter {
-                    return Err(Status::invalid_argument(
+                    return Err(Status::failed_precondition(
                         "the snapshot is of another topic, or of a subscription with another filter",
                     ));
                 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -123,29 +123,44 @@ pub(crate) fn remove_snapshot(txn: &WriteTransaction, name: &str) -> Result<(), 
     drop_before(txn, name, MessageId::MAX)
 }
 
-/// Appends one message for the given holders and returns its id; without any it is not kept.
-pub(crate) fn append(
-    txn: &WriteTransaction,
-    holders: &[&str],
-    message: &PubsubMessage,
-) -> Result<MessageId, StoreError> {
-    let id = {
-        let mut counters = txn.open_table(COUNTERS)?;
-        let id = counters.get("message")?.map_or(0, |last| last.value()) + 1;
-        counters.insert("message", id)?;
-        id
-    };
-    if holders.is_empty() {
-        return Ok(id);
+/// The end of the tables of messages; opened once for many, which costs as much as appending one.
+pub(crate) struct Appender<'txn> {
+    counters: Table<'txn, &'static str, u64>,
+    messages: Table<'txn, u64, &'static [u8]>,
+    owed: Table<'txn, u64, u32>,
+    pending: Table<'txn, (&'static str, u64), ()>,
+    last: MessageId,
+}
+
+impl<'txn> Appender<'txn> {
+    pub(crate) fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
+        let counters = txn.open_table(COUNTERS)?;
+        let last = counters.get("message")?.map_or(0, |last| last.value());
+        let (messages, owed, pending) = (txn.open_table(MESSAGES)?, txn.open_table(OWED)?, txn.open_table(PENDING)?);
+        Ok(Self { counters, messages, owed, pending, last })
     }
-    let message = PubsubMessage { message_id: id.to_string(), ..message.clone() };
-    txn.open_table(MESSAGES)?.insert(id, message.encode_to_vec().as_slice())?;
-    txn.open_table(OWED)?.insert(id, u32::try_from(holders.len()).unwrap_or(u32::MAX))?;
-    let mut pending = txn.open_table(PENDING)?;
-    for holder in holders {
-        pending.insert((*holder, id), ())?;
+
+    /// Appends one message for the given holders and returns its id; without any it is not kept.
+    pub(crate) fn append(&mut self, holders: &[&str], message: PubsubMessage) -> Result<MessageId, StoreError> {
+        self.last += 1;
+        let id = self.last;
+        if holders.is_empty() {
+            return Ok(id);
+        }
+        let message = PubsubMessage { message_id: id.to_string(), ..message };
+        self.messages.insert(id, message.encode_to_vec().as_slice())?;
+        self.owed.insert(id, u32::try_from(holders.len()).unwrap_or(u32::MAX))?;
+        for holder in holders {
+            self.pending.insert((*holder, id), ())?;
+        }
+        Ok(id)
     }
-    Ok(id)
+
+    /// Without this the ids are given again.
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+        self.counters.insert("message", self.last)?;
+        Ok(())
+    }
 }
 
 /// These are held no longer; `keeper` holds them from now on, if there is one.

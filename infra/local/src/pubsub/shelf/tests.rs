@@ -107,7 +107,9 @@ proptest! {
                     now += 2;
                     let holds = [(NAME, fits), (TOPIC, topic_keeps), (SNAPSHOT, fits && reference.snapped.is_some())];
                     let holders: Vec<&str> = holds.iter().filter(|(_, holds)| *holds).map(|(name, _)| *name).collect();
-                    let id = append(&txn, &holders, &message(now, fits)).expect("appends");
+                    let mut appender = Appender::open(&txn).expect("opens");
+                    let id = appender.append(&holders, message(now, fits)).expect("appends");
+                    appender.finish().expect("ends");
                     reference.times.insert(id, (now, fits));
                     reference.unacked.extend(fits.then_some(id));
                     reference.of_topic.extend(topic_keeps.then_some(id));
