@@ -124,7 +124,7 @@ fn asked_for(folder: &Path, found: &mut BTreeSet<String>) {
         for line in text.lines().filter(|line| !line.contains("TableDefinition")) {
             let words = line.split('"').skip(1).step_by(2).filter(|word| {
                 let parts: Vec<&str> = word.split('.').collect();
-                matches!(parts[..], ["storage" | "pubsub" | "run" | "iam", noun, verb] if !noun.is_empty()
+                matches!(parts[..], ["storage" | "pubsub" | "run" | "iam", noun, verb] if !matches!(noun, "" | "googleapis")
                     && !verb.is_empty() && verb.chars().all(|letter| letter.is_ascii_alphabetic()))
             });
             found.extend(words.map(str::to_owned));
