@@ -69,7 +69,7 @@ const ATTACKS: &[Attack] = &[
         403,
         Allowed::Owner(200),
     ),
-    // Not served to anybody, and told in the words of gRPC, whose paths these might be.
+    // Not served to anybody.
     Attack(
         "compose",
         |t| Call::post(format!("{}/compose", object(t)), "{}"),

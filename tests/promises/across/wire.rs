@@ -29,7 +29,7 @@ pub(super) struct Answer {
 pub(super) const OK: u16 = 0;
 pub(super) const NOT_FOUND: u16 = 5;
 pub(super) const PERMISSION_DENIED: u16 = 7;
-pub(super) const UNIMPLEMENTED: u16 = 12;
+pub(super) const UNIMPLEMENTED: u16 = 404; // Over HTTP, where all of its users ask.
 
 impl Call {
     fn http(method: Method, path: String, body: impl Into<Body>) -> Self {
