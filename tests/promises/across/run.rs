@@ -25,9 +25,9 @@ const ATTACKS: &[Attack] = &[
     Attack("find jobs beside", |_| Call::get(format!("/v2/{}/jobs", place())), 403, Allowed::Owner(200)),
     Attack("cancel", |t| Call::post(format!("/v2/{}:cancel", t.item), "{}"), 403, Allowed::Owner(200)),
     // Not served to anybody.
-    Attack("change", |t| Call::patch(format!("/v2/{}", t.of), another()), 404, Allowed::Owner(404)),
-    Attack("delete", |t| Call::delete(format!("/v2/{}", t.of)), 404, Allowed::Owner(404)),
-    Attack("delete execution", |t| Call::delete(format!("/v2/{}", t.item)), 404, Allowed::Owner(404)),
+    Attack("change", |t| Call::patch(format!("/v2/{}", t.of), "{}"), 403, Allowed::Owner(400)),
+    Attack("delete", |t| Call::delete(format!("/v2/{}?etag=stale", t.of)), 403, Allowed::Owner(409)),
+    Attack("delete execution", |t| Call::delete(format!("/v2/{}?etag=stale", t.item)), 403, Allowed::Owner(409)),
     Attack("say who may", |t| Call::post(format!("/v2/{}:setIamPolicy", t.of), "{}"), 404, Allowed::Owner(404)),
 ];
 

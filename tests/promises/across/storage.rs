@@ -92,7 +92,7 @@ const ATTACKS: &[Attack] = &[
         403,
         Allowed::Owner(409),
     ),
-    // Not served to anybody, and told in the words of gRPC, whose paths these might be.
+    // Not served to anybody.
     Attack(
         "give away",
         |t| Call::post(format!("{}/acl", object(t)), "{}"),
