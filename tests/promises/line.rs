@@ -172,11 +172,6 @@ impl Line {
         }
     }
 
-    /// True while a call is held.
-    pub(crate) fn is_holding(&self) -> bool {
-        self.inner.plan.borrow().holding
-    }
-
     /// Returns once a call is held.
     pub(crate) async fn holds(&self) {
         self.inner.plan.subscribe().wait_for(|plan| plan.holding).await.expect("the line is open");
