@@ -400,7 +400,7 @@ impl Driver {
             tenant.id = %completion.tenant, review.id = %completion.review, epoch = completion.epoch.get(),
             state = completion.verdict.state(), event.id = %completion.event, "completion announced"
         );
-        self.limbo.resolve_review(&held.value, crate::now()).await?;
+        self.limbo.resolve_review(&held.value, crate::now()).await;
         let next = held.value.announced(crate::now()).map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
     }

@@ -126,26 +126,37 @@ impl Limbo {
     }
 
     /// A pack is closed: what was filed of it is over.
-    pub async fn resolve_pack(&self, open: &OpenPack, now: Timestamp) -> Result<(), LedgerError> {
+    pub async fn resolve_pack(&self, open: &OpenPack, now: Timestamp) {
         if now.since(open.opened_at) < self.after {
-            return Ok(());
+            return;
         }
         let of_it = dead_letters::of_pack(&open.bucket, &open.pack, open.revision);
-        self.resolve(&open.tenant, &dead_letters::of_stuck(&of_it), "the pack was closed after all").await
+        self.resolve(&open.tenant, &dead_letters::of_stuck(&of_it), "the pack was closed after all").await;
     }
 
     /// An epoch of a review is decided: what was filed of it is over.
-    pub async fn resolve_review(&self, record: &ReviewRecord, now: Timestamp) -> Result<(), LedgerError> {
+    pub async fn resolve_review(&self, record: &ReviewRecord, now: Timestamp) {
         // A letter tells of a trouble that lasted, so a young review has none to look for.
         if now.since(record.began_at()) < self.after {
-            return Ok(());
+            return;
         }
-        let of_it = dead_letters::of_epoch(&record.review, record.epoch);
         let how = format!("the review ended as {} after all", record.state.word());
-        self.resolve(&record.tenant, &dead_letters::of_stuck(&of_it), &how).await
+        // It may have been filed before memory or time ran out, in the epoch that nobody was told of.
+        let filed_in = [Some(record.epoch), record.larger_since.and_then(Epoch::previous)];
+        for epoch in filed_in.into_iter().flatten() {
+            let of_it = dead_letters::of_epoch(&record.review, epoch);
+            self.resolve(&record.tenant, &dead_letters::of_stuck(&of_it), &how).await;
+        }
     }
 
-    async fn resolve(&self, tenant: &TenantId, id: &DeadLetterId, how: &str) -> Result<(), LedgerError> {
+    /// A letter that cannot be resolved must hold back neither a completion nor the end of a pack.
+    async fn resolve(&self, tenant: &TenantId, id: &DeadLetterId, how: &str) {
+        if let Err(error) = self.try_to_resolve(tenant, id, how).await {
+            tracing::warn!(dead_letter.id = %id, error = crate::chain(&error), "a letter of what was stuck stays open");
+        }
+    }
+
+    async fn try_to_resolve(&self, tenant: &TenantId, id: &DeadLetterId, how: &str) -> Result<(), LedgerError> {
         while let Some(held) = self.ledger.dead_letter(Some(tenant), id).await? {
             if held.value.state != DeadLetterState::Open {
                 break;

@@ -359,7 +359,7 @@ mod tests {
         ),
         (
             "dispatcher",
-            &["storage.objects.create", "storage.objects.get", "storage.objects.list"],
+            &["storage.objects.create", "storage.objects.delete", "storage.objects.get", "storage.objects.list"],
             &["projects/_/buckets/acme-outputs", "projects/_/buckets/bolt-outputs"],
         ),
         (

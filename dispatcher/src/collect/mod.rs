@@ -6,7 +6,8 @@
 //! ```
 //! Carried by the leader, a page at a time; each pass begins once a day. An object goes only in the version that was
 //! looked at. Refuses what is open, however old, and the record that an open letter tells of; the outcomes and deliveries
-//! in the tenants' buckets; and the last seal of a pack, which tells an upload that was reviewed from a new one.
+//! in the tenants' buckets; and the last seal of a pack with the record of its review, which tell an upload that was
+//! reviewed from a new one.
 
 mod leftovers;
 mod tenants;
@@ -175,6 +176,11 @@ impl Collector {
         let letter = dead_letters::of_epoch(&record.review, record.epoch);
         let letter = self.ledger.dead_letter(Some(&record.tenant), &letter).await?;
         if letter.is_some_and(|held| !is_dealt_with(&held.value)) {
+            return Ok(());
+        }
+        // Whatever comes of the pack again looks at its last seal, and would open a review that has no record anew.
+        let last = self.ledger.last_filled_seal(&record.tenant, &record.pack).await?;
+        if last.is_some_and(|seal| seal.review == record.review) {
             return Ok(());
         }
         // First what only the record leads to.

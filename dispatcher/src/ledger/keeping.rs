@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use carrel_cloud::ObjectMeta;
+use carrel_cloud::{Created, ObjectMeta, Swapped};
 use carrel_schemas::dead_letter::DeadLetter;
 use carrel_schemas::ids::{CampaignId, TenantId};
 use carrel_schemas::timestamp::Timestamp;
@@ -91,12 +91,25 @@ impl Ledger {
 
     /// The log of a tenant is about to begin after this place.
     pub async fn begin_log_after(&self, tenant: &TenantId, place: &str) -> Result<(), LedgerError> {
-        if self.log_begin(tenant).await?.is_some_and(|begin| begin.as_str() >= place) {
-            return Ok(());
+        let name = names::log_begin(tenant);
+        loop {
+            let held = self.read::<LogBegin>(&name).await?;
+            if held.as_ref().is_some_and(|begin| begin.value.after.as_str() >= place) {
+                return Ok(());
+            }
+            // By compare-and-swap: a leader that was deposed in between must not move it back.
+            let begin = encode(&LogBegin { after: place.to_owned() });
+            let won = match held {
+                Some(held) => {
+                    let swapped = self.objects.swap(&self.bucket, &name, held.generation, begin, JSON).await?;
+                    matches!(swapped, Swapped::Done(_))
+                }
+                None => matches!(self.objects.create(&self.bucket, &name, begin, JSON).await?, Created::New(_)),
+            };
+            if won {
+                return Ok(());
+            }
         }
-        let begin = LogBegin { after: place.to_owned() };
-        self.objects.put(&self.bucket, &names::log_begin(tenant), encode(&begin), JSON).await?;
-        Ok(())
     }
 
     /// The last place of a tenant's log that may be gone, if any is.

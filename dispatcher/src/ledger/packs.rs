@@ -22,6 +22,16 @@ impl Ledger {
         }
     }
 
+    /// This revision of a pack, if it is open.
+    pub async fn open_revision(
+        &self,
+        tenant: &TenantId,
+        pack: &PackId,
+        revision: Revision,
+    ) -> Result<Option<OpenPack>, LedgerError> {
+        Ok(self.read(&names::open_pack(tenant, pack, revision)).await?.map(|open| open.value))
+    }
+
     /// Every pack with unsealed uploads.
     pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
         self.read_all(names::OPEN_PACKS).await

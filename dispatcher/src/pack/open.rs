@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use carrel_schemas::ids::{PackId, Revision, TenantId};
 use carrel_schemas::registry::Tenant;
@@ -20,6 +21,9 @@ use crate::ledger::{Ledger, LedgerError, OpenPack};
 
 /// Packs remembered before idle ones are forgotten; forgetting costs one listing.
 const REMEMBERED: usize = 4096;
+/// A revision is remembered no longer than this: what is over and old is collected, and the seal that says that it was
+/// closed may be gone.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
 
 type Slot = Arc<Flight<OpenPack>>;
 
@@ -65,7 +69,7 @@ impl Opener {
         traceparent: Option<String>,
         now: Timestamp,
     ) -> Result<OpenPack, LedgerError> {
-        let mut open = match hint {
+        let mut open = match hint.filter(|open| now.since(open.opened_at) < REMEMBERED_FOR) {
             Some(open) => open,
             None => {
                 let last = self.ledger.last_seal(&tenant.id, pack).await?;

@@ -204,16 +204,12 @@ impl Sealer {
             let held = self.ledger.write_seal(seal.clone()).await?;
             if held.review == wish.review {
                 let review = held.review.clone();
-                // What its uploads opened is closed with it, as by any other sign.
-                let open = OpenPack {
-                    tenant: tenant.id.clone(),
-                    pack: pack.clone(),
-                    revision: held.revision,
-                    bucket: tenant.uploads_bucket.clone(),
-                    opened_at: now,
-                    traceparent,
-                };
-                self.finish(&open, held, now).await?;
+                // What its uploads opened is closed with it, as by any other sign. Asked again later there is nothing to
+                // close, and what has become of the pack since is no business of this key's.
+                match self.ledger.open_revision(&tenant.id, pack, held.revision).await? {
+                    Some(open) => drop(self.finish(&open, held, now).await?),
+                    None => self.open_review(&held, traceparent, now).await?,
+                }
                 return Ok(Requested::Review(review));
             }
             seal.revision = held.revision.next();
@@ -230,7 +226,7 @@ impl Sealer {
             let next = OpenPack { revision: seal.revision.next(), opened_at: now, ..open.clone() };
             self.ledger.open_pack(&next).await?;
         }
-        self.limbo.resolve_pack(open, now).await?;
+        self.limbo.resolve_pack(open, now).await;
         self.ledger.close_pack(open).await?;
         Ok(considered)
     }

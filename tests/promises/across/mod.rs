@@ -53,7 +53,8 @@ impl Thing {
 
     /// What was answered about it, with its names taken out.
     fn nameless(&self, text: &str) -> String {
-        text.replace(&self.item, "ITEM").replace(&self.of, "OF")
+        let encoded = self.item.replace('/', "%2F");
+        text.replace(&self.item, "ITEM").replace(&encoded, "ITEM").replace(&self.of, "OF")
     }
 }
 
