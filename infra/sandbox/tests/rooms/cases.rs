@@ -245,4 +245,11 @@ pub(crate) const CASES: &[Case] = &[
     // Beyond the list: found while the rooms were built.
     attack(56, "the_machines_name_is_not_told", &["host-name"], all("room").process("the machine's")),
     attack(57, "no_signal_is_ignored_on_arrival", &["ignored-signals"], all("none").runsc("not told")),
+    attack(
+        58,
+        "namespaces_are_counted_by_the_room",
+        &["namespaces-left"],
+        all("0").process("the machine's").oci("64|0").runsc("not told|64|0"),
+    ),
+    attack(58, "so_is_what_watches_files", &["watchers"], all("8").process("more").runsc("8|more")),
 ];
