@@ -118,9 +118,10 @@ pub async fn start(tier: Tier, room: &Room, stdout: OwnedFd, stderr: OwnedFd) ->
     let (line, theirs) = wire::pair().map_err(StartError::Launcher)?;
     rustix::io::ioctl_fionbio(&line, true).map_err(|error| StartError::Launcher(error.into()))?;
     let line = sys::watch(line).map_err(StartError::Launcher)?;
-    let plan = write_plan(room).map_err(StartError::Launcher)?;
+    let step = "write the plan of a room".to_owned();
+    let plan = write_plan(room).map_err(|source| StartError::Build { tier, step, source })?;
     let descriptors = [theirs.as_fd(), plan.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    wire::send(launcher, &Launch { tier }, &descriptors).map_err(StartError::Launcher)?;
+    wire::send_in_turn(launcher, &Launch { tier }, &descriptors).await.map_err(StartError::Launcher)?;
     // Our copies would keep the pipes open after the command.
     drop((theirs, stdout, stderr));
 

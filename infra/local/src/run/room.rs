@@ -27,7 +27,9 @@ const TMP: &str = "/tmp";
 const INODES: u64 = 200_000;
 /// Processes and threads of a task.
 const PROCESSES: u64 = 4096;
-const OPEN_FILES: u64 = 65_536;
+/// Open files of each of them. As many descriptors a user may have on their way through unix sockets, all tasks together;
+/// this cloud, which may open more, still has some then.
+const OPEN_FILES: u64 = 8_192;
 /// The caller holds the task's time limit; this one only says that there is one.
 const WALL: Duration = Duration::from_secs(8 * 24 * 3600);
 
