@@ -28,6 +28,7 @@ mod strays;
 mod supervise;
 mod sys;
 mod tier;
+mod watched;
 mod wire;
 
 pub use ended::{Ended, Exit, LimitHit, Used};
@@ -39,3 +40,4 @@ pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
 pub use running::{Ending, Handed, Running, StartError, start};
 pub use supervise::{Finished, Hearing, run};
 pub use tier::{Runtime, Tier, TierError};
+pub use watched::Watched;

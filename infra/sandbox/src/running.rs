@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -66,6 +66,9 @@ pub enum StartError {
         /// The limit.
         wall: Duration,
     },
+    /// What it uses cannot be looked at, so that nothing holds its limits; it was ended.
+    #[error("look at what a room uses")]
+    Unseen(#[source] io::Error),
     /// The room ended before it said why.
     #[error("build a room of tier {tier}: it ended with {exit:?} on the way")]
     Lost {
@@ -200,6 +203,18 @@ impl Running {
     /// Whether a cgroup holds its memory limit.
     pub fn memory_guarantee(&self) -> bool {
         self.memory_guarantee
+    }
+
+    /// Whether the kernel counts its processes apart from others of the user.
+    pub(crate) fn counts_processes(&self) -> bool {
+        self.tier == Tier::Namespaces
+    }
+
+    /// Whether its first process has ended, and with it the room, though nobody has said so yet.
+    pub(crate) fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now));
+        ended.is_ok_and(|ready| ready > 0)
     }
 
     /// Asks the command, and the group it leads, to end.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use carrel_egress::Policy;
-use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
+use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier, Watched};
 
 use super::Inner;
 use super::body::Body;
@@ -77,7 +77,7 @@ pub(super) async fn open(
     if !policy.is_empty() {
         doors.let_out(next()?, policy)?;
     }
-    Ok(Body::room(running, doors))
+    Ok(Body::room(Watched::new(running, room.limits), doors))
 }
 
 fn plan(

@@ -151,7 +151,7 @@ async fn terminate(task: &mut Body) {
 }
 
 fn end_of(ended: io::Result<Ended>) -> End {
-    let Ended { code, signal } = match ended {
+    let Ended { code, signal, out_of_memory } = match ended {
         Ok(ended) => ended,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::new(error));
@@ -159,6 +159,9 @@ fn end_of(ended: io::Result<Ended>) -> End {
         }
     };
     let (phase, message) = match code {
+        code if out_of_memory && code != Some(0) => {
+            (Phase::Failed, "The container was ended: it exceeded the memory limit of its job.".to_owned())
+        }
         Some(0) => (Phase::Succeeded, String::new()),
         Some(code) => (Phase::Failed, format!("The container exited with code {code}.")),
         None => (Phase::Failed, format!("The container was ended by signal {}.", signal.unwrap_or(0))),
