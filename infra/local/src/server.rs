@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, CloudConfig, ConfigError, PayloadFormat};
+use crate::config::{self, CloudConfig, ConfigError, Isolation, PayloadFormat};
 use crate::faults::Faults;
 use crate::iam::{Iam, PolicyError, Principal};
 use crate::metadata::{Metadata, MetadataServer};
@@ -51,6 +51,9 @@ pub enum CloudError {
     /// Cloud Run.
     #[error(transparent)]
     Run(#[from] run::OpenError),
+    /// What gives birth to the rooms of tasks. It cannot be started again from here: what forks must have one thread.
+    #[error("the launcher of rooms ended, and with it every task; start the cloud again")]
+    LauncherGone,
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> CloudError {
@@ -243,11 +246,18 @@ fn notification(wanted: &config::Notification) -> storage::Notification {
     }
 }
 
-/// Runs a cloud until `shutdown` resolves.
+/// Runs a cloud until `shutdown` resolves, or it can run no more tasks.
 pub async fn serve(config: CloudConfig, shutdown: impl Future<Output = ()>) -> Result<(), CloudError> {
+    let divides = config.isolation == Isolation::Namespaces;
     let cloud = Cloud::start(config).await?;
     tracing::info!(endpoint = cloud.endpoint(), "cloud ready");
-    shutdown.await;
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        gone = carrel_sandbox::launcher_gone(), if divides => match gone {
+            Ok(()) => Err(CloudError::LauncherGone),
+            Err(error) => Err(io("watch the launcher of rooms")(error)),
+        },
+    };
     cloud.shutdown().await;
-    Ok(())
+    ended
 }
