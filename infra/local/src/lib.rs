@@ -3,10 +3,12 @@
 //! It knows Google's nouns and nothing of the product, so that a shared bug cannot hide on both sides. Everything is
 //! durable before it is answered, nobody may do what no binding grants, and it misbehaves on demand ([`faults`]).
 
+mod bounded;
 pub mod config;
 pub mod error;
 pub mod faults;
 pub mod iam;
+mod idle;
 pub mod metadata;
 pub mod pubsub;
 pub mod run;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::serve::ListenerExt as _;
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{self, CloudConfig, ConfigError, Isolation, PayloadFormat};
 use crate::faults::Faults;
 use crate::iam::{Iam, PolicyError, Principal};
+use crate::idle;
 use crate::metadata::{Metadata, MetadataServer};
 use crate::pubsub::PubSub;
 use crate::run::{self, Run};
@@ -144,6 +146,7 @@ impl Cloud {
             .add_service(storage.grpc())
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
+        let app = app.layer(from_fn(idle::impatient));
         run.serve_rooms(app.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
