@@ -19,6 +19,8 @@ pub const LOCATION: &str = "us-central1";
 pub const CONTROL_BUCKET: &str = "carrel-control";
 /// Where a task finds its uploads bucket.
 const VOLUME: &str = "/mnt/uploads";
+/// Where the cloud has a door before clamd in each task's room.
+const SCANNER: &str = "127.0.0.1:3310";
 pub(crate) const DISPATCHER: &str = "dispatcher@carrel-local.iam.gserviceaccount.com";
 
 const TOPICS: [&str; 6] =
@@ -139,15 +141,9 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             bind(tenant.job.as_str(), "roles/run.viewer", DISPATCHER),
         ]);
     }
-    // What its tasks must find beside the system's own: what the agent's command line names, and the scanner's socket.
-    let agent = site.agent.iter().map(Path::new).filter(|word| word.is_absolute());
-    let mut reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
-    let mut files: Vec<&Path> = agent.collect();
-    match site.clamd {
-        Some(Clamd::Unix(socket)) => files.push(socket),
-        Some(Clamd::Tcp(address)) => reach.extend(loopback(address)),
-        None => {}
-    }
+    // What its tasks must find beside the system's own: what the agent's command line names.
+    let files: Vec<&Path> = site.agent.iter().map(Path::new).filter(|word| word.is_absolute()).collect();
+    let reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
     let mut env = json!({ "PATH": path });
     if let Some(file) = authorities {
         env["SSL_CERT_FILE"] = json!(file);
@@ -165,6 +161,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
         "isolation": site.isolation,
         "reach": reach,
+        "clamd": site.clamd.map(ToString::to_string),
         "volume_server": [
             program, "internal", "volume", "--bucket", "{bucket}", "--storage-endpoint", "{endpoint}", "/dev/fd/3",
         ],
@@ -206,7 +203,9 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
         env.insert("CARREL_OTLP_ENDPOINT", endpoint.to_owned());
     }
     if let Some(clamd) = site.clamd {
-        env.insert("CARREL_CLAMD", clamd.to_string());
+        let door = || SCANNER.to_owned();
+        let address = if site.isolation == Isolation::Namespaces { door() } else { clamd.to_string() };
+        env.insert("CARREL_CLAMD", address);
     }
     json!({
         "name": tenant.job.as_str().rsplit('/').next(),
@@ -223,11 +222,7 @@ fn job(tenant: &Tenant, site: Site<'_>) -> Value {
 /// A collector on this machine, which a task reaches from its room; one elsewhere it does not.
 fn collector(endpoint: Option<&str>) -> Option<SocketAddr> {
     let (_, authority) = endpoint?.split_once("://")?;
-    loopback(authority.trim_end_matches('/'))
-}
-
-fn loopback(authority: &str) -> Option<SocketAddr> {
-    let address: SocketAddr = authority.replace("localhost", "127.0.0.1").parse().ok()?;
+    let address: SocketAddr = authority.trim_end_matches('/').replace("localhost", "127.0.0.1").parse().ok()?;
     address.ip().is_loopback().then_some(address)
 }
 
@@ -255,6 +250,10 @@ mod tests {
     use super::*;
 
     fn planned(ids: &[&str]) -> CloudConfig {
+        planned_beside(ids, None)
+    }
+
+    fn planned_beside(ids: &[&str], clamd: Option<&Clamd>) -> CloudConfig {
         let tenants: Vec<_> = ids.iter().map(|id| tenant(id)).collect();
         let registry = serde_json::from_value(json!({ "schema": 1, "tenants": tenants })).expect("a registry");
         let agent = ["/bin/agent".to_owned()];
@@ -264,7 +263,7 @@ mod tests {
             program: "/bin/carrel",
             path: "/bin",
             agent: &agent,
-            clamd: None,
+            clamd,
             authorities: None,
             isolation: Isolation::Namespaces,
             volume: true,
@@ -282,6 +281,18 @@ mod tests {
     #[test]
     fn the_planned_cloud_is_sound() {
         planned(&["acme", "bolt"]).check().expect("no mistakes");
+    }
+
+    #[test]
+    fn a_task_finds_the_door_before_clamd_and_not_its_socket() {
+        for at in ["/run/clamav/clamd.ctl", "127.0.0.1:4000", "clamd.example:3310"] {
+            let config = planned_beside(&["acme"], Some(&at.parse().expect("an address")));
+            assert_eq!(config.clamd, Some(at.parse().expect("an address")));
+            assert_eq!(config.jobs[0].env["CARREL_CLAMD"], SCANNER);
+            assert!(config.reach.is_empty(), "{:?}", config.reach);
+            assert!(config.images.values().all(|image| image.files == [Path::new("/bin/agent")]));
+            config.check().expect("no mistakes");
+        }
     }
 
     #[test]

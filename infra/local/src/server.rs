@@ -137,6 +137,7 @@ impl Cloud {
             isolation: config.isolation,
             address: reachable(address),
             reach: config.reach.clone(),
+            clamd: config.clamd.clone(),
             volume_server: config.volume_server.clone(),
         })
         .await?;

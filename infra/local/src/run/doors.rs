@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::clamd::{self, Clamd};
 use crate::bounded::{Bounded, Held};
 use crate::iam::{Iam, Principal};
 use crate::metadata::MetadataServer;
@@ -35,6 +36,8 @@ const TO_CLOUD: usize = 128;
 const CALLS: usize = 32;
 /// Connections of a room to whatever else it reaches.
 const RELAYED: usize = 32;
+/// A worker asks clamd about one file after the other; clamd has ten threads for all.
+const TO_CLAMD: usize = 2;
 
 /// What answers a room; it stops when dropped.
 pub(super) struct Doors {
@@ -82,6 +85,15 @@ impl Doors {
     /// An address of this machine, passed on byte for byte.
     pub(super) fn relay(&self, listener: std::net::TcpListener, to: SocketAddr) -> io::Result<()> {
         self.each(listener, RELAYED, move |inside| pass(inside, to))
+    }
+
+    /// The virus scanner, as far as a task may ask it.
+    pub(super) fn scan(&self, listener: std::net::TcpListener, clamd: &Clamd) -> io::Result<()> {
+        let clamd = Arc::new(clamd.clone());
+        self.each(listener, TO_CLAMD, move |inside| {
+            let clamd = clamd.clone();
+            async move { clamd::serve(inside, &clamd, clamd::STREAM_BYTES).await }
+        })
     }
 
     fn each<F: Future<Output = ()> + Send + 'static>(

@@ -15,12 +15,14 @@
 //! | `task` | a task from start to end |
 //! | `body` | what it runs as |
 //! | `room`, `doors` | its room, and who answers at its sockets |
+//! | `clamd` | what a task may say to a virus scanner |
 //! | `orphans` | process groups that outlived a cloud |
 //! | `rest`, `refusal` | the protocol |
 //!
 //! Refused: changes of jobs over the wire, retries of a task, more than one container.
 
 mod body;
+mod clamd;
 mod doors;
 mod launch;
 mod orphans;
@@ -44,6 +46,8 @@ use axum::Router;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use clamd::Clamd;
 
 use crate::config::{Image, Isolation, Job};
 use crate::faults::Faults;
@@ -77,6 +81,8 @@ pub struct Parts {
     pub address: SocketAddr,
     /// What else they reach.
     pub reach: Vec<SocketAddr>,
+    /// The virus scanner that they may ask.
+    pub clamd: Option<Clamd>,
     /// The command that serves a bucket as files.
     pub volume_server: Vec<String>,
 }
@@ -131,6 +137,7 @@ struct Inner {
     isolation: Isolation,
     address: SocketAddr,
     reach: Vec<SocketAddr>,
+    clamd: Option<Clamd>,
     volume_server: Vec<String>,
     /// All services, for the sockets of rooms; gone once this cloud shuts down.
     app: Mutex<Option<Router>>,
@@ -180,7 +187,7 @@ impl Run {
     /// Opens the tables; ends what a cloud that was killed left running, and marks it failed.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs, .. } = parts;
-        let Parts { isolation, address, reach, volume_server, .. } = parts;
+        let Parts { isolation, address, reach, clamd, volume_server, .. } = parts;
         for job in &jobs {
             if !is_job_name(&job.name) {
                 return Err(OpenError::Name(job.name.clone()));
@@ -233,6 +240,7 @@ impl Run {
             isolation,
             address,
             reach,
+            clamd,
             volume_server,
             app: Mutex::default(),
             running: Mutex::default(),

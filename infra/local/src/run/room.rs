@@ -1,7 +1,8 @@
 //! The outer room: one task of one job, with the identity, the volume and the ways out that its job gives it.
 //!
 //! What it sees are the programs of this machine and the files of its image, its volume, a /tmp in memory. Its network
-//! has the loopback addresses of its metadata server, of this cloud, and of what the configuration says tasks may reach.
+//! has the loopback addresses of its metadata server, of this cloud, of a virus scanner if there is one, and of what the
+//! configuration says tasks may reach.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,6 +24,8 @@ use crate::iam::Principal;
 const METADATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 /// Where it finds the way to the hosts that its job lists.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// Where it finds the virus scanner, if there is one.
+const SCANNER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3310);
 const TMP: &str = "/tmp";
 const INODES: u64 = 200_000;
 /// Processes and threads of a task.
@@ -45,6 +48,7 @@ pub(super) async fn open(
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let mut ways = vec![METADATA, inner.address];
     ways.extend(&inner.reach);
+    ways.extend(inner.clamd.iter().map(|_| SCANNER));
     let policy = Policy::parse(&job.egress).map_err(io::Error::other)?;
     if !policy.is_empty() {
         ways.push(PROXY);
@@ -73,6 +77,9 @@ pub(super) async fn open(
     doors.cloud(to_cloud, app, inner.iam.clone(), Principal::service_account(&record.service_account))?;
     for to in &inner.reach {
         doors.relay(next()?, *to)?;
+    }
+    if let Some(clamd) = &inner.clamd {
+        doors.scan(next()?, clamd)?;
     }
     if !policy.is_empty() {
         doors.let_out(next()?, policy)?;
