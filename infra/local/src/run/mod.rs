@@ -16,6 +16,7 @@
 //! | `body` | what it runs as |
 //! | `room`, `doors` | its room, and who answers at its sockets |
 //! | `clamd` | what a task may say to a virus scanner |
+//! | `log` | what a task says, up to a limit |
 //! | `orphans` | process groups that outlived a cloud |
 //! | `rest`, `refusal` | the protocol |
 //!
@@ -25,6 +26,7 @@ mod body;
 mod clamd;
 mod doors;
 mod launch;
+mod log;
 mod orphans;
 mod record;
 mod refusal;

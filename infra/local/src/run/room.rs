@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tie
 use super::Inner;
 use super::body::Body;
 use super::doors::{Doors, serve_volume};
+use super::log::Log;
 use super::record::ExecutionRecord;
 use crate::config::Job;
 use crate::iam::Principal;
@@ -42,7 +42,7 @@ pub(super) async fn open(
     record: &ExecutionRecord,
     argv: Vec<String>,
     env: Vec<(String, String)>,
-    log: impl Fn() -> io::Result<OwnedFd>,
+    log: &Log,
 ) -> io::Result<Body> {
     let job = inner.jobs.get(&record.job).ok_or_else(|| io::Error::other("its job is not configured"))?;
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
@@ -55,7 +55,7 @@ pub(super) async fn open(
     }
     let room = plan(job, &image.files, argv, env, &ways)?;
     let (running, handed) =
-        carrel_sandbox::start(Tier::Namespaces, &room, log()?, log()?).await.map_err(io::Error::other)?;
+        carrel_sandbox::start(Tier::Namespaces, &room, log.end()?, log.end()?).await.map_err(io::Error::other)?;
     let Handed { listeners, volume, .. } = handed;
     let mut listeners = listeners.into_iter();
     let mut next = || listeners.next().ok_or_else(|| io::Error::other("a room handed out too few sockets"));
@@ -67,7 +67,7 @@ pub(super) async fn open(
             // Its server lives outside, so it is told who it is at a socket of its own.
             let outside = inner.metadata.start(&record.service_account).await?;
             let argv = inner.volume_server(&wanted.bucket);
-            let server = serve_volume(&argv, outside.host(), channel, log()?)?;
+            let server = serve_volume(&argv, outside.host(), channel, log.end()?)?;
             Some((server, outside))
         }
         _ => None,

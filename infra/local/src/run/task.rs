@@ -3,9 +3,7 @@
 //! A task inherits nothing. Whatever ends its first process ends the rest of it, as in a container.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Ended, Plain};
+use super::log::Log;
 use super::record::{End, ExecutionRecord, Phase, Process};
 use super::{Inner, now_us, room, shelf};
 use crate::config::Isolation;
@@ -30,10 +29,11 @@ pub(super) async fn execute(inner: Arc<Inner>, record: ExecutionRecord, stop: Ca
 
 async fn one(inner: &Inner, record: &ExecutionRecord, index: usize, stop: &CancellationToken) {
     let end = match start(inner, record, index, stop).await {
-        Ok(Some(mut task)) => {
+        Ok(Some((mut task, log))) => {
             note_start(inner, record, index, task.identify()).await;
             let end = finish(&mut task, inner, record, stop).await;
             task.clear().await;
+            log.close().await;
             end
         }
         Ok(None) => End::cancelled(),
@@ -79,11 +79,10 @@ async fn start(
     record: &ExecutionRecord,
     index: usize,
     stop: &CancellationToken,
-) -> io::Result<Option<Body>> {
+) -> io::Result<Option<(Body, Log)>> {
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let argv: Vec<String> = image.argv.iter().chain(&record.args).cloned().collect();
-    let log = OpenOptions::new().create(true).append(true).open(inner.logs.join(format!("{}.log", record.name)))?;
-    let log = || -> io::Result<OwnedFd> { Ok(log.try_clone()?.into()) };
+    let log = Log::open(&inner.logs.join(format!("{}.log", record.name)))?;
     let mut env: BTreeMap<String, String> = image.env.clone();
     env.extend(record.env.iter().cloned());
     let own = [
@@ -98,14 +97,15 @@ async fn start(
     if stop.is_cancelled() {
         return Ok(None);
     }
-    match inner.isolation {
-        Isolation::Namespaces => room::open(inner, record, argv, env, log).await.map(Some),
+    let body = match inner.isolation {
+        Isolation::Namespaces => room::open(inner, record, argv, env, &log).await?,
         Isolation::None => {
             let identity = inner.metadata.start(&record.service_account).await?;
             let home = inner.homes.join(format!("{}-{index}", record.name));
-            Plain::start(&argv, env, &home, identity, (log()?, log()?)).map(|plain| Some(Body::Plain(plain)))
+            Body::Plain(Plain::start(&argv, env, &home, identity, (log.end()?, log.end()?))?)
         }
-    }
+    };
+    Ok(Some((body, log)))
 }
 
 /// Waits for the end of a task, or brings it about.
