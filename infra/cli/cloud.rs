@@ -76,7 +76,7 @@ fn token(file: &Path) -> String {
     format!("callers without a token are refused; the owner's token lies in {}\n", file.display())
 }
 
-/// Serves until SIGTERM or SIGINT; `started` hears of it once everything listens.
+/// Serves until SIGTERM or SIGINT, or until it can run no more tasks; `started` hears of it once everything listens.
 pub(crate) fn serve(config: CloudConfig, started: impl FnOnce(&Cloud) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let telemetry = carrel_telemetry::init(carrel_telemetry::TelemetryConfig::new("cloud"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -84,9 +84,12 @@ pub(crate) fn serve(config: CloudConfig, started: impl FnOnce(&Cloud) -> anyhow:
         let mut interrupt = Interrupt::listen()?;
         let cloud = Cloud::start(config).await.context("loopback cloud")?;
         started(&cloud)?;
-        interrupt.received().await;
+        let ended = tokio::select! {
+            _signal = interrupt.received() => Ok(()),
+            gone = cloud.unable() => Err(gone).context("loopback cloud"),
+        };
         cloud.shutdown().await;
-        anyhow::Ok(())
+        ended
     })?;
     telemetry.shutdown();
     Ok(())

@@ -22,6 +22,8 @@ pub const LOCATION: &str = "us-central1";
 pub const CONTROL_BUCKET: &str = "carrel-control";
 /// Where a task finds its uploads bucket.
 const VOLUME: &str = "/mnt/uploads";
+/// Where the cloud has a door before clamd in each task's room.
+const SCANNER: &str = "127.0.0.1:3310";
 pub(crate) const DISPATCHER: &str = "dispatcher@carrel-local.iam.gserviceaccount.com";
 
 const TOPICS: [&str; 6] =
@@ -148,16 +150,10 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
             ["roles/run.jobsExecutorWithOverrides", "roles/run.viewer"].map(|role| bind(job.as_str(), role, DISPATCHER))
         }));
     }
-    // What its tasks must find beside the system's own: what the agent's command line names, authorities, and the scanner's
-    // socket.
+    // What its tasks must find beside the system's own: what the agent's command line names, and authorities.
     let agent = site.agent.iter().map(Path::new).filter(|word| word.is_absolute());
-    let mut reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
-    let mut files: Vec<&Path> = agent.chain(authorities).collect();
-    match site.clamd {
-        Some(Clamd::Unix(socket)) => files.push(socket),
-        Some(Clamd::Tcp(address)) => reach.extend(loopback(address)),
-        None => {}
-    }
+    let files: Vec<&Path> = agent.chain(authorities).collect();
+    let reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
     let mut env = json!({ "PATH": path });
     if let Some(file) = authorities {
         env[TRUSTED] = json!(file);
@@ -175,6 +171,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "images": { "carrel/worker": { "argv": [program, "internal", "worker"], "env": env, "files": files } },
         "isolation": site.isolation,
         "reach": reach,
+        "clamd": site.clamd.map(ToString::to_string),
         "volume_server": [
             program, "internal", "volume", "--bucket", "{bucket}", "--storage-endpoint", "{endpoint}", "/dev/fd/3",
         ],
@@ -217,7 +214,9 @@ fn job(tenant: &Tenant, name: &JobName, limits: &Limits, site: Site<'_>) -> Valu
         env.insert("CARREL_OTLP_ENDPOINT", endpoint.to_owned());
     }
     if let Some(clamd) = site.clamd {
-        env.insert("CARREL_CLAMD", clamd.to_string());
+        let door = || SCANNER.to_owned();
+        let address = if site.isolation == Isolation::Namespaces { door() } else { clamd.to_string() };
+        env.insert("CARREL_CLAMD", address);
     }
     json!({
         "name": name.as_str().rsplit('/').next(),
@@ -234,11 +233,7 @@ fn job(tenant: &Tenant, name: &JobName, limits: &Limits, site: Site<'_>) -> Valu
 /// A collector on this machine, which a task reaches from its room; one elsewhere it does not.
 fn collector(endpoint: Option<&str>) -> Option<SocketAddr> {
     let (_, authority) = endpoint?.split_once("://")?;
-    loopback(authority.trim_end_matches('/'))
-}
-
-fn loopback(authority: &str) -> Option<SocketAddr> {
-    let address: SocketAddr = authority.replace("localhost", "127.0.0.1").parse().ok()?;
+    let address: SocketAddr = authority.trim_end_matches('/').replace("localhost", "127.0.0.1").parse().ok()?;
     address.ip().is_loopback().then_some(address)
 }
 
@@ -268,10 +263,10 @@ mod tests {
     use super::*;
 
     fn planned(ids: &[&str]) -> CloudConfig {
-        planned_of(ids.iter().map(|id| tenant(id)).collect())
+        planned_of(ids.iter().map(|id| tenant(id)).collect(), None)
     }
 
-    fn planned_of(tenants: Vec<Value>) -> CloudConfig {
+    fn planned_of(tenants: Vec<Value>, clamd: Option<&Clamd>) -> CloudConfig {
         let registry = serde_json::from_value(json!({ "schema": 1, "tenants": tenants })).expect("a registry");
         let agent = ["/bin/agent".to_owned()];
         let site = Site {
@@ -280,7 +275,7 @@ mod tests {
             program: "/bin/carrel",
             path: "/bin",
             agent: &agent,
-            clamd: None,
+            clamd,
             authorities: None,
             isolation: Isolation::Namespaces,
             volume: true,
@@ -304,7 +299,7 @@ mod tests {
     fn a_tenant_with_a_second_try_has_a_second_job_of_the_same_identity_with_more() {
         let mut acme = tenant("acme");
         acme["retry_limits"] = json!({ "timeout_seconds": 3600, "agent_memory_bytes": 4_u64 << 30 });
-        let config = planned_of(vec![acme]);
+        let config = planned_of(vec![acme], None);
         config.check().expect("no mistakes");
         let [own, larger] = &config.jobs[..] else { panic!("{:?}", config.jobs) };
         assert_eq!((own.name.as_str(), larger.name.as_str()), ("review-acme", "review-acme-large"));
@@ -312,6 +307,18 @@ mod tests {
         assert!(larger.memory_bytes > own.memory_bytes && larger.env["CARREL_JOB"].ends_with("-large"));
         let may = grants(&config, DISPATCHER).into_iter().filter(|(resource, _)| resource.ends_with("-large"));
         assert_eq!(may.count(), 2, "to run it and to look at it");
+    }
+
+    #[test]
+    fn a_task_finds_the_door_before_clamd_and_not_its_socket() {
+        for at in ["/run/clamav/clamd.ctl", "127.0.0.1:4000", "clamd.example:3310"] {
+            let config = planned_of(vec![tenant("acme")], Some(&at.parse().expect("an address")));
+            assert_eq!(config.clamd, Some(at.parse().expect("an address")));
+            assert_eq!(config.jobs[0].env["CARREL_CLAMD"], SCANNER);
+            assert!(config.reach.is_empty(), "{:?}", config.reach);
+            assert!(config.images.values().all(|image| image.files == [Path::new("/bin/agent")]));
+            config.check().expect("no mistakes");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::name::HostName;
 use crate::policy::Policy;
 use crate::reason::Reason;
-use crate::tunnel::{self, End, Meter};
+use crate::tunnel::{self, End, Meter, Opening};
 use crate::upstream::{Outside, Stream};
 
 /// How long, and for how many bytes, a refused client is listened to. Closing on unread bytes would reset the
@@ -72,7 +72,8 @@ impl Room {
             Err(fault) => return Reason::Hello(fault),
         };
         seen.open = true;
-        Reason::Ended(tunnel::run(client, stream, hello, &seen.meter, &self.left, self.limits.idle).await)
+        let opening = Opening { hello, name: &host, within: self.limits.head };
+        Reason::Ended(tunnel::run(client, stream, opening, &seen.meter, &self.left, self.limits.idle).await)
     }
 
     /// From the first byte to an open way to a listed host.

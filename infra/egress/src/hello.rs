@@ -43,21 +43,33 @@ pub enum HelloFault {
     Cut,
 }
 
-/// Reads a whole ClientHello for `host` and returns all bytes read, those of `early` included.
+/// All bytes that were read for a ClientHello.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    /// Its records, whole.
+    pub(crate) bytes: Vec<u8>,
+    /// What came behind them.
+    pub(crate) behind: Vec<u8>,
+}
+
+/// Reads a whole ClientHello for `host`, which begins with the bytes of `early`.
 pub(crate) async fn read_hello(
     stream: &mut (impl AsyncRead + Unpin),
     early: Vec<u8>,
     host: &HostName,
     deadline: Duration,
-) -> Result<Vec<u8>, HelloFault> {
+) -> Result<Hello, HelloFault> {
     let reading = async {
         let (mut seen, mut fed, mut acceptor) = (early, 0, Acceptor::default());
         loop {
             if feed(&mut acceptor, &seen[fed..], host)? {
                 // Past rustls the message is well formed; what this walk cannot read is then its own fault.
                 return match carries(&seen, ENCRYPTED_CLIENT_HELLO) {
-                    Some(false) => Ok(seen),
-                    Some(true) => Err(HelloFault::Encrypted),
+                    Some((false, length)) => {
+                        let behind = seen.split_off(length);
+                        Ok(Hello { bytes: seen, behind })
+                    }
+                    Some((true, _)) => Err(HelloFault::Encrypted),
                     None => Err(HelloFault::NotTls),
                 };
             }
@@ -86,8 +98,9 @@ fn feed(acceptor: &mut Acceptor, mut bytes: &[u8], host: &HostName) -> Result<bo
     Ok(false)
 }
 
-/// Whether the ClientHello at the start of `records` has this extension; `None` where it cannot be read.
-fn carries(records: &[u8], wanted: u16) -> Option<bool> {
+/// Whether the ClientHello at the start of `records` has this extension, and the length of the records that it fills;
+/// `None` where it cannot be read.
+fn carries(records: &[u8], wanted: u16) -> Option<(bool, usize)> {
     let mut message = Vec::new();
     let mut rest = Bytes(records);
     // A hello may be spread over several records.
@@ -95,9 +108,15 @@ fn carries(records: &[u8], wanted: u16) -> Option<bool> {
         let [22, _, _] = *rest.take(3)? else { return None };
         message.extend_from_slice(rest.sized(2)?);
     }
+    let length = records.len() - rest.0.len();
     let mut hello = Bytes(&message);
     let [1] = *hello.take(1)? else { return None };
-    let mut hello = Bytes(hello.sized(3)?);
+    let body = hello.sized(3)?;
+    // A second message in the same record would pass unread.
+    if !hello.0.is_empty() {
+        return None;
+    }
+    let mut hello = Bytes(body);
     hello.take(2 + 32)?;
     hello.sized(1)?;
     hello.sized(2)?;
@@ -107,10 +126,10 @@ fn carries(records: &[u8], wanted: u16) -> Option<bool> {
         let kind = extensions.number(2)?;
         extensions.sized(2)?;
         if kind == usize::from(wanted) {
-            return Some(true);
+            return Some((true, length));
         }
     }
-    Some(false)
+    Some((false, length))
 }
 
 /// A cursor over TLS's presentation language.
@@ -186,7 +205,8 @@ pub(crate) mod tests {
         let early = sent.split_off(..early).expect("within what is sent").to_vec();
         let host = HostName::parse(host).expect("a name");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        runtime.block_on(read_hello(&mut sent, early, &host, Duration::from_secs(60)))
+        let read = runtime.block_on(read_hello(&mut sent, early, &host, Duration::from_secs(60)));
+        read.map(|hello| [hello.bytes, hello.behind].concat())
     }
 
     #[test]
@@ -222,6 +242,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn what_comes_behind_a_hello_is_told_from_it_and_nothing_hides_in_its_record() {
+        let hello = hello_to("api.example.com");
+        let both = [in_records(&hello, 50), b"more".to_vec()].concat();
+        let (_, length) = carries(&both, ENCRYPTED_CLIENT_HELLO).expect("a hello");
+        assert_eq!(length, both.len() - 4);
+        let message = [&hello[5..], &hello_to("evil.example")[5..]].concat();
+        let size = u16::try_from(message.len()).expect("short").to_be_bytes();
+        let smuggled = [&hello[..3], &size, &message].concat();
+        assert_eq!(peek(&smuggled, 0, "api.example.com"), Err(HelloFault::NotTls));
+    }
+
+    #[test]
     fn an_endless_hello_is_cut_at_its_limit() {
         // The head of a message of 64 KiB, then records that never complete it.
         let mut endless = vec![22, 3, 1, 0x3f, 0x04, 1, 0, 0xff, 0xff];
@@ -248,7 +280,7 @@ pub(crate) mod tests {
                 prop_assert_eq!(passed, hello);
             }
             prop_assert!(peek(&tail, 0, "api.example.com").is_err());
-            prop_assert!(carries(&tail, ENCRYPTED_CLIENT_HELLO) != Some(true) || tail[0] == 22);
+            prop_assert!(carries(&tail, ENCRYPTED_CLIENT_HELLO).is_none_or(|(covered, _)| !covered || tail[0] == 22));
         }
     }
 }

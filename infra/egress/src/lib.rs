@@ -9,7 +9,8 @@
 //!  4xx     403      403          502           403       502                     closed                 caps, idle
 //! ```
 //!
-//! Refuses whatever is not `CONNECT name:443 HTTP/1.1` followed by TLS for that very name. Does not see inside TLS: a
+//! Refuses whatever is not `CONNECT name:443 HTTP/1.1` followed by TLS for that very name, also where a host asks for a
+//! second ClientHello. Does not see inside TLS: a
 //! listed host that serves other sites under one certificate, or whose name servers read the names asked of them
 //! (`*.example.org`), remains a way for data to leave. List hosts, not providers.
 
@@ -24,6 +25,7 @@ mod name;
 mod policy;
 mod reason;
 mod resolve;
+mod retry;
 mod serve;
 mod tunnel;
 mod upstream;

@@ -68,6 +68,7 @@ impl Reason {
             Self::Open(OpenFault::NotPublic(_) | OpenFault::HopDenied) => Verdict::Denied,
             Self::Open(OpenFault::NotResolved | OpenFault::Unreachable | OpenFault::Slow) => Verdict::Failed,
             Self::Open(OpenFault::Hop | OpenFault::HopFailed(_)) | Self::Finished => Verdict::Failed,
+            Self::Ended(End::Again(_)) => Verdict::Denied,
             Self::Ended(_) => Verdict::Allowed,
         }
     }

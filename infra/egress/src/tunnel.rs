@@ -1,15 +1,19 @@
 //! Bytes in both directions, counted, until an end, a cap or silence.
 //!
-//! Owns the pump. A direction that ends is closed onward and the other goes on. Refuses to look at what passes: a second
-//! CONNECT in here is bytes for the host.
+//! Owns the pump. A direction that ends is closed onward and the other goes on. Refuses to look at what passes behind the
+//! hellos: a second CONNECT in here is bytes for the host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use crate::budget::Budget;
+use crate::hello::{Hello, HelloFault};
+use crate::name::HostName;
+use crate::retry::{asks_again, read_again};
 use crate::upstream::Stream;
 
 /// One TLS record, so that a record seldom takes two turns.
@@ -24,6 +28,9 @@ pub enum End {
     /// A side reset the connection.
     #[error("a side broke the connection off")]
     Broken,
+    /// The host asked for another ClientHello, and got one that may not pass.
+    #[error("the host asked for another ClientHello: {0}")]
+    Again(HelloFault),
     /// Silence.
     #[error("no byte passed for the idle time")]
     Idle,
@@ -76,29 +83,68 @@ impl Pulse {
     }
 }
 
-/// Sends `hello` up, then everything both ways.
+/// A ClientHello that may pass, and what another one must name and how soon it must come.
+pub(crate) struct Opening<'a> {
+    pub(crate) hello: Hello,
+    pub(crate) name: &'a HostName,
+    pub(crate) within: Duration,
+}
+
+/// Sends the hello up, then everything both ways.
 pub(crate) async fn run(
     client: Box<dyn Stream>,
     host: Box<dyn Stream>,
-    hello: Vec<u8>,
+    opening: Opening<'_>,
     meter: &Meter,
     room: &Budget,
     idle: Duration,
 ) -> End {
+    let Opening { hello: Hello { bytes: hello, behind }, name, within } = opening;
+    let (judged, judgement) = oneshot::channel();
     let pulse = Pulse { opened: Instant::now(), last: AtomicU64::new(0) };
     let (from_client, to_client) = tokio::io::split(client);
     let (from_host, to_host) = tokio::io::split(host);
     let way = |counted| Way { counted, meter, room, pulse: &pulse };
     let up = async {
-        let (mut to_host, way) = (to_host, way(&meter.up));
+        let (mut from_client, mut to_host, way) = (from_client, to_host, way(&meter.up));
         way.pass(&hello, &mut to_host).await?;
+        let behind = match judgement.await {
+            Ok(true) => read_again(&mut from_client, behind, name, within).await.map_err(End::Again)?,
+            Ok(false) | Err(_) => behind,
+        };
+        way.pass(&behind, &mut to_host).await?;
         way.pump(from_client, to_host).await
     };
-    let down = async { way(&meter.down).pump(from_host, to_client).await };
+    let down = async {
+        let (mut from_host, mut to_client, way) = (from_host, to_client, way(&meter.down));
+        let (first, asks) = listen(&mut from_host).await?;
+        // Nobody is left to hear it where the other direction has ended.
+        judged.send(asks).or(Ok::<(), End>(()))?;
+        way.pass(&first, &mut to_client).await?;
+        way.pump(from_host, to_client).await
+    };
     let both = async { tokio::try_join!(up, down) };
     tokio::select! {
         ended = both => ended.map_or_else(|end| end, |_| End::Closed),
         () = pulse.stops(idle) => End::Idle,
+    }
+}
+
+/// The host's first bytes, and whether they ask for another hello.
+async fn listen(from_host: &mut (impl AsyncRead + Unpin)) -> Result<(Vec<u8>, bool), End> {
+    let mut first = Vec::with_capacity(CHUNK);
+    loop {
+        match from_host.read_buf(&mut first).await {
+            Ok(0) => return Ok((first, false)),
+            Ok(_) => {}
+            Err(_) => return Err(End::Broken),
+        }
+        match asks_again(&first) {
+            Some(asks) => return Ok((first, asks)),
+            // No server cuts its hello that small.
+            None if first.len() >= CHUNK => return Ok((first, false)),
+            None => {}
+        }
     }
 }
 

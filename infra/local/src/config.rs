@@ -14,6 +14,7 @@ use carrel_sandbox::Entry;
 
 use crate::faults::FaultPlan;
 use crate::iam::Principal;
+pub use crate::run::Clamd;
 
 /// Everything the cloud is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,10 @@ pub struct CloudConfig {
     /// Loopback addresses of this machine that tasks reach beside this cloud, such as a collector's.
     #[serde(default)]
     pub reach: Vec<SocketAddr>,
+    /// A clamd, by the path of its socket or `host:port`, that a task in a room finds at 127.0.0.1:3310: it may ask for
+    /// the version and have streams looked at, nothing else.
+    #[serde(default)]
+    pub clamd: Option<Clamd>,
     /// Custom roles: name and permissions.
     #[serde(default)]
     pub roles: BTreeMap<String, Vec<String>>,
@@ -278,6 +283,7 @@ impl CloudConfig {
             isolation: Isolation::default(),
             volume_server: Vec::new(),
             reach: Vec::new(),
+            clamd: None,
             roles: BTreeMap::new(),
             bindings: Vec::new(),
             metadata_servers: Vec::new(),
@@ -305,7 +311,7 @@ impl CloudConfig {
             let (at, dir) = (shown.display(), self.data_dir.display());
             // Everybody's objects and the secret of all tokens lie there, and a room's user may read them.
             unless(
-                // What is not there yet shows nothing; a socket that comes later is no directory.
+                // What is not there yet shows nothing.
                 !shown.canonicalize().is_ok_and(|shown| data.starts_with(shown)),
                 format!("data_dir {dir} lies in {at}, which every task is shown; choose a directory elsewhere"),
             );

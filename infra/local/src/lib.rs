@@ -4,11 +4,13 @@
 //! durable before it is answered, nobody may do what no binding grants, and it misbehaves on demand ([`faults`]).
 
 mod batch;
+mod bounded;
 pub mod config;
 pub mod error;
 pub mod faults;
 pub mod fuzz;
 pub mod iam;
+mod idle;
 pub mod metadata;
 mod misfortune;
 pub mod pubsub;

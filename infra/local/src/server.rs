@@ -6,7 +6,7 @@ use std::path::Path;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
 use serde::Serialize;
@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batch;
-use crate::config::{self, CloudConfig, ConfigError, PayloadFormat};
+use crate::config::{self, CloudConfig, ConfigError, Isolation, PayloadFormat};
 use crate::error::ApiError;
 use crate::faults::Faults;
 use crate::iam::{Iam, PolicyError, Principal};
+use crate::idle;
 use crate::metadata::{Metadata, MetadataServer};
 use crate::misfortune::{befall, is_grpc};
 use crate::pubsub::PubSub;
@@ -56,6 +57,9 @@ pub enum CloudError {
     /// Cloud Run.
     #[error(transparent)]
     Run(#[from] run::OpenError),
+    /// What gives birth to the rooms of tasks. It cannot be started again from here: what forks must have one thread.
+    #[error("the launcher of rooms ended, and with it every task; start the cloud again")]
+    LauncherGone,
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> CloudError {
@@ -72,6 +76,7 @@ pub struct Cloud {
     pubsub: PubSub,
     storage: Storage,
     run: Run,
+    divides: bool,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -139,6 +144,7 @@ impl Cloud {
             isolation: config.isolation,
             address: reachable(address),
             reach: config.reach.clone(),
+            clamd: config.clamd.clone(),
             volume_server: config.volume_server.clone(),
         })
         .await?;
@@ -150,11 +156,14 @@ impl Cloud {
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
         let app = app.clone().merge(batch::router(app)).fallback(unserved).method_not_allowed_fallback(unserved);
         let app = if faults.on_the_wire() { app.layer(from_fn_with_state(faults, befall)) } else { app };
+        let app = app.layer(from_fn(idle::impatient));
         run.serve_rooms(app.clone());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
         let owner_token = iam.mint(&Principal::owner(), OWNER_TOKEN_LIFETIME);
-        let cloud = Self { endpoint, owner_token, metadata: identities, store, pubsub, storage, run, stop, tasks };
+        let divides = config.isolation == Isolation::Namespaces;
+        let cloud =
+            Self { endpoint, owner_token, metadata: identities, store, pubsub, storage, run, divides, stop, tasks };
         if let Some(path) = &config.ready_file {
             cloud.write_ready(path).map_err(io(format!("write {}", path.display())))?;
         }
@@ -175,6 +184,17 @@ impl Cloud {
     /// The metadata server of a configured service account: `127.0.0.1:PORT`.
     pub fn metadata_host(&self, service_account: &str) -> Option<&str> {
         self.metadata.get(service_account).map(MetadataServer::host)
+    }
+
+    /// Returns only once it can run no more tasks, and says why.
+    pub async fn unable(&self) -> CloudError {
+        if !self.divides {
+            return std::future::pending().await;
+        }
+        match carrel_sandbox::launcher_gone().await {
+            Ok(()) => CloudError::LauncherGone,
+            Err(error) => io("watch the launcher of rooms")(error),
+        }
     }
 
     /// Ends streams and tasks, and returns once nothing is left to write.

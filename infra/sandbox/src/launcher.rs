@@ -60,6 +60,23 @@ pub(crate) fn line() -> Option<&'static OwnedFd> {
     LAUNCHER.get()
 }
 
+/// Returns once the launcher of this program is gone, and with it all rooms and the means to open any; never where none
+/// was started. Needs a tokio runtime with I/O.
+pub async fn launcher_gone() -> io::Result<()> {
+    let Some(line) = line() else { return std::future::pending().await };
+    let line = sys::watch(line.try_clone()?)?;
+    loop {
+        let mut ready = line.readable().await?;
+        let heard = ready.try_io(|line| wire::receive::<Launch>(line.get_ref(), RecvFlags::DONTWAIT));
+        match heard {
+            // It says nothing by this line, ever.
+            Ok(Ok(Some(_))) | Err(_) => {}
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
 /// What a runtime may start beside the command, whose own limit the bundle carries: runc's two processes have a dozen
 /// threads each, gVisor's have more.
 const RUNTIME_THREADS: u64 = 128;
@@ -154,11 +171,16 @@ impl Launcher {
         if !asked {
             return Ok(true);
         }
-        let Some((Launch { tier }, descriptors)) = wire::receive(&self.requests, RecvFlags::empty())? else {
-            return Ok(false);
+        let (Launch { tier }, descriptors) = match wire::receive(&self.requests, RecvFlags::empty()) {
+            Ok(Some(launch)) => launch,
+            Ok(None) => return Ok(false),
+            // One that came cut, as it does where no descriptor is left to take it by: whoever asked sees the end of its
+            // line, and the other rooms go on.
+            Err(error) if error.raw_os_error().is_none() => return Ok(true),
+            Err(error) => return Err(error),
         };
         let Ok([line, plan, stdout, stderr]) = <[OwnedFd; 4]>::try_from(descriptors) else {
-            return Err(io::Error::other("a launch came without its descriptors"));
+            return Ok(true);
         };
         if let Err(fault) = self.give_birth(tier, plan, &[stdout, stderr], &line) {
             // Whoever asked may have gone; then the room is not missed.
@@ -298,4 +320,27 @@ fn read_plan(plan: OwnedFd) -> io::Result<Room> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_that_came_cut_ends_nobody_but_itself() {
+        let (program, requests) = wire::pair().expect("a line");
+        let mut launcher = Launcher { requests, living: Vec::new(), filters: Filters::default() };
+        let tier = Tier::Namespaces;
+        wire::send(&program, &Launch { tier }, &[]).expect("sent");
+        wire::send(&program, &"no launch", &[]).expect("sent");
+        let (theirs, ours) = wire::pair().expect("a line");
+        wire::send(&program, &Launch { tier }, &[ours.as_fd()]).expect("sent");
+        drop(ours);
+        for _ in 0..3 {
+            assert!(launcher.attend().expect("it goes on"));
+        }
+        assert!(wire::receive::<Note>(&theirs, RecvFlags::empty()).expect("a line").is_none(), "whoever asked is told");
+        drop(program);
+        assert!(!launcher.attend().expect("its program is gone"));
+    }
 }

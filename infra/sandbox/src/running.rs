@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -66,6 +66,9 @@ pub enum StartError {
         /// The limit.
         wall: Duration,
     },
+    /// What it uses cannot be looked at, so that nothing holds its limits; it was ended.
+    #[error("look at what a room uses")]
+    Unseen(#[source] io::Error),
     /// The room ended before it said why.
     #[error("build a room of tier {tier}: it ended with {exit:?} on the way")]
     Lost {
@@ -118,9 +121,10 @@ pub async fn start(tier: Tier, room: &Room, stdout: OwnedFd, stderr: OwnedFd) ->
     let (line, theirs) = wire::pair().map_err(StartError::Launcher)?;
     rustix::io::ioctl_fionbio(&line, true).map_err(|error| StartError::Launcher(error.into()))?;
     let line = sys::watch(line).map_err(StartError::Launcher)?;
-    let plan = write_plan(room).map_err(StartError::Launcher)?;
+    let step = "write the plan of a room".to_owned();
+    let plan = write_plan(room).map_err(|source| StartError::Build { tier, step, source })?;
     let descriptors = [theirs.as_fd(), plan.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    wire::send(launcher, &Launch { tier }, &descriptors).map_err(StartError::Launcher)?;
+    wire::send_in_turn(launcher, &Launch { tier }, &descriptors).await.map_err(StartError::Launcher)?;
     // Our copies would keep the pipes open after the command.
     drop((theirs, stdout, stderr));
 
@@ -199,6 +203,18 @@ impl Running {
     /// Whether a cgroup holds its memory limit.
     pub fn memory_guarantee(&self) -> bool {
         self.memory_guarantee
+    }
+
+    /// Whether the kernel counts its processes apart from others of the user.
+    pub(crate) fn counts_processes(&self) -> bool {
+        self.tier == Tier::Namespaces
+    }
+
+    /// Whether its first process has ended, and with it the room, though nobody has said so yet.
+    pub(crate) fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now));
+        ended.is_ok_and(|ready| ready > 0)
     }
 
     /// Asks the command, and the group it leads, to end.

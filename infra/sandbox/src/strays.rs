@@ -44,12 +44,19 @@ pub(crate) fn kill(spared: &[Pid]) -> io::Result<()> {
 pub(crate) fn children(parent: Pid) -> io::Result<Vec<Pid>> {
     let mut all = Vec::new();
     for thread in fs::read_dir(format!("/proc/{}/task", parent.as_raw_nonzero()))? {
-        match fs::read_to_string(thread?.path().join("children")) {
+        let thread = thread?.path();
+        match fs::read_to_string(thread.join("children")) {
             Ok(listed) => all.extend(listed.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().ok()?))),
-            // The thread ended in between.
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {}
+            // The thread ended in between; where it is still there, this kernel keeps no such list.
+            Err(error) if is_gone(&error) && !thread.exists() => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(all)
+}
+
+/// What was asked of a process that is there no more.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }

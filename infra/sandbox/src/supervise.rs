@@ -12,20 +12,17 @@ use std::time::Duration;
 use rustix::pipe::PipeFlags;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::unix::pipe;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use crate::ended::{Ended, LimitHit, Used, infer};
 use crate::lines::{Lines, Tail};
-use crate::room::{Limits, Room};
+use crate::room::Room;
 use crate::running::{Handed, StartError, start};
-use crate::sample::{Sample, sample};
 use crate::tier::Tier;
+use crate::watched::Watched;
 
 /// How long after the end output that is still in the pipes is waited for.
 const DRAIN: Duration = Duration::from_millis(500);
-/// Between two looks at what a room uses. A process that takes all the memory it can get takes a few hundred megabytes
-/// in this time; looking costs tens of microseconds a process.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How much of what a command says is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +60,14 @@ pub async fn run<S>(
     let (mut stderr, err) = listen().map_err(StartError::Launcher)?;
     let opened = tokio::time::timeout_at(began + room.limits.wall, start(tier, room, out, err)).await;
     // What is shown may lie on a filesystem that hangs.
-    let (mut running, mut handed) = opened.map_err(|_| StartError::Late { tier, wall: room.limits.wall })??;
+    let (running, mut handed) = opened.map_err(|_| StartError::Late { tier, wall: room.limits.wall })??;
     let fresh = std::mem::take(&mut handed.fresh);
     let served = serve(handed);
 
     let mut lines = Lines::new(hearing.line_bytes);
     let mut tail = Tail::new(hearing.stderr_tail_bytes);
     let mut limit = None;
-    let mut watch = Watch { peak_bytes: 0, cpu: Duration::ZERO };
+    let mut watched = Watched::new(running, room.limits);
     let ending = {
         let mut feed = |bytes: &[u8]| lines.push(bytes, &mut on_line);
         let mut keep = |bytes: &[u8]| tail.push(bytes);
@@ -78,22 +75,19 @@ pub async fn run<S>(
         let err = drain(&mut stderr, hearing.output_bytes, &mut keep);
         tokio::pin!(out, err);
         let (mut out_open, mut err_open) = (true, true);
-        let mut look = tokio::time::interval(LOOK_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ending = None;
         let mut deadline = began + room.limits.wall;
-        let pid = running.pid();
-        let guaranteed = running.memory_guarantee();
         while out_open || err_open || ending.is_none() {
             let hit = tokio::select! {
                 within = &mut out, if out_open => { out_open = false; (!within).then_some(LimitHit::Output) }
                 within = &mut err, if err_open => { err_open = false; (!within).then_some(LimitHit::Output) }
-                ended = running.wait(), if ending.is_none() => {
-                    ending = Some(ended?);
+                ended = watched.wait(), if ending.is_none() => {
+                    let (ended, hit) = ended?;
+                    ending = Some(ended);
+                    limit = limit.or(hit);
                     deadline = Instant::now() + DRAIN;
                     None
                 }
-                _ = look.tick(), if ending.is_none() => watch.over(&room.limits, sample(pid), guaranteed),
                 () = tokio::time::sleep_until(deadline) => {
                     if ending.is_some() {
                         break;
@@ -105,48 +99,25 @@ pub async fn run<S>(
             };
             if let Some(hit) = hit {
                 limit = limit.or(Some(hit));
-                running.kill();
+                watched.running().kill();
             }
         }
         ending.expect("the loop ends only after the room has")
     };
     lines.finish(&mut on_line);
     let stderr_tail = tail.into_bytes();
-    let cpu = ending.cpu.max(watch.cpu);
-    let peak_bytes = ending.peak_bytes.max(if running.memory_guarantee() { 0 } else { watch.peak_bytes });
+    let (seen, memory_guarantee) = (watched.seen(), watched.running().memory_guarantee());
+    let cpu = ending.cpu.max(seen.cpu);
+    let peak_bytes = ending.peak_bytes.max(if memory_guarantee { 0 } else { seen.peak_bytes });
     let cpu_spent = cpu.as_secs() >= room.limits.cpu_seconds;
-    let limit = limit.or_else(|| ending.out_of_memory.then_some(LimitHit::Memory));
     let limit = limit.or_else(|| infer(ending.exit, cpu_spent, &stderr_tail));
     let used = Used { wall: began.elapsed(), cpu, peak_bytes };
-    let memory_guarantee = running.memory_guarantee();
     Ok((Finished { ended: Ended { exit: ending.exit, limit, used, memory_guarantee, stderr_tail }, fresh }, served))
 }
 
 fn listen() -> std::io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
-}
-
-/// The most that was seen.
-struct Watch {
-    peak_bytes: u64,
-    cpu: Duration,
-}
-
-impl Watch {
-    /// Which limit a room is over.
-    fn over(&mut self, limits: &Limits, seen: Sample, guaranteed: bool) -> Option<LimitHit> {
-        self.peak_bytes = self.peak_bytes.max(seen.resident_bytes);
-        self.cpu = self.cpu.max(seen.cpu);
-        if !guaranteed && seen.resident_bytes > limits.memory_bytes {
-            return Some(LimitHit::Memory);
-        }
-        // The kernel holds this limit where the room has users of its own.
-        if seen.processes > limits.processes {
-            return Some(LimitHit::Processes);
-        }
-        (seen.cpu.as_secs() > limits.cpu_seconds).then_some(LimitHit::Cpu)
-    }
 }
 
 /// Reads to the end; false if more than `max` bytes came.

@@ -5,7 +5,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::event::{Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -24,24 +26,60 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Sends one message; waits if the other side is behind.
+/// How long descriptors that are on their way are waited for, in steps: what stands in unix sockets of all processes of a
+/// user is counted together, and a room that keeps many there must not stop the next.
+const TURN: Duration = Duration::from_millis(10);
+const TURNS: usize = 200;
+
+/// Sends one message; waits if the other side is behind, or if too many descriptors of the user are on their way.
 pub(crate) fn send(to: impl AsFd, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = written(message, descriptors)?;
+    let turn = Timespec { tv_sec: 0, tv_nsec: i64::from(TURN.subsec_nanos()) };
+    for _ in 0..TURNS {
+        match attempt(to.as_fd(), &bytes, descriptors) {
+            // Nothing is waited for but the time.
+            Err(Errno::TOOMANYREFS) => drop(poll(&mut [], Some(&turn))),
+            other => return Ok(other?),
+        }
+    }
+    Err(Errno::TOOMANYREFS.into())
+}
+
+/// The same for a program that has other things to do meanwhile.
+pub(crate) async fn send_in_turn(
+    to: impl AsFd,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = written(message, descriptors)?;
+    Ok(in_turn(|| attempt(to.as_fd(), &bytes, descriptors)).await?)
+}
+
+async fn in_turn(mut attempt: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    for _ in 0..TURNS {
+        match attempt() {
+            Err(Errno::TOOMANYREFS) => tokio::time::sleep(TURN).await,
+            other => return other,
+        }
+    }
+    Err(Errno::TOOMANYREFS)
+}
+
+fn written(message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<Vec<u8>> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > MAX_BYTES || descriptors.len() > MAX_DESCRIPTORS {
         return Err(io::Error::other("a message to a room is too long"));
     }
+    Ok(bytes)
+}
+
+fn attempt(to: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() {
         beside.push(SendAncillaryMessage::ScmRights(descriptors));
     }
-    loop {
-        match sendmsg(to.as_fd(), &[IoSlice::new(&bytes)], &mut beside, SendFlags::NOSIGNAL) {
-            Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    rustix::io::retry_on_intr(|| sendmsg(to, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)).map(|_| ())
 }
 
 /// Takes the next message; `None` if the other side is gone. Waits unless `flags` say otherwise.
@@ -71,4 +109,25 @@ pub(crate) fn receive<T: DeserializeOwned>(from: impl AsFd, flags: RecvFlags) ->
         return Err(io::Error::other("a message of a room was cut short"));
     }
     Ok(Some((serde_json::from_slice(&bytes[..got.bytes])?, descriptors)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn descriptors_that_others_have_on_the_way_are_waited_for() {
+        let mut left = 3;
+        let crowded = || {
+            left -= 1;
+            if left > 0 { Err(Errno::TOOMANYREFS) } else { Ok(()) }
+        };
+        assert_eq!((in_turn(crowded).await, left), (Ok(()), 0));
+        let mut asked = 0;
+        let closed = || {
+            asked += 1;
+            Err(Errno::PIPE)
+        };
+        assert_eq!((in_turn(closed).await, asked), (Err(Errno::PIPE), 1));
+    }
 }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use carrel::plan;
 use carrel_schemas::outcome::{FailureClass, Verdict};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::wire::Call;
 use super::{ATTACKER, VICTIM, owner, token, two};
 use crate::files::sales;
-use crate::world::{Prepared, World, descends_from, eventually, processes_with, program};
+use crate::world::{Prepared, World, descends_from, eventually, parent, processes_with, program};
 
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -120,7 +121,7 @@ async fn a_task_that_is_taken_over_reaches_nothing_outside_its_room_but_its_own(
         "processes of others": [], "the first process": "EACCES", "the first process's root": "EACCES",
         "signal the victim": "ESRCH", "the victim's environment": "ENOENT", "the namespaces of the victim": "ENOENT",
         "the victim in its environment": [], "mount": "EPERM", "processes from a room in its room": "[1]",
-        "own temporary files": [],
+        "descriptors": true, "namespaces": "64", "own temporary files": [],
     });
     for (what, _) in &paths {
         expected[what] = json!("ENOENT");
@@ -177,4 +178,23 @@ async fn the_way_to_a_program_below_tmp_shows_none_of_its_neighbours() {
     };
     let saw: Value = serde_json::from_str(said.trim()).expect("what it saw");
     assert_eq!(saw, json!([app, looker]));
+    // Without what gives birth to rooms the cloud can run nothing more, and says so and ends rather than fail every task.
+    let log = world.dir().join("logs/cloud.log");
+    kill_process(launcher_of_the_cloud(world.dir()), Signal::KILL).expect("it runs");
+    eventually("the last words of the cloud", async || {
+        let said = std::fs::read_to_string(&log).expect("its log");
+        said.contains("error: loopback cloud: the launcher of rooms ended").then_some(())
+    })
+    .await;
+}
+
+fn launcher_of_the_cloud(dir: &Path) -> Pid {
+    let all = std::fs::read_dir("/proc").expect("/proc");
+    let pids = all.filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?));
+    let about = |pid: Pid, what: &str| {
+        std::fs::read_to_string(format!("/proc/{}/{what}", pid.as_raw_nonzero())).unwrap_or_default()
+    };
+    let mut launchers = pids.filter(|pid| about(*pid, "comm").trim() == "carrel-launcher");
+    let of_cloud = |pid: &Pid| parent(*pid).is_some_and(|of| about(of, "cmdline").contains("\0internal\0cloud\0"));
+    launchers.find(|pid| of_cloud(pid) && descends_from(*pid, dir)).expect("the cloud has one")
 }

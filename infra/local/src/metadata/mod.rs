@@ -22,9 +22,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::bounded::Bounded;
 use crate::iam::{Iam, Principal};
 
 const LIFETIME: Duration = Duration::from_secs(3600);
+/// Connections to one server: a room's is nobody else's.
+const PLACES: usize = 32;
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 /// Starts metadata servers; clones share everything.
@@ -77,7 +80,7 @@ impl Metadata {
         let host = listener.local_addr()?.to_string();
         let app = router(identity);
         let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
+            if let Err(error) = axum::serve(Bounded::new(listener, PLACES), app).await {
                 tracing::error!(%error, "a metadata server ended");
             }
         });

@@ -11,7 +11,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
-use carrel_sandbox::{Exit, Running};
+use carrel_sandbox::{Exit, LimitHit, Watched};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
@@ -38,7 +38,7 @@ pub(super) struct Plain {
 
 /// A room and whoever answers at its sockets.
 pub(super) struct Room {
-    running: Running,
+    watched: Box<Watched>,
     doors: Doors,
 }
 
@@ -46,11 +46,13 @@ pub(super) struct Room {
 pub(super) struct Ended {
     pub(super) code: Option<i32>,
     pub(super) signal: Option<i32>,
+    /// It took more memory than its job gives.
+    pub(super) out_of_memory: bool,
 }
 
 impl Body {
-    pub(super) fn room(running: Running, doors: Doors) -> Self {
-        Self::Room(Room { running, doors })
+    pub(super) fn room(watched: Watched, doors: Doors) -> Self {
+        Self::Room(Room { watched: Box::new(watched), doors })
     }
 
     /// What no other process has, for one that a killed cloud would leave behind.
@@ -65,10 +67,14 @@ impl Body {
     pub(super) async fn wait(&mut self) -> io::Result<Ended> {
         match self {
             Self::Plain(plain) => plain.child.wait().await.map(ended),
-            Self::Room(room) => match room.running.wait().await.map_err(io::Error::other)?.exit {
-                Exit::Code(code) => Ok(Ended { code: Some(code), signal: None }),
-                Exit::Signal(signal) => Ok(Ended { code: None, signal: Some(signal) }),
-            },
+            Self::Room(room) => {
+                let (ending, hit) = room.watched.wait().await.map_err(io::Error::other)?;
+                let out_of_memory = hit == Some(LimitHit::Memory);
+                Ok(match ending.exit {
+                    Exit::Code(code) => Ended { code: Some(code), signal: None, out_of_memory },
+                    Exit::Signal(signal) => Ended { code: None, signal: Some(signal), out_of_memory },
+                })
+            }
         }
     }
 
@@ -76,7 +82,7 @@ impl Body {
     pub(super) fn terminate(&self) {
         match self {
             Self::Plain(plain) => signal(plain.group, Signal::TERM),
-            Self::Room(room) => room.running.terminate(),
+            Self::Room(room) => room.watched.running().terminate(),
         }
     }
 
@@ -84,7 +90,7 @@ impl Body {
     pub(super) fn kill(&self) {
         match self {
             Self::Plain(plain) => signal(plain.group, Signal::KILL),
-            Self::Room(room) => room.running.kill(),
+            Self::Room(room) => room.watched.running().kill(),
         }
     }
 
@@ -102,7 +108,7 @@ impl Body {
 }
 
 fn ended(status: ExitStatus) -> Ended {
-    Ended { code: status.code(), signal: status.signal() }
+    Ended { code: status.code(), signal: status.signal(), out_of_memory: false }
 }
 
 impl Plain {

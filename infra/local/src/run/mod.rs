@@ -17,16 +17,20 @@
 //! | `task` | a task from start to end |
 //! | `body` | what it runs as |
 //! | `room`, `doors` | its room, and who answers at its sockets |
+//! | `clamd` | what a task may say to a virus scanner |
+//! | `log` | what a task says, up to a limit |
 //! | `orphans` | process groups that outlived a cloud |
 //! | `rest`, `refusal` | the protocol |
 //!
 //! Refused: more than one container, commands that no image of the configuration has, labels, secrets.
 
 mod body;
+mod clamd;
 mod doors;
 mod job;
 mod jobs;
 mod launch;
+mod log;
 mod orphans;
 mod record;
 mod refusal;
@@ -48,6 +52,8 @@ use axum::Router;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use clamd::Clamd;
 
 use crate::config::{Image, Isolation, Job, Quotas};
 use crate::faults::Faults;
@@ -86,6 +92,8 @@ pub struct Parts {
     pub address: SocketAddr,
     /// What else they reach.
     pub reach: Vec<SocketAddr>,
+    /// The virus scanner that they may ask.
+    pub clamd: Option<Clamd>,
     /// The command that serves a bucket as files.
     pub volume_server: Vec<String>,
 }
@@ -142,6 +150,7 @@ struct Inner {
     isolation: Isolation,
     address: SocketAddr,
     reach: Vec<SocketAddr>,
+    clamd: Option<Clamd>,
     volume_server: Vec<String>,
     /// All services, for the sockets of rooms; gone once this cloud shuts down.
     app: Mutex<Option<Router>>,
@@ -191,7 +200,7 @@ impl Run {
     /// Opens the tables; ends what a cloud that was killed left running, and marks it failed.
     pub async fn open(parts: Parts) -> Result<Self, OpenError> {
         let Parts { store, iam, faults, metadata, data_dir, project, location, images, jobs, .. } = parts;
-        let Parts { isolation, address, reach, volume_server, service_accounts, quotas, .. } = parts;
+        let Parts { isolation, address, reach, clamd, volume_server, service_accounts, quotas, .. } = parts;
         for job in &jobs {
             if !is_job_name(&job.name) {
                 return Err(OpenError::Name(job.name.clone()));
@@ -245,6 +254,7 @@ impl Run {
             isolation,
             address,
             reach,
+            clamd,
             volume_server,
             app: Mutex::default(),
             running: Mutex::default(),

@@ -1,20 +1,21 @@
 //! The outer room: one task of one job, with the identity, the volume and the ways out that its job gives it.
 //!
 //! What it sees are the programs of this machine and the files of its image, its volume, a /tmp in memory. Its network
-//! has the loopback addresses of its metadata server, of this cloud, and of what the configuration says tasks may reach.
+//! has the loopback addresses of its metadata server, of this cloud, of a virus scanner if there is one, and of what the
+//! configuration says tasks may reach.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use carrel_egress::Policy;
-use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
+use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier, Watched};
 
 use super::Inner;
 use super::body::Body;
 use super::doors::{Doors, serve_volume};
+use super::log::Log;
 use super::record::ExecutionRecord;
 use crate::config::Job;
 use crate::iam::Principal;
@@ -23,11 +24,15 @@ use crate::iam::Principal;
 const METADATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 /// Where it finds the way to the hosts that its job lists.
 const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// Where it finds the virus scanner, if there is one.
+const SCANNER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3310);
 const TMP: &str = "/tmp";
 const INODES: u64 = 200_000;
 /// Processes and threads of a task.
 const PROCESSES: u64 = 4096;
-const OPEN_FILES: u64 = 65_536;
+/// Open files of each of them. As many descriptors a user may have on their way through unix sockets, all tasks together;
+/// this cloud, which may open more, still has some then.
+const OPEN_FILES: u64 = 8_192;
 /// The caller holds the task's time limit; this one only says that there is one.
 const WALL: Duration = Duration::from_secs(8 * 24 * 3600);
 
@@ -37,18 +42,19 @@ pub(super) async fn open(
     (job, record): (&Job, &ExecutionRecord),
     argv: Vec<String>,
     env: Vec<(String, String)>,
-    log: impl Fn() -> io::Result<OwnedFd>,
+    log: &Log,
 ) -> io::Result<Body> {
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let mut ways = vec![METADATA, inner.address];
     ways.extend(&inner.reach);
+    ways.extend(inner.clamd.iter().map(|_| SCANNER));
     let policy = Policy::parse(&job.egress).map_err(io::Error::other)?;
     if !policy.is_empty() {
         ways.push(PROXY);
     }
     let room = plan(job, &image.files, argv, env, &ways)?;
     let (running, handed) =
-        carrel_sandbox::start(Tier::Namespaces, &room, log()?, log()?).await.map_err(io::Error::other)?;
+        carrel_sandbox::start(Tier::Namespaces, &room, log.end()?, log.end()?).await.map_err(io::Error::other)?;
     let Handed { listeners, volume, .. } = handed;
     let mut listeners = listeners.into_iter();
     let mut next = || listeners.next().ok_or_else(|| io::Error::other("a room handed out too few sockets"));
@@ -60,7 +66,7 @@ pub(super) async fn open(
             // Its server lives outside, so it is told who it is at a socket of its own.
             let outside = inner.metadata.start(&record.service_account).await?;
             let argv = inner.volume_server(&wanted.bucket);
-            let server = serve_volume(&argv, outside.host(), channel, log()?)?;
+            let server = serve_volume(&argv, outside.host(), channel, log.end()?)?;
             Some((server, outside))
         }
         _ => None,
@@ -71,10 +77,13 @@ pub(super) async fn open(
     for to in &inner.reach {
         doors.relay(next()?, *to)?;
     }
+    if let Some(clamd) = &inner.clamd {
+        doors.scan(next()?, clamd)?;
+    }
     if !policy.is_empty() {
         doors.let_out(next()?, policy)?;
     }
-    Ok(Body::room(running, doors))
+    Ok(Body::room(Watched::new(running, room.limits), doors))
 }
 
 fn plan(

@@ -3,9 +3,7 @@
 //! A task inherits nothing. Whatever ends its first process ends the rest of it, as in a container.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Body, Ended, Plain};
+use super::log::Log;
 use super::record::{End, ExecutionRecord, Phase};
 use super::{Inner, now_us, room, shelf};
 use crate::config::{Isolation, Job};
@@ -66,11 +65,12 @@ async fn attempt(
     stop: &CancellationToken,
 ) -> End {
     match start(inner, job, record, (index, tried), stop).await {
-        Ok(Some(mut task)) => {
+        Ok(Some((mut task, log))) => {
             let process = task.identify();
             note(inner, record, move |record| record.start(index, process, now_us())).await;
             let end = finish(&mut task, inner, record, stop).await;
             task.clear().await;
+            log.close().await;
             end
         }
         Ok(None) => End::cancelled(),
@@ -106,15 +106,14 @@ async fn start(
     record: &ExecutionRecord,
     (index, tried): (usize, u32),
     stop: &CancellationToken,
-) -> io::Result<Option<Body>> {
+) -> io::Result<Option<(Body, Log)>> {
     // Before its log is opened, which is gone with a job that was deleted.
     if stop.is_cancelled() {
         return Ok(None);
     }
     let image = inner.images.get(&record.image).ok_or_else(|| io::Error::other("its image is not configured"))?;
     let argv: Vec<String> = image.argv.iter().chain(&record.args).cloned().collect();
-    let log = OpenOptions::new().create(true).append(true).open(inner.logs.join(format!("{}.log", record.name)))?;
-    let log = || -> io::Result<OwnedFd> { Ok(log.try_clone()?.into()) };
+    let log = Log::open(&inner.logs.join(format!("{}.log", record.name)))?;
     let mut env: BTreeMap<String, String> = image.env.clone();
     env.extend(record.env.iter().cloned());
     let own = [
@@ -126,14 +125,15 @@ async fn start(
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
     let env = env.into_iter().collect();
-    match inner.isolation {
-        Isolation::Namespaces => room::open(inner, (job, record), argv, env, log).await.map(Some),
+    let body = match inner.isolation {
+        Isolation::Namespaces => room::open(inner, (job, record), argv, env, &log).await?,
         Isolation::None => {
             let identity = inner.metadata.start(&record.service_account).await?;
             let home = inner.homes.join(format!("{}-{index}", record.name));
-            Plain::start(&argv, env, &home, identity, (log()?, log()?)).map(|plain| Some(Body::Plain(plain)))
+            Body::Plain(Plain::start(&argv, env, &home, identity, (log.end()?, log.end()?))?)
         }
-    }
+    };
+    Ok(Some((body, log)))
 }
 
 /// Waits for the end of a task, or brings it about.
@@ -179,7 +179,7 @@ async fn terminate(task: &mut Body) {
 }
 
 fn end_of(ended: io::Result<Ended>) -> End {
-    let Ended { code, signal } = match ended {
+    let Ended { code, signal, out_of_memory } = match ended {
         Ok(ended) => ended,
         Err(error) => {
             let why = format!("{:#}", anyhow::Error::new(error));
@@ -187,6 +187,9 @@ fn end_of(ended: io::Result<Ended>) -> End {
         }
     };
     let (phase, message) = match code {
+        code if out_of_memory && code != Some(0) => {
+            (Phase::Failed, "The container was ended: it exceeded the memory limit of its job.".to_owned())
+        }
         Some(0) => (Phase::Succeeded, String::new()),
         Some(code) => (Phase::Failed, format!("The container exited with code {code}.")),
         None => (Phase::Failed, format!("The container was ended by signal {}.", signal.unwrap_or(0))),

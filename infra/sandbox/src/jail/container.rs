@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use super::confine::{self, Become};
 use super::{
-    Handed, Plan, end_with_launcher, grow_poor, guard, hand_out, has_ended, ids, launcher_gone, mounts, network,
+    Handed, Plan, counts, end_with_launcher, grow_poor, guard, hand_out, has_ended, ids, launcher_gone, mounts, network,
 };
 use crate::messages::{Fault, Note};
 use crate::oci;
@@ -74,5 +74,6 @@ fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut 
     site.lay_out(&old, &plan.room.view, user, handed)?;
     oci::write_bundle(plan, runtime, user)?;
     site.seal()?;
-    mounts::let_go(old)
+    mounts::let_go(old)?;
+    counts::limit(plan.tier, plan.room.profile)
 }

@@ -12,6 +12,7 @@
 mod bare;
 mod confine;
 mod container;
+mod counts;
 mod ids;
 mod mounts;
 mod network;
@@ -128,6 +129,7 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
             site.proc()?;
             site.lay_out(&old, &room.view, USER, &mut handed)?;
             mounts::let_go(old)?;
+            counts::limit(tier, room.profile)?;
             mounts::seal_root()?;
         }
         Tier::Process => bare::place(room, user, &mut handed)?,

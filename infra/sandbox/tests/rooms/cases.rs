@@ -191,7 +191,8 @@ pub(crate) const CASES: &[Case] = &[
     attack(35, "perf_event_open_is_no_call", &["syscall", "perf_event_open"], NO_CALL),
     attack(35, "userfaultfd_is_no_call", &["syscall", "userfaultfd"], NO_CALL),
     attack(35, "io_uring_setup_is_no_call", &["syscall", "io_uring_setup"], NO_CALL),
-    attack(35, "shared_memory_does_not_outlive_a_room", &["shared-memory"], all("done").process("ENOSYS")),
+    attack(35, "memory_that_no_process_holds_is_not_made", &["shared-memory"], NO_CALL),
+    attack(35, "nor_as_a_file_without_a_name", &["memory-file"], NO_CALL),
     attack(36, "packet_sockets_are_refused", &["socket", "17"], NO_CALL),
     attack(36, "vsock_sockets_are_refused", &["socket", "40"], NO_CALL),
     attack(36, "netlink_sockets_are_refused", &["socket", "16"], NO_CALL),
@@ -245,4 +246,11 @@ pub(crate) const CASES: &[Case] = &[
     // Beyond the list: found while the rooms were built.
     attack(56, "the_machines_name_is_not_told", &["host-name"], all("room").process("the machine's")),
     attack(57, "no_signal_is_ignored_on_arrival", &["ignored-signals"], all("none").runsc("not told")),
+    attack(
+        58,
+        "namespaces_are_counted_by_the_room",
+        &["namespaces-left"],
+        all("0").process("the machine's").oci("64|0").runsc("not told|64|0"),
+    ),
+    attack(58, "so_is_what_watches_files", &["watchers"], all("8").process("more").runsc("8|more")),
 ];

@@ -4,10 +4,10 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier};
+use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier, Watched};
 use libtest_mimic::{Failed, Trial};
 
-use crate::stories::{Told, begin};
+use crate::stories::{Told, begin, program_told};
 use crate::world::{World, eventually, list, lives, mark};
 use crate::{skipped, wait_for};
 
@@ -51,9 +51,12 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         return trials;
     }
     trials.extend([
-        trial("five_thousand_files_are_shown", many_shown, "5000"),
+        trial("five_thousand_files_are_shown", many_shown, "5000, and in a task 5000"),
         trial("a_link_in_the_view_leads_no_entry_out", link_in_view, "ENOENT, untouched"),
+        trial("a_program_is_told_that_its_launcher_is_gone", program_told, "told"),
         trial("a_task_opens_rooms_of_its_own", inner_room, "0 1 2"),
+        trial("a_task_has_its_share_of_namespaces_and_no_more", many_namespaces, "64 ENOSPC EACCES"),
+        trial("a_room_that_is_watched_is_ended_at_its_memory", watched, "Memory"),
         trial("an_inner_room_reaches_nothing_of_the_outer", inner_reach, "ENOENT ENOENT none its own"),
         trial("55_a_command_that_opens_a_room_is_told_what_is_missing", missing_clone, "named"),
         trial("55_a_machine_without_user_namespaces_is_told_so", missing_namespaces, "named"),
@@ -218,7 +221,8 @@ fn many_shown(world: &World) -> Told<'_> {
         room.view
             .extend((0..5_000).map(|number| Entry::Show { from: world.outside("input/f001.csv"), at: at(number) }));
         let came = world.open(&room).await.expect("the room opens");
-        came.said.split(' ').count().to_string()
+        let nested = world.open(&world.task(&["open-a-room-of-many", "5000"])).await.expect("the room opens").word();
+        format!("{}, and in a task {nested}", came.said.split(' ').count())
     })
 }
 
@@ -243,13 +247,30 @@ fn inner_room(world: &World) -> Told<'_> {
     Box::pin(async { world.open(&world.task(&["open-a-room"])).await.expect("the room opens").word() })
 }
 
+fn many_namespaces(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.task(&["many-namespaces"]);
+        room.limits.processes = 128;
+        world.open(&room).await.expect("the room opens").word()
+    })
+}
+
+fn watched(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (running, _, _) = begin(world, &["memory-of-many", "80"]).await;
+        let mut watched = Watched::new(running, world.room(&[]).limits);
+        let (_, hit) = watched.wait().await.expect("ended");
+        hit.map_or_else(|| "none".to_owned(), |hit| format!("{hit:?}"))
+    })
+}
+
 fn inner_reach(world: &World) -> Told<'_> {
     Box::pin(async { world.open(&world.task(&["out-of-an-inner-room"])).await.expect("the room opens").word() })
 }
 
-async fn names_the_step(world: &World, room: &Room) -> String {
+async fn names_the_step(world: &World, room: &Room, step: &str) -> String {
     let came = world.open(room).await.expect("the room opens").word();
-    let named = came.starts_with("build a room of tier namespaces: create the namespaces of tier namespaces: ");
+    let named = came.starts_with(&format!("build a room of tier namespaces: {step}: "));
     if named { "named".to_owned() } else { came }
 }
 
@@ -257,12 +278,16 @@ fn missing_clone(world: &World) -> Told<'_> {
     Box::pin(async {
         let mut room = world.task(&["open-a-room"]);
         room.profile = Profile::Command;
-        names_the_step(world, &room).await
+        // The first thing that it would need.
+        names_the_step(world, &room, "write the plan of a room").await
     })
 }
 
 fn missing_namespaces(world: &World) -> Told<'_> {
-    Box::pin(async { names_the_step(world, &world.task(&["open-a-room-without-user-namespaces"])).await })
+    Box::pin(async {
+        let room = world.task(&["open-a-room-without-user-namespaces"]);
+        names_the_step(world, &room, "create the namespaces of tier namespaces").await
+    })
 }
 
 fn volume(world: &World) -> Told<'_> {
@@ -292,7 +317,7 @@ fn probed_under_a_filter(world: &World) -> Told<'_> {
         let mut room = world.task(&["probe"]);
         room.profile = Profile::Command;
         let came = world.open(&room).await.expect("the room opens").word();
-        let named = came.starts_with("a system call filter forbids building rooms (create the namespaces");
+        let named = came.starts_with("a system call filter forbids building rooms (write the plan of a room");
         if named { "named".to_owned() } else { came }
     })
 }

@@ -92,14 +92,32 @@ pub(crate) fn be_host(tier: &str, mark: &str) -> ! {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let world = World::new(tier.parse().expect("a tier"));
     runtime.block_on(async {
-        let (_running, _handed, mut said) = begin(&world, &["orphan-and-stay", mark]).await;
+        let (mut running, _handed, mut said) = begin(&world, &["orphan-and-stay", mark]).await;
         said.next_line().await.expect("ready");
         let own = std::process::id();
         let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("children");
         println!("{}", children.split_whitespace().next().expect("the launcher"));
-        std::future::pending::<()>().await;
+        carrel_sandbox::launcher_gone().await.expect("the line is sound");
+        // In tier `process` it is the room's first process that ends the rest now; to drop the room is to kill it.
+        running.wait().await.expect_err("the launcher says nothing more");
     });
-    unreachable!("nothing wakes it")
+    std::process::exit(TOLD)
+}
+
+/// How such a program ends once its launcher has.
+const TOLD: i32 = 77;
+
+pub(crate) fn program_told(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (host, launcher) = host(world, &mark());
+        let host = std::cell::RefCell::new(host);
+        kill_process(launcher, Signal::KILL).expect("killed");
+        let ended = || host.borrow_mut().try_wait().expect("ours");
+        let is_told = eventually(|| ended().is_some()).await && ended().and_then(|end| end.code()) == Some(TOLD);
+        host.borrow_mut().kill().expect("killed");
+        host.borrow_mut().wait().expect("reaped");
+        told(is_told, "told", "not told")
+    })
 }
 
 async fn all_die(world: &World, kill: impl Fn(&mut Child, Pid)) -> String {

@@ -204,3 +204,66 @@ async fn what_is_no_connect_gets_one_line_that_says_why() {
     assert!(report.decisions.iter().any(|decision| decision.reason == Reason::Head(HeadFault::Long)));
     assert_eq!((report.lookups, internet.dialled()), (0, vec![]));
 }
+
+/// A host that asks for another hello and says nothing more; what it heard comes once the proxy has gone.
+async fn asking_again() -> (Outside, impl Future<Output = Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let dial: Dial = Arc::new(move |_| Box::pin(TcpStream::connect(address)));
+    let heard = async move {
+        let (mut stream, _) = listener.accept().await.expect("dialled");
+        let mut heard = vec![0; hello_to(API).len()];
+        stream.read_exact(&mut heard).await.expect("a hello");
+        stream.write_all(&crate::retry::tests::retry()).await.expect("asked again");
+        // A proxy that cuts may reset.
+        drop(stream.read_to_end(&mut heard).await);
+        heard
+    };
+    (Outside::dialling(Upstream::Direct(pinned(&[(API, &["8.8.8.8"])])), dial), heard)
+}
+
+#[tokio::test]
+async fn a_second_hello_must_name_the_same_host_whenever_it_is_sent() {
+    const CHANGE: &[u8] = b"\x14\x03\x03\0\x01\x01";
+    const EARLY: &[u8] = b"\x17\x03\x03\0\x03abc";
+    let evil = hello_to("evil.example");
+    let fault = |fault| Some(Reason::Ended(End::Again(fault)));
+    for (between, second, cut) in [
+        (CHANGE, hello_to(API), None),
+        (EARLY, hello_to(API), None),
+        (CHANGE, evil.clone(), fault(HelloFault::OtherName)),
+        (EARLY, evil.clone(), fault(HelloFault::OtherName)),
+        (b"", evil, fault(HelloFault::OtherName)),
+        (b"GET / HTTP/1.1", hello_to(API), fault(HelloFault::NotTls)),
+    ] {
+        for beforehand in [false, true] {
+            let (outside, heard) = asking_again().await;
+            let (running, proxy) = proxy(&[API], outside, Limits::default()).await;
+            let mut stream = accepted(proxy, API).await;
+            let (first, rest) = (hello_to(API), [between, &second[..]].concat());
+            let room = async move {
+                if beforehand {
+                    stream.write_all(&[&first[..], &rest].concat()).await.expect("sent");
+                } else {
+                    stream.write_all(&first).await.expect("sent");
+                    let mut asked = vec![0; crate::retry::tests::retry().len()];
+                    stream.read_exact(&mut asked).await.expect("asked again");
+                    stream.write_all(&rest).await.expect("sent");
+                }
+                drop(stream.shutdown().await);
+                // To the end of the tunnel, whoever brings it about.
+                drop(stream.read_to_end(&mut Vec::new()).await);
+            };
+            let (heard, ()) = tokio::join!(heard, room);
+            let passed = heard.len() - hello_to(API).len();
+            let report = running.finish().await;
+            let decision = only(&report);
+            match cut {
+                None => assert_eq!((passed, decision.verdict), (between.len() + second.len(), Verdict::Allowed)),
+                Some(reason) => {
+                    assert_eq!((passed, decision.verdict, decision.reason), (0, Verdict::Denied, reason));
+                }
+            }
+        }
+    }
+}

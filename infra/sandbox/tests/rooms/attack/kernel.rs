@@ -92,6 +92,16 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         call(unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw const letter) })
     }),
     ("shared-memory", |_| call(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o600) }.into())),
+    ("memory-file", |_| call(unsafe { libc::memfd_create(c"x".as_ptr(), 0) }.into())),
+    ("namespaces-left", |_| match fs::read_to_string("/proc/sys/user/max_user_namespaces") {
+        Ok(left) if left.trim().len() < 4 => left.trim().to_owned(),
+        Ok(_) => "the machine's".to_owned(),
+        Err(_) => "not told".to_owned(),
+    }),
+    ("watchers", |_| {
+        let made = (0..32).take_while(|_| unsafe { libc::inotify_init1(0) } >= 0).count();
+        if made < 32 { made.to_string() } else { "more".to_owned() }
+    }),
     ("host-name", |_| match fs::read_to_string("/proc/sys/kernel/hostname") {
         Ok(name) if name.trim() == "room" => "room".to_owned(),
         Ok(_) => "the machine's".to_owned(),
