@@ -194,12 +194,7 @@ impl Fleet {
     /// Starts the cloud.
     pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
         let config = self.dir.join("cloud.json");
-        let mut env = vec![("PATH".to_owned(), self.setup.path.clone())];
-        let authority = self.dir.join(ONE_AUTHORITY);
-        if authority.is_file() {
-            // For the servers of its volumes, which speak to it alone.
-            env.push((TRUSTED.to_owned(), authority.to_string_lossy().into_owned()));
-        }
+        let env = [("PATH".to_owned(), self.setup.path.clone())];
         self.spawn(Part::Cloud, &["internal", "cloud", "--config", &config.to_string_lossy()], &env)?;
         let ready: CloudReady = serde_json::from_str(&self.ready(Part::Cloud).await?)?;
         self.metadata =

@@ -155,9 +155,14 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
     let files: Vec<&Path> = agent.chain(authorities).collect();
     let reach: Vec<SocketAddr> = collector(site.otlp).into_iter().collect();
     let mut env = json!({ "PATH": path });
+    let mut volume_server = Vec::new();
     if let Some(file) = authorities {
         env[TRUSTED] = json!(file);
+        // Its server lies outside of every room, and begins with an empty environment.
+        volume_server.extend(["/usr/bin/env".to_owned(), format!("{TRUSTED}={}", file.display())]);
     }
+    let serve = ["internal", "volume", "--bucket", "{bucket}", "--storage-endpoint", "{endpoint}", "/dev/fd/3"];
+    volume_server.extend([program].into_iter().chain(serve).map(str::to_owned));
     serde_json::from_value(json!({
         "listen": listen,
         "data_dir": dir.join("cloud"),
@@ -172,9 +177,7 @@ pub(crate) fn cloud(registry: &RegistryFile, site: Site<'_>) -> serde_json::Resu
         "isolation": site.isolation,
         "reach": reach,
         "clamd": site.clamd.map(ToString::to_string),
-        "volume_server": [
-            program, "internal", "volume", "--bucket", "{bucket}", "--storage-endpoint", "{endpoint}", "/dev/fd/3",
-        ],
+        "volume_server": volume_server,
         "roles": {
             "roles/carrelLister": ["storage.objects.list"],
             "roles/carrelDecider": ["storage.objects.create", "storage.objects.get", "storage.objects.list"],
@@ -383,7 +386,7 @@ mod tests {
         ("dispatcher", &["pubsub.topics.publish"], &["projects/carrel-local/topics/completions"]),
         (
             "dispatcher",
-            &["pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"],
+            &["pubsub.snapshots.seek", "pubsub.subscriptions.consume", "pubsub.topics.attachSubscription"],
             &[
                 "projects/carrel-local/subscriptions/outcomes-dispatcher",
                 "projects/carrel-local/subscriptions/review-requests-dead-dispatcher",

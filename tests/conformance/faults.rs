@@ -187,11 +187,14 @@ async fn stall_and_truncate_hold_a_read_up_and_cut_it_and_a_client_that_resumes_
     let content = vec![7_u8; 300_000];
     storage.write_object(BUCKET, "x", bytes::Bytes::from(content.clone())).send_unbuffered().await.expect("is stored");
     let url = format!("{}/storage/v1/b/bucket-a/o/x?alt=media", world.endpoint());
-    // Never on a connection that an earlier read was cut off from.
-    let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+    let http = reqwest::Client::new();
     let mut cut = 0;
     for _ in 0..20 {
-        let answer = http.get(&url).bearer_auth(world.owner()).send().await.expect("it begins");
+        // One that is cut at once may not even have sent its head.
+        let Ok(answer) = http.get(&url).bearer_auth(world.owner()).send().await else {
+            cut += 1;
+            continue;
+        };
         assert_eq!(answer.content_length(), Some(300_000), "the answer says what it owes");
         cut += usize::from(answer.bytes().await.is_err());
     }

@@ -207,7 +207,7 @@ impl Sealer {
                 // What its uploads opened is closed with it, as by any other sign. Asked again later there is nothing to
                 // close, and what has become of the pack since is no business of this key's.
                 match self.ledger.open_revision(&tenant.id, pack, held.revision).await? {
-                    Some(open) => drop(self.finish(&open, held, now).await?),
+                    Some(open) => drop(self.finish(&OpenPack { traceparent, ..open }, held, now).await?),
                     None => self.open_review(&held, traceparent, now).await?,
                 }
                 return Ok(Requested::Review(review));

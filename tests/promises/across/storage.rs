@@ -7,8 +7,8 @@ use futures::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 
 use super::wire::{
-    Answer, Call, FAILED_PRECONDITION, Hand, INVALID_ARGUMENT, NOT_FOUND, OK, PERMISSION_DENIED, UNIMPLEMENTED,
-    escaped, nested, text,
+    Answer, Call, FAILED_PRECONDITION, Hand, INVALID_ARGUMENT, NOT_FOUND, NOT_SERVED, OK, PERMISSION_DENIED,
+    UNIMPLEMENTED, escaped, nested, text,
 };
 use super::{ATTACKER, Allowed, Attack, Stage, Thing, VICTIM, belongings, owner, two, worker};
 use crate::files::sales;
@@ -93,12 +93,7 @@ const ATTACKS: &[Attack] = &[
         Allowed::Owner(409),
     ),
     // Not served to anybody.
-    Attack(
-        "give away",
-        |t| Call::post(format!("{}/acl", object(t)), "{}"),
-        UNIMPLEMENTED,
-        Allowed::Owner(UNIMPLEMENTED),
-    ),
+    Attack("give away", |t| Call::post(format!("{}/acl", object(t)), "{}"), NOT_SERVED, Allowed::Owner(NOT_SERVED)),
     Attack("destroy", |t| Call::delete(format!("/storage/v1/b/{}", t.of)), 403, Allowed::Owner(409)),
     Attack(
         "GetObject",

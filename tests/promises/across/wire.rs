@@ -31,7 +31,9 @@ pub(super) const INVALID_ARGUMENT: u16 = 3;
 pub(super) const NOT_FOUND: u16 = 5;
 pub(super) const PERMISSION_DENIED: u16 = 7;
 pub(super) const FAILED_PRECONDITION: u16 = 9;
-pub(super) const UNIMPLEMENTED: u16 = 404; // Over HTTP, where all of its users ask.
+pub(super) const UNIMPLEMENTED: u16 = 12;
+/// The same over HTTP.
+pub(super) const NOT_SERVED: u16 = 404;
 
 impl Call {
     fn http(method: Method, path: String, body: impl Into<Body>) -> Self {
