@@ -233,7 +233,7 @@ pub(crate) fn oldest(txn: &WriteTransaction, holder: &str) -> Result<Option<Micr
     };
     let messages = txn.open_table(MESSAGES)?;
     let Some(first) = first else { return Ok(None) };
-    Ok(messages.get(first)?.map(|bytes| published(first, bytes.value())).transpose()?)
+    messages.get(first)?.map(|bytes| published(first, bytes.value())).transpose()
 }
 
 fn decoded(id: MessageId, bytes: &[u8]) -> Result<PubsubMessage, StoreError> {
