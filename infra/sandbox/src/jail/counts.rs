@@ -22,10 +22,11 @@ const INOTIFY: [(&str, &str); 2] = [("inotify_instances", "8"), ("inotify_watche
 pub(super) fn limit(tier: Tier, profile: Profile) -> Result<(), Fault> {
     // A runtime makes namespaces of its own before it applies the filter that refuses them.
     let builds = profile == Profile::Task || matches!(tier, Tier::Oci(_));
-    let namespaces = if builds { OF_A_BUILDER } else { "0" };
-    let namespaces = NAMESPACES.map(|kind| (format!("{kind}_namespaces"), namespaces));
+    // Whoever may have no user namespace may make none of the others either.
+    let (kinds, amount) = if builds { (&NAMESPACES[..], OF_A_BUILDER) } else { (&["user"][..], "0") };
+    let namespaces = kinds.iter().map(|kind| (format!("{kind}_namespaces"), amount));
     let inotify = INOTIFY.map(|(what, amount)| (what.to_owned(), amount));
-    for (what, amount) in namespaces.into_iter().chain(inotify) {
+    for (what, amount) in namespaces.chain(inotify) {
         let file = format!("/proc/sys/user/max_{what}");
         match std::fs::File::options().write(true).open(&file) {
             Ok(mut open) => open.write_all(amount.as_bytes()).map_err(Fault::at(format!("write {file}")))?,
