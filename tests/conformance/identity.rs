@@ -96,6 +96,10 @@ async fn who_sends_no_token_is_whom_the_cloud_was_told_and_otherwise_learns_how_
     }
     let forged = http.get(format!("{}/storage/v1/b/bucket-a/o", somebody.endpoint())).bearer_auth("ya29.other").send();
     assert_eq!(forged.await.expect("it answers").status(), StatusCode::UNAUTHORIZED);
+    // A page that somebody looks at on this machine is nobody.
+    let page =
+        http.get(format!("{}/storage/v1/b/bucket-a/o", somebody.endpoint())).header("origin", "https://evil.example");
+    assert_eq!(page.send().await.expect("it answers").status(), StatusCode::FORBIDDEN);
     // What nothing serves is no success, which is what a client of JSON takes an empty 200 for.
     let nothing = http.post(format!("{}/storage/v9/x", somebody.endpoint())).send().await.expect("it answers");
     assert_eq!(nothing.status(), StatusCode::NOT_FOUND);

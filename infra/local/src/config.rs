@@ -316,6 +316,10 @@ impl CloudConfig {
                 format!("data_dir {dir} lies in {at}, which every task is shown; choose a directory elsewhere"),
             );
         }
+        unless(
+            self.anonymous.is_none() || self.listen.ip().is_loopback(),
+            format!("listen {}: callers without a token are let in, and must be of this machine", self.listen),
+        );
         let named = |subscription: &str| format!("subscription {subscription}");
         for Subscription { name, topic, ack_deadline_seconds, dead_letter } in &self.subscriptions {
             let who = named(name);

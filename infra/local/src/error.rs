@@ -46,6 +46,13 @@ impl ApiError {
         Self { code: Code::Unimplemented, message: format!("this cloud does not serve {call}") }
     }
 
+    /// A page of a browser asks, for whoever looks at it.
+    pub fn foreign_page() -> Self {
+        let message =
+            "callers without a token are let in here, and so no page of a browser is; send no Origin".to_owned();
+        Self { code: Code::PermissionDenied, message }
+    }
+
     /// Too much was asked for.
     pub fn exhausted(message: impl Into<String>) -> Self {
         Self { code: Code::ResourceExhausted, message: message.into() }

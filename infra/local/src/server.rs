@@ -6,7 +6,8 @@ use std::path::Path;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::http::header;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::ListenerExt as _;
 use serde::Serialize;
@@ -154,10 +155,16 @@ impl Cloud {
             .add_service(storage.grpc())
             .into_axum_router();
         let app: Router = grpc.merge(pubsub.router()).merge(storage.router()).merge(run.router());
-        let app = app.clone().merge(batch::router(app)).fallback(unserved).method_not_allowed_fallback(unserved);
-        let app = if faults.on_the_wire() { app.layer(from_fn_with_state(faults, befall)) } else { app };
-        let app = app.layer(from_fn(idle::impatient));
-        run.serve_rooms(app.clone());
+        let whole = |app: Router| {
+            let app = app.fallback(unserved).method_not_allowed_fallback(unserved);
+            let faults = faults.clone();
+            let app = if faults.on_the_wire() { app.layer(from_fn_with_state(faults, befall)) } else { app };
+            app.layer(from_fn(idle::impatient))
+        };
+        // No batches in rooms: their parts would pass the door, which looks at the outer call's token alone.
+        run.serve_rooms(whole(app.clone()));
+        let app = whole(app.clone().merge(batch::router(app)));
+        let app = if config.anonymous.is_some() { app.layer(from_fn(from_no_page)) } else { app };
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(answer(listener, app, stop.clone()));
         let owner_token = iam.mint(&Principal::owner(), OWNER_TOKEN_LIFETIME);
@@ -248,6 +255,14 @@ async fn answer(listener: TcpListener, app: Router, stop: CancellationToken) {
     if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await {
         tracing::error!(%error, "the listener ended");
     }
+}
+
+/// Where callers without a token may do something, a page that somebody looks at on this machine must not be one.
+async fn from_no_page(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::ORIGIN) {
+        return ApiError::foreign_page().into_response();
+    }
+    next.run(request).await
 }
 
 /// What no service here answers. A client that speaks gRPC reads this in a trailer, others in JSON.

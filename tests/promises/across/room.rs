@@ -112,7 +112,7 @@ async fn a_task_that_is_taken_over_reaches_nothing_outside_its_room_but_its_own(
         "own bucket": 200, "the victim's bucket": 403, "nobody's bucket": 403,
         "the bucket of bolt with its leaked token": 403,
         "the bucket of dispatcher with its leaked token": 403,
-        "the bucket of owner with its leaked token": 403,
+        "the bucket of owner with its leaked token": 403, "a batch": 404,
         // Neither the dispatcher's API nor anybody's metadata, which listen on this machine.
         "ports that answer": [80, port(&fleet.cloud)],
         "own volume": ["mine.csv"],

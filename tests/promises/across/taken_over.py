@@ -114,6 +114,8 @@ def attack():
     attempt("nobody's bucket", lambda: listing("nobodys-outputs", own))
     for who, leaked in GOALS["leaked"].items():
         attempt(f"the bucket of {who} with its leaked token", lambda: listing("bolt-outputs", leaked))
+    # Its parts would pass the door by the token of the whole.
+    attempt("a batch", lambda: ask(CLOUD, "/batch/storage/v1", bearer(token()), "POST", "")[0])
     attempt("ports that answer", answering_ports)
     attempt("own volume", lambda: sorted(os.listdir("/mnt/uploads/q3")) if GOALS["volume"] else ["mine.csv"])
     attempt("a socket of the machine", lambda: dial(socket.AF_UNIX, b"\0" + GOALS["socket"].encode()))

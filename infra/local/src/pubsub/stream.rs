@@ -1,6 +1,7 @@
 //! One open stream of google.pubsub.v1: messages out as there is room, acknowledgements in, confirmed where the
 //! subscription delivers exactly once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ impl PubSub {
 }
 
 fn confirmed(all: Vec<String>, invalid: &[String]) -> Vec<String> {
+    let invalid: HashSet<&String> = invalid.iter().collect();
     all.into_iter().filter(|id| !invalid.contains(id)).collect()
 }
 
@@ -127,7 +129,8 @@ impl Pull {
         let exactly_once = self.subscription.record().exactly_once;
         let changed = request.modify_deadline_ack_ids;
         if !changed.is_empty() {
-            let changes = changed.iter().cloned().zip(request.modify_deadline_seconds.iter().map(|s| seconds(*s)));
+            let changes =
+                changed.iter().cloned().zip(request.modify_deadline_seconds.iter().map(|s| seconds((*s).min(600))));
             let invalid_ack_ids = self.service.modify(&self.subscription, changes);
             if exactly_once {
                 let confirmation = ModifyAckDeadlineConfirmation {

@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Runs all tasks of a committed execution to their recorded ends.
 pub(super) async fn execute(inner: Arc<Inner>, job: Job, record: ExecutionRecord, stop: CancellationToken) {
-    let at_once = if record.parallelism == 0 { record.tasks.len() } else { record.parallelism };
+    let at_once = if record.parallelism == 0 { record.tasks.len() } else { record.parallelism.min(record.tasks.len()) };
     let places = Semaphore::new(at_once);
     let tasks = (0..record.tasks.len()).map(async |index| {
         let _place = places.acquire().await.expect("nobody closes it");

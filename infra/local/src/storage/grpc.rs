@@ -225,6 +225,9 @@ impl Service for Storage {
             return Err(Status::invalid_argument("update_mask names no field"));
         }
         let whole = paths.iter().any(|path| path == "*");
+        if whole && paths.len() > 1 {
+            return Err(Status::invalid_argument("update_mask names * beside other fields"));
+        }
         let mut fields = bucket_fields(&wanted);
         let mut named = Map::new();
         for path in &paths {
@@ -247,7 +250,7 @@ impl Service for Storage {
                             return Err(Status::invalid_argument(told));
                         }
                     };
-                    named.insert(field.to_owned(), fields[field].clone());
+                    named.insert(field.to_owned(), fields.get(field).cloned().unwrap_or_default());
                 }
             }
         }

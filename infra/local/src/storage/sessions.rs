@@ -69,11 +69,20 @@ pub(super) fn find(txn: &ReadTransaction, id: &str) -> Result<Option<Session>, S
     Ok(found.map(|bytes| serde_json::from_slice(bytes.value())).transpose()?)
 }
 
-/// The object that a session has become, if it has; the outer `None` means that the session is gone.
+/// The object that a session has become, if it has; the outer `None` means that the session is gone or was cancelled.
 pub(super) fn finished(txn: &WriteTransaction, id: &str) -> Result<Option<Option<ObjectRecord>>, StoreError> {
     let sessions = txn.open_table(SESSIONS)?;
     let session: Option<Session> = sessions.get(id)?.map(|bytes| serde_json::from_slice(bytes.value())).transpose()?;
-    Ok(session.map(|s| s.finished))
+    Ok(session.filter(|s| !s.cancelled).map(|s| s.finished))
+}
+
+/// Writes how a session stands that goes on; false, and nothing is written, if it has ended meanwhile.
+pub(super) fn advance(txn: &WriteTransaction, id: &str, session: &Session) -> Result<bool, StoreError> {
+    let goes_on = matches!(finished(txn, id)?, Some(None));
+    if goes_on {
+        save(txn, id, session)?;
+    }
+    Ok(goes_on)
 }
 
 /// Writes a session as it now is.

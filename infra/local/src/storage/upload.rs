@@ -67,7 +67,11 @@ pub(super) async fn cancel(
         return Err(Refusal::NoUpload(id));
     }
     let over = Session { cancelled: true, ..session.clone() };
-    storage.0.store.write(move |txn| sessions::save(txn, &id, &over)).await?;
+    let upload = id.clone();
+    // It may have finished since it was looked at.
+    if !storage.0.store.write(move |txn| sessions::advance(txn, &id, &over)).await? {
+        return Err(Refusal::NoUpload(upload));
+    }
     storage.0.blobs.remove(&session.blob);
     drop(hold);
     // Google's own code: client closed request.
@@ -462,7 +466,9 @@ async fn append(
 async fn checkpoint(storage: &Storage, id: &str, session: &mut Session, progress: Progress) -> Result<(), Refusal> {
     session.progress = progress;
     let (id, session) = (id.to_owned(), session.clone());
-    Ok(storage.0.store.write(move |txn| sessions::save(txn, &id, &session)).await?)
+    // One that has finished meanwhile is left as it is: whoever completes it next is given its object.
+    storage.0.store.write(move |txn| sessions::advance(txn, &id, &session)).await?;
+    Ok(())
 }
 
 async fn complete(storage: &Storage, who: Principal, id: String, session: Session) -> Result<Response, Refusal> {
