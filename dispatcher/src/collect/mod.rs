@@ -1,5 +1,5 @@
 //! Takes away what is over and old: terminal records, letters and campaigns, the log of completions, and what they leave
-//! behind; and all that the ledger holds of a tenant that leaves ([`tenants`]).
+//! behind; and all that the ledger holds of a tenant that leaves (`tenants`).
 //!
 //! ```text
 //! a page of the control bucket, in order of names ─► old? ─► terminal? ─► its leftovers, then the object itself ─► cursor
