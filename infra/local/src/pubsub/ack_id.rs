@@ -1,7 +1,8 @@
 //! The name of one delivery, as clients hand it back.
 //!
-//! A message is acknowledged by any delivery of it, however late, unless it is to be delivered exactly once. Its lease is changed by the delivery that holds it
-//! alone: what a former one gives back is not taken from the next.
+//! A message is acknowledged by any delivery of it from the same subscription, however late, unless it is to be delivered
+//! exactly once. Its lease is changed by the delivery that holds it alone: what a former one gives back is not taken from
+//! the next.
 
 use std::fmt;
 
@@ -16,11 +17,13 @@ pub(super) struct AckId {
     pub(super) delivery: u32,
     /// A random number of the subscription since it was last opened or sent elsewhere in time.
     pub(super) life: u32,
+    /// Which subscription: the checksum of its name, which outlives a restart as its life does not.
+    pub(super) of: u32,
 }
 
 impl fmt::Display for AckId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{:08x}", self.message, self.delivery, self.life)
+        write!(f, "{}-{}-{:08x}-{:08x}", self.message, self.delivery, self.life, self.of)
     }
 }
 
@@ -29,8 +32,9 @@ impl AckId {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let (message, delivery) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let life = u32::from_str_radix(parts.next()?, 16).ok()?;
-        parts.next().is_none().then_some(Self { message, delivery, life })
+        let mut number = || u32::from_str_radix(parts.next()?, 16).ok();
+        let (life, of) = (number()?, number()?);
+        parts.next().is_none().then_some(Self { message, delivery, life, of })
     }
 }
 
@@ -40,9 +44,9 @@ mod tests {
 
     #[test]
     fn what_was_handed_out_is_understood_and_nothing_else() {
-        let id = AckId { message: 7, delivery: 2, life: 0xAB };
+        let id = AckId { message: 7, delivery: 2, life: 0xAB, of: 0xCD };
         assert_eq!(AckId::parse(&id.to_string()), Some(id));
-        for text in ["", "7", "7-2", "7-2-", "7-2-xy", "7-2-ab-1", "-7-2-ab"] {
+        for text in ["", "7", "7-2-ab", "7-2-ab-", "7-2-ab-xy", "7-2-ab-cd-1", "-7-2-ab-cd"] {
             assert_eq!(AckId::parse(text), None, "{text}");
         }
     }

@@ -15,7 +15,7 @@ impl PubSub {
         let Some((topic, _)) = subscription.record().dead_letter.clone() else { return Ok(()) };
         let messages = self.0.store.read(|txn| shelf::load(txn, dead))?;
         let ids: Vec<MessageId> = messages.iter().map(|(handed, _)| handed.id).collect();
-        let messages: Vec<NewMessage> = messages
+        let messages: Vec<(MessageId, NewMessage)> = messages
             .into_iter()
             .map(|(handed, message)| {
                 let mut attributes: BTreeMap<String, String> = message.attributes.into_iter().collect();
@@ -30,16 +30,19 @@ impl PubSub {
                 ] {
                     attributes.insert(format!("CloudPubSubDeadLetterSource{name}"), value);
                 }
-                NewMessage { data: message.data, attributes, ordering_key: message.ordering_key }
+                (handed.id, NewMessage { data: message.data, attributes, ordering_key: message.ordering_key })
             })
             .collect();
         let (service, source, target) = (self.clone(), subscription.name.clone(), topic.clone());
-        let settled = ids.clone();
         self.0
             .store
             .write(move |txn| {
+                // What was settled while this waited, by whoever held it before or buried it first, is no letter any more.
+                let held = shelf::still_held(txn, &source, messages.iter().map(|(id, _)| *id))?;
+                let (ids, messages): (Vec<_>, Vec<_>) =
+                    messages.iter().filter(|(id, _)| held.contains(id)).cloned().unzip();
                 service.publish_in(txn, &target, &messages)?;
-                shelf::settle(txn, &source, None, &settled)
+                shelf::settle(txn, &source, None, &ids)
             })
             .await?;
         let terms = self.terms(&subscription.record());

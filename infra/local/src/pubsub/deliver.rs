@@ -71,14 +71,20 @@ impl PubSub {
             core.take(now, now + micros(deadline), max, holder, terms)
         };
         if !taken.dead.is_empty() {
-            self.bury(subscription, &taken.dead).await?;
+            let (service, of, dead) = (self.clone(), subscription.clone(), taken.dead);
+            self.to_its_end(async move { service.bury(&of, &dead).await }).await?;
         }
         if taken.deliver.is_empty() {
             return Ok(Vec::new());
         }
         let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
         let delivered = |(handed, message): (Handed, PubsubMessage)| Delivered {
-            id: AckId { message: handed.id, delivery: handed.delivery, life: subscription.life },
+            id: AckId {
+                message: handed.id,
+                delivery: handed.delivery,
+                life: subscription.life,
+                of: subscription.mark(),
+            },
             attempt: handed.attempt,
             message,
         };
@@ -103,7 +109,7 @@ impl PubSub {
                     invalid.push(text);
                     continue;
                 }
-                let Some(id) = id.map(|id| id.message) else { continue };
+                let Some(id) = id.filter(|id| id.of == subscription.mark()).map(|id| id.message) else { continue };
                 if core.deliveries(id) == Some(1) && !terms.exactly_once && self.0.faults.roll(Fault::Redeliver) {
                     core.nack(id, now, terms);
                 } else {
@@ -115,7 +121,13 @@ impl PubSub {
         if settled.is_empty() {
             return Ok(invalid);
         }
-        self.settle(subscription, settled).await?;
+        if let Err(error) = self.settle(subscription, settled).await {
+            // The core has let them go and the tables have not: it begins anew from those.
+            if self.subscription(&subscription.name).is_some_and(|live| Arc::ptr_eq(&live, subscription)) {
+                self.attach(subscription.name.clone(), (*subscription.record()).clone())?;
+            }
+            return Err(error);
+        }
         Ok(invalid)
     }
 

@@ -35,6 +35,14 @@ impl PubSub {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
         self.allow(header, permission, resource)
     }
+
+    /// Whoever has dead letters sent to a topic may publish to it. At Google it is the service's own account that must.
+    fn permit_dead_letters<T>(&self, request: &Request<T>, wanted: Option<&Subscription>) -> Result<(), Status> {
+        match wanted.and_then(|wanted| wanted.dead_letter_policy.as_ref()) {
+            Some(policy) => self.permit(request, "pubsub.topics.publish", &policy.dead_letter_topic),
+            None => Ok(()),
+        }
+    }
 }
 
 fn paths(mask: Option<prost_types::FieldMask>) -> Vec<String> {
@@ -45,14 +53,18 @@ fn paths(mask: Option<prost_types::FieldMask>) -> Vec<String> {
 impl Publisher for PubSub {
     async fn create_topic(&self, request: Request<Topic>) -> Result<Response<Topic>, Status> {
         self.permit(&request, "pubsub.topics.create", &request.get_ref().name)?;
-        Ok(Response::new(self.admin_create_topic(request.get_ref()).await?))
+        let wanted = request.into_inner();
+        let made = self.alone(move |all| async move { all.admin_create_topic(&wanted).await });
+        Ok(Response::new(made.await?))
     }
 
     async fn update_topic(&self, request: Request<UpdateTopicRequest>) -> Result<Response<Topic>, Status> {
         let name = request.get_ref().topic.as_ref().map(|topic| topic.name.clone()).unwrap_or_default();
         self.permit(&request, "pubsub.topics.update", &name)?;
         let UpdateTopicRequest { topic, update_mask } = request.into_inner();
-        Ok(Response::new(self.admin_update_topic(&topic.unwrap_or_default(), &paths(update_mask)).await?))
+        let (wanted, paths) = (topic.unwrap_or_default(), paths(update_mask));
+        let changed = self.alone(move |all| async move { all.admin_update_topic(&wanted, &paths).await });
+        Ok(Response::new(changed.await?))
     }
 
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
@@ -104,7 +116,8 @@ impl Publisher for PubSub {
     async fn delete_topic(&self, request: Request<DeleteTopicRequest>) -> Result<Response<()>, Status> {
         let name = &request.get_ref().topic;
         self.permit(&request, "pubsub.topics.delete", name)?;
-        self.admin_delete_topic(name).await?;
+        let name = name.clone();
+        self.alone(move |all| async move { all.admin_delete_topic(&name).await }).await?;
         Ok(Response::new(()))
     }
 
@@ -116,7 +129,8 @@ impl Publisher for PubSub {
         // Google asks for the right on the topic; who may not know the subscription learns nothing of it.
         let topic = self.subscription(name).map_or_else(|| name.clone(), |live| live.record().topic.clone());
         self.permit(&request, "pubsub.topics.detachSubscription", &topic)?;
-        self.admin_detach_subscription(name).await?;
+        let name = name.clone();
+        self.alone(move |all| async move { all.admin_detach_subscription(&name).await }).await?;
         Ok(Response::new(DetachSubscriptionResponse {}))
     }
 }
@@ -141,7 +155,10 @@ impl Subscriber for PubSub {
     async fn create_subscription(&self, request: Request<Subscription>) -> Result<Response<Subscription>, Status> {
         self.permit(&request, "pubsub.subscriptions.create", &request.get_ref().name)?;
         self.permit(&request, "pubsub.topics.attachSubscription", &request.get_ref().topic)?;
-        Ok(Response::new(self.admin_create_subscription(request.into_inner()).await?))
+        self.permit_dead_letters(&request, Some(request.get_ref()))?;
+        let wanted = request.into_inner();
+        let made = self.alone(move |all| async move { all.admin_create_subscription(wanted).await });
+        Ok(Response::new(made.await?))
     }
 
     async fn get_subscription(
@@ -159,9 +176,11 @@ impl Subscriber for PubSub {
     ) -> Result<Response<Subscription>, Status> {
         let name = request.get_ref().subscription.as_ref().map(|s| s.name.clone()).unwrap_or_default();
         self.permit(&request, "pubsub.subscriptions.update", &name)?;
+        self.permit_dead_letters(&request, request.get_ref().subscription.as_ref())?;
         let UpdateSubscriptionRequest { subscription, update_mask } = request.into_inner();
-        let updated = self.admin_update_subscription(subscription.unwrap_or_default(), &paths(update_mask)).await?;
-        Ok(Response::new(updated))
+        let (wanted, paths) = (subscription.unwrap_or_default(), paths(update_mask));
+        let changed = self.alone(move |all| async move { all.admin_update_subscription(wanted, &paths).await });
+        Ok(Response::new(changed.await?))
     }
 
     async fn list_subscriptions(
@@ -177,7 +196,8 @@ impl Subscriber for PubSub {
     async fn delete_subscription(&self, request: Request<DeleteSubscriptionRequest>) -> Result<Response<()>, Status> {
         let name = &request.get_ref().subscription;
         self.permit(&request, "pubsub.subscriptions.delete", name)?;
-        self.admin_delete_subscription(name).await?;
+        let name = name.clone();
+        self.alone(move |all| async move { all.admin_delete_subscription(&name).await }).await?;
         Ok(Response::new(()))
     }
 
@@ -246,20 +266,25 @@ impl Subscriber for PubSub {
     async fn create_snapshot(&self, request: Request<CreateSnapshotRequest>) -> Result<Response<Snapshot>, Status> {
         self.permit(&request, "pubsub.snapshots.create", &request.get_ref().name)?;
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
-        Ok(Response::new(self.admin_create_snapshot(request.into_inner()).await?))
+        let wanted = request.into_inner();
+        let made = self.alone(move |all| async move { all.admin_create_snapshot(wanted).await });
+        Ok(Response::new(made.await?))
     }
 
     async fn update_snapshot(&self, request: Request<UpdateSnapshotRequest>) -> Result<Response<Snapshot>, Status> {
         let name = request.get_ref().snapshot.as_ref().map(|s| s.name.clone()).unwrap_or_default();
         self.permit(&request, "pubsub.snapshots.update", &name)?;
         let UpdateSnapshotRequest { snapshot, update_mask } = request.into_inner();
-        Ok(Response::new(self.admin_update_snapshot(snapshot.unwrap_or_default(), &paths(update_mask)).await?))
+        let (wanted, paths) = (snapshot.unwrap_or_default(), paths(update_mask));
+        let changed = self.alone(move |all| async move { all.admin_update_snapshot(wanted, &paths).await });
+        Ok(Response::new(changed.await?))
     }
 
     async fn delete_snapshot(&self, request: Request<DeleteSnapshotRequest>) -> Result<Response<()>, Status> {
         let name = &request.get_ref().snapshot;
         self.permit(&request, "pubsub.snapshots.delete", name)?;
-        self.admin_delete_snapshot(name).await?;
+        let name = name.clone();
+        self.alone(move |all| async move { all.admin_delete_snapshot(&name).await }).await?;
         Ok(Response::new(()))
     }
 
@@ -270,7 +295,7 @@ impl Subscriber for PubSub {
         }
         let SeekRequest { subscription, target } = request.into_inner();
         let target = target.ok_or_else(|| Status::invalid_argument("seek needs a time or a snapshot"))?;
-        self.admin_seek(&subscription, target).await?;
+        self.alone(move |all| async move { all.admin_seek(&subscription, target).await }).await?;
         Ok(Response::new(SeekResponse {}))
     }
 }

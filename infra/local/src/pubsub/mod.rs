@@ -97,6 +97,8 @@ struct Inner {
     /// When the newest message was published: the clock may step back, publish times do not.
     published: AtomicU64,
     holders: AtomicU64,
+    /// Held from the look to the last consequence by whoever changes what topics, subscriptions and snapshots there are.
+    changing: tokio::sync::Mutex<()>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -158,7 +160,7 @@ impl PubSub {
                 (format!("projects/{project}/subscriptions/{}", wanted.name), record)
             })
             .collect();
-        let (topics, subscriptions, snapshots) = store
+        let (topics, subscriptions, snapshots, newest) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
                 let kept: BTreeMap<_, _> = shelf::topics(txn)?.into_iter().collect();
@@ -179,7 +181,7 @@ impl PubSub {
                     );
                     shelf::put_subscription(txn, name, &record)?;
                 }
-                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?, shelf::snapshots(txn)?))
+                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?, shelf::snapshots(txn)?, shelf::newest_time(txn)?))
             })
             .await?;
         let live = |(name, record): (String, TopicRecord)| (name, Topic { record, holders: Vec::new() });
@@ -190,8 +192,9 @@ impl PubSub {
             topics: RwLock::new(topics.into_iter().map(live).collect()),
             subscriptions: RwLock::default(),
             snapshots: RwLock::default(),
-            published: AtomicU64::new(0),
+            published: AtomicU64::new(newest),
             holders: AtomicU64::new(1),
+            changing: tokio::sync::Mutex::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -288,10 +291,39 @@ impl PubSub {
     /// Publishes and answers once that is durable.
     async fn publish(&self, topic: String, messages: Vec<NewMessage>) -> Result<Vec<String>, StoreError> {
         let service = self.clone();
-        let name = topic.clone();
-        let ids = self.0.store.write(move |txn| service.publish_in(txn, &name, &messages)).await?;
-        self.committed(&topic);
-        Ok(ids)
+        self.to_its_end(async move {
+            let (appender, name) = (service.clone(), topic.clone());
+            let ids = service.0.store.write(move |txn| appender.publish_in(txn, &name, &messages)).await?;
+            service.committed(&topic);
+            Ok(ids)
+        })
+        .await
+    }
+
+    /// Changes what there is, one change at a time.
+    async fn alone<T, F>(&self, deed: impl FnOnce(Self) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let service = self.clone();
+        self.to_its_end(async move {
+            let _changing = service.0.changing.lock().await;
+            deed(service.clone()).await
+        })
+        .await
+    }
+
+    /// Does a deed whole, even if whoever asked for it hangs up: what follows a commit must follow it.
+    async fn to_its_end<T: Send + 'static>(&self, deed: impl Future<Output = T> + Send + 'static) -> T {
+        match self.0.tasks.spawn(deed).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and with it whoever waits here.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     fn topics(&self) -> RwLockReadGuard<'_, BTreeMap<String, Topic>> {
@@ -377,6 +409,11 @@ impl PubSub {
 impl Subscription {
     fn record(&self) -> Arc<SubscriptionRecord> {
         self.record.read().expect("no code panics while it holds the record").clone()
+    }
+
+    /// What its acknowledgement ids bear.
+    fn mark(&self) -> u32 {
+        crc32c::crc32c(self.name.as_bytes())
     }
 
     fn is_held(&self, core: &Core, id: AckId, now: Micros) -> bool {

@@ -100,6 +100,7 @@ pub(super) fn ack_deadline(seconds: i32) -> Result<u32, Status> {
 
 fn dead_letter(policy: Option<&DeadLetterPolicy>) -> Result<Option<(String, u32)>, Status> {
     let Some(policy) = policy else { return Ok(None) };
+    well_named(&policy.dead_letter_topic, "topics")?;
     match policy.max_delivery_attempts {
         0 => Ok(Some((policy.dead_letter_topic.clone(), 5))),
         attempts @ 5..=100 => Ok(Some((policy.dead_letter_topic.clone(), attempts.unsigned_abs()))),

@@ -62,6 +62,8 @@ impl PubSub {
         if self.snapshot(&wanted.name).is_ok() {
             return Err(Status::already_exists(format!("Snapshot already exists (resource={})", wanted.name)));
         }
+        // One of this name may have expired and not have been swept.
+        self.forget_snapshot(&wanted.name).await?;
         // First: what is published while it is made is in it.
         self.add_holder(&record.topic, &wanted.name, &record.filter);
         let (name, subscription, now) = (wanted.name.clone(), wanted.subscription, now_us());
@@ -84,6 +86,8 @@ impl PubSub {
             Ok(expires) => record.expires = expires,
             Err(refused) => {
                 self.remove_holder(&record.topic, &wanted.name);
+                // What was published meanwhile is held for nobody.
+                self.forget_snapshot(&wanted.name).await?;
                 return Err(refused);
             }
         }
@@ -159,6 +163,7 @@ impl PubSub {
 
     /// Drops what is older than it may be.
     pub(super) async fn sweep(&self, now: Micros) -> Result<(), StoreError> {
+        let _changing = self.0.changing.lock().await;
         let kept_by_topic: BTreeMap<String, u64> =
             self.topics().iter().filter_map(|(name, topic)| Some((name.clone(), topic.record.retention?))).collect();
         let subscriptions: Vec<_> = self.live().values().cloned().collect();

@@ -193,6 +193,28 @@ pub(crate) fn settle(
     Ok(())
 }
 
+/// Which of these `holder` holds.
+pub(crate) fn still_held(
+    txn: &WriteTransaction,
+    holder: &str,
+    ids: impl Iterator<Item = MessageId>,
+) -> Result<BTreeSet<MessageId>, StoreError> {
+    let pending = txn.open_table(PENDING)?;
+    let mut held = BTreeSet::new();
+    for id in ids {
+        if pending.get((holder, id))?.is_some() {
+            held.insert(id);
+        }
+    }
+    Ok(held)
+}
+
+/// When the newest message of all was published, as far as it is still kept.
+pub(crate) fn newest_time(txn: &WriteTransaction) -> Result<Micros, StoreError> {
+    let messages = txn.open_table(MESSAGES)?;
+    messages.last()?.map_or(Ok(0), |(id, bytes)| published(id.value(), bytes.value()))
+}
+
 /// `holder` holds these too, as far as they are still kept.
 fn hold(txn: &WriteTransaction, holder: &str, ids: &[MessageId]) -> Result<(), StoreError> {
     let mut pending = txn.open_table(PENDING)?;

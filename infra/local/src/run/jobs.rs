@@ -23,6 +23,15 @@ impl Inner {
     fn jobs_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<String, JobRecord>> {
         self.jobs.write().expect("no code panics while it holds the jobs")
     }
+
+    /// Ends the processes of an execution that nobody knows any more, and removes its log.
+    async fn forget(&self, execution: &str) {
+        let stop = self.running().get(execution).cloned();
+        if let Some(stop) = stop {
+            stop.cancel();
+        }
+        task::remove_log(&self.logs, execution).await;
+    }
 }
 
 impl Call<'_> {
@@ -67,13 +76,19 @@ impl Call<'_> {
         let record = self.job("run.jobs.delete", job)?;
         expect(page, &record.etag(), job)?;
         let shown = self.job_resource(&record)?;
-        let (inner, id) = (&self.run.0, launch::uuid());
+        let (inner, id) = (self.run.0.clone(), launch::uuid());
         let (name, operation) = (job.to_owned(), id.clone());
-        let forgotten = inner.store.write(move |txn| shelf::remove_job(txn, &name, &operation)).await?;
-        inner.jobs_mut().remove(job);
-        for execution in &forgotten {
-            self.forget(execution).await;
-        }
+        // What is committed is carried out, even if the caller hangs up.
+        let deleted = self.run.0.tasks.spawn(async move {
+            let of = name.clone();
+            let forgotten = inner.store.write(move |txn| shelf::remove_job(txn, &of, &operation)).await?;
+            inner.jobs_mut().remove(&name);
+            for execution in &forgotten {
+                inner.forget(execution).await;
+            }
+            Ok::<_, Refusal>(())
+        });
+        deleted.await??;
         self.answered(self.place.changed(&id, shown))
     }
 
@@ -81,22 +96,18 @@ impl Call<'_> {
     pub(super) async fn delete_execution(&self, job: &str, name: &str, page: &Page) -> Answer {
         let record = self.execution("run.executions.delete", job, name)?;
         expect(page, &execution_etag(&record), name)?;
-        let (job, seq) = (record.job.clone(), record.seq);
-        self.run.0.store.write(move |txn| shelf::remove(txn, &job, seq)).await?;
-        self.forget(name).await;
+        let (inner, execution) = (self.run.0.clone(), record.clone());
+        let deleted = self.run.0.tasks.spawn(async move {
+            let (job, seq) = (execution.job, execution.seq);
+            inner.store.write(move |txn| shelf::remove(txn, &job, seq)).await?;
+            inner.forget(&execution.name).await;
+            Ok::<_, Refusal>(())
+        });
+        deleted.await??;
         let mut operation = self.place.operation(&record);
         operation["done"] = true.into();
         operation["response"] = operation["metadata"].clone();
         self.answered(operation)
-    }
-
-    /// Ends the processes of an execution that nobody knows any more, and removes its log.
-    async fn forget(&self, execution: &str) {
-        let stop = self.run.0.running().get(execution).cloned();
-        if let Some(stop) = stop {
-            stop.cancel();
-        }
-        task::remove_log(&self.run.0.logs, execution).await;
     }
 
     /// What this machine can run and the caller may have run.

@@ -34,20 +34,26 @@ pub(super) async fn launch(
     // Before the commit: whoever can see the execution can cancel it.
     inner.running().extend(records.iter().map(|record| record.name.clone()).zip(stops.iter().cloned()));
     let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
+    let of = job.name.clone();
     let committed = inner
         .store
         .write(move |txn| {
             let mut added = records.clone();
+            if !shelf::is_job(txn, &of)? {
+                return Ok(None);
+            }
             added.iter_mut().try_for_each(|record| shelf::add(txn, record))?;
-            Ok(added)
+            Ok(Some(added))
         })
         .await;
-    let added = match committed {
+    // A job that was deleted since the call looked at it runs no more.
+    let gone = || Refusal::NotFound(format!("job {}", job.name));
+    let added = match committed.map_err(Refusal::from).and_then(|added| added.ok_or_else(gone)) {
         Ok(added) => added,
-        Err(error) => {
+        Err(refusal) => {
             let mut running = inner.running();
             names.iter().for_each(|name| drop(running.remove(name)));
-            return Err(error.into());
+            return Err(refusal);
         }
     };
     for (record, stop) in added.iter().zip(stops) {

@@ -166,12 +166,17 @@ impl Call<'_> {
         if !request.etag.is_empty() && request.etag != execution_etag(&record) {
             return Err(Refusal::Conflict(record.name));
         }
-        let (job, seq) = (record.job, record.seq);
-        let asked = self.run.0.store.write(move |txn| shelf::change(txn, &job, seq, |record| record.cancelled = true));
-        let Some(changed) = asked.await? else { return Err(Refusal::Completed(record.name)) };
-        if let Some(stop) = self.run.0.running().get(&record.name) {
-            stop.cancel();
-        }
+        let (inner, execution) = (self.run.0.clone(), record.clone());
+        let asked = self.run.0.tasks.spawn(async move {
+            let (job, seq) = (execution.job, execution.seq);
+            let cancel = move |txn: &_| shelf::change(txn, &job, seq, |record| record.cancelled = true);
+            let changed = inner.store.write(cancel).await?;
+            if let Some(stop) = inner.running().get(&execution.name).filter(|_| changed.is_some()) {
+                stop.cancel();
+            }
+            Ok::<_, Refusal>(changed)
+        });
+        let Some(changed) = asked.await?? else { return Err(Refusal::Completed(record.name)) };
         Ok(self.place.operation(&changed.record))
     }
 

@@ -113,6 +113,11 @@ pub(super) fn remove(txn: &WriteTransaction, job: &str, seq: u64) -> Result<Opti
     Ok(Some(record.name))
 }
 
+/// Whether there is such a job.
+pub(super) fn is_job(txn: &WriteTransaction, job: &str) -> Result<bool, StoreError> {
+    Ok(txn.open_table(JOBS)?.get(job)?.is_some())
+}
+
 /// Adds an execution; gives it its sequence number.
 pub(super) fn add(txn: &WriteTransaction, record: &mut ExecutionRecord) -> Result<(), StoreError> {
     let mut sequence = txn.open_table(SEQUENCE)?;

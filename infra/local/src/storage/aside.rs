@@ -1,4 +1,5 @@
-//! The look over everything kept, at the start: what is torn or foreign is named and put aside, never silently dropped.
+//! The look over all objects kept, at the start: what is torn or foreign is named and put aside, never silently dropped. A torn
+//! record of Pub/Sub or Cloud Run is named too, and the cloud does not start.
 //!
 //! | found | what becomes of it |
 //! |---|---|

@@ -216,6 +216,8 @@ async fn add_notification(State(storage): State<Storage>, Path(bucket): Path<Str
     let input: NotificationInput = serde_json::from_value(object(request, "a notification").await?.into())
         .map_err(|error| Refusal::Invalid(format!("cannot read the notification: {error}")))?;
     let topic = input.topic.strip_prefix(TOPIC_PREFIX).unwrap_or(&input.topic).to_owned();
+    // At Google it is the service's own account that must be let publish.
+    storage.0.may_on(&who, "pubsub.topics.publish", topic.clone())?;
     if !storage.0.pubsub.has_topic(&topic) {
         return Err(Refusal::NoTopic(topic));
     }

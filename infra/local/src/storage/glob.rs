@@ -3,22 +3,14 @@
 //! `*` stands for any characters but `/`, `**` for any at all, `?` for one but `/`, `[…]` for one of a set or of ranges
 //! (`[!…]` for none of them), `{a,b}` for one of several patterns, and `\` takes the next character as it is.
 
+use regex::{Regex, RegexBuilder};
+
 /// A pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Glob(Vec<Part>);
+#[derive(Clone, Debug)]
+pub(super) struct Glob(Regex);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    One(char),
-    Any,
-    Star,
-    StarStar,
-    Set { ranges: Vec<(char, char)>, negated: bool },
-    Either(Vec<Vec<Part>>),
-}
-
-/// Steps that one name may cost: a pattern of many stars takes exponential time otherwise.
-const MAX_STEPS: u32 = 100_000;
+/// Bytes of a compiled pattern: matching takes time in proportion to the name, whatever the pattern.
+const MAX_COMPILED: usize = 1 << 20;
 
 impl Glob {
     /// Reads a pattern; the error says what is wrong with it.
@@ -28,109 +20,86 @@ impl Glob {
             return Err("a pattern has at most 256 bytes".to_owned());
         }
         let chars: Vec<char> = text.chars().collect();
-        let (parts, end) = parse(&chars, 0, false)?;
+        let mut expression = String::from(r"\A(?s:");
+        let end = translate(&chars, 0, false, &mut expression)?;
         debug_assert_eq!(end, chars.len());
-        Ok(Self(parts))
+        expression.push_str(r")\z");
+        let compiled = RegexBuilder::new(&expression).size_limit(MAX_COMPILED).build();
+        compiled.map(Self).map_err(|_| "the pattern is too costly".to_owned())
     }
 
     /// Whether the whole name is as the pattern says.
     pub(super) fn matches(&self, name: &str) -> bool {
-        let name: Vec<char> = name.chars().collect();
-        let mut steps = MAX_STEPS;
-        let pattern: Vec<&Part> = self.0.iter().collect();
-        matches(&pattern, &name, &mut steps)
+        self.0.is_match(name)
     }
 }
 
-/// The parts from `at` on, and where they end: at the end of the text or, within braces, at `,` or `}`.
-fn parse(text: &[char], mut at: usize, braced: bool) -> Result<(Vec<Part>, usize), String> {
-    let mut parts = Vec::new();
+/// Writes what stands from `at` on as a regular expression; returns where it ends: at the end of the text or, within
+/// braces, at `,` or `}`.
+fn translate(text: &[char], mut at: usize, braced: bool, expression: &mut String) -> Result<usize, String> {
     while let Some(&letter) = text.get(at) {
         at += 1;
-        parts.push(match letter {
-            ',' | '}' if braced => return Ok((parts, at - 1)),
-            '?' => Part::Any,
+        match letter {
+            ',' | '}' if braced => return Ok(at - 1),
+            '?' => expression.push_str("[^/]"),
             '*' if text.get(at) == Some(&'*') => {
                 at += 1;
-                Part::StarStar
+                expression.push_str(".*");
             }
-            '*' => Part::Star,
+            '*' => expression.push_str("[^/]*"),
             '\\' => {
-                let escaped = *text.get(at).ok_or("a pattern must not end in a backslash")?;
+                literal(*text.get(at).ok_or("a pattern must not end in a backslash")?, expression);
                 at += 1;
-                Part::One(escaped)
             }
-            '[' => {
-                let (set, end) = parse_set(text, at)?;
-                at = end;
-                set
-            }
+            '[' => at = translate_set(text, at, expression)?,
             '{' => {
-                let mut either = Vec::new();
+                expression.push_str("(?:");
                 loop {
-                    let (parts, end) = parse(text, at, true)?;
-                    either.push(parts);
+                    let end = translate(text, at, true, expression)?;
                     at = end + 1;
                     match text.get(end) {
-                        Some(',') => {}
+                        Some(',') => expression.push('|'),
                         Some(_) => break,
                         None => return Err("a brace is not closed".to_owned()),
                     }
                 }
-                Part::Either(either)
+                expression.push(')');
             }
-            letter => Part::One(letter),
-        });
+            letter => literal(letter, expression),
+        }
     }
-    Ok((parts, at))
+    Ok(at)
 }
 
-fn parse_set(text: &[char], mut at: usize) -> Result<(Part, usize), String> {
+/// Of a set, without `/`, which none matches.
+fn translate_set(text: &[char], mut at: usize, expression: &mut String) -> Result<usize, String> {
     let negated = matches!(text.get(at), Some('!' | '^'));
     at += usize::from(negated);
-    let (mut ranges, first) = (Vec::new(), at);
+    expression.push_str(if negated { "[^/" } else { "[[" });
+    let first = at;
     loop {
         let from = *text.get(at).ok_or("a bracket is not closed")?;
         if from == ']' && at > first {
-            return Ok((Part::Set { ranges, negated }, at + 1));
+            expression.push_str(if negated { "]" } else { "]--[/]]" });
+            return Ok(at + 1);
         }
-        match (text.get(at + 1), text.get(at + 2)) {
-            (Some('-'), Some(&to)) if to != ']' => {
-                ranges.push((from, to));
-                at += 3;
+        literal(from, expression);
+        at += 1;
+        if let (Some('-'), Some(&to)) = (text.get(at), text.get(at + 1))
+            && to != ']'
+        {
+            if to < from {
+                return Err(format!("the range {from}-{to} is empty"));
             }
-            _ => {
-                ranges.push((from, from));
-                at += 1;
-            }
+            expression.push('-');
+            literal(to, expression);
+            at += 2;
         }
     }
 }
 
-fn matches(pattern: &[&Part], name: &[char], steps: &mut u32) -> bool {
-    let Some(left) = steps.checked_sub(1) else { return false };
-    *steps = left;
-    let Some((part, rest)) = pattern.split_first() else { return name.is_empty() };
-    let one = |holds: &dyn Fn(char) -> bool, steps: &mut u32| {
-        name.split_first().is_some_and(|(&letter, behind)| holds(letter) && matches(rest, behind, steps))
-    };
-    match part {
-        Part::One(wanted) => one(&|letter| letter == *wanted, steps),
-        Part::Any => one(&|letter| letter != '/', steps),
-        Part::Set { ranges, negated } => one(
-            &|letter| letter != '/' && ranges.iter().any(|(from, to)| (*from..=*to).contains(&letter)) != *negated,
-            steps,
-        ),
-        Part::Star | Part::StarStar => {
-            let crosses = **part == Part::StarStar;
-            let longest = name.iter().position(|&letter| letter == '/' && !crosses).unwrap_or(name.len());
-            (0..=longest).any(|taken| matches(rest, &name[taken..], steps))
-        }
-        Part::Either(either) => either.iter().any(|parts| {
-            let pattern: Vec<&Part> = parts.iter().chain(rest.iter().copied()).collect();
-            matches(&pattern, name, steps)
-        }),
-    }
+fn literal(letter: char, expression: &mut String) {
+    expression.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4])));
 }
 
 #[cfg(test)]
@@ -148,6 +117,8 @@ mod tests {
             ("{a,b{c,d}}", &["a", "bc", "bd"], &["b", "ac"]),
             ("a\\*", &["a*"], &["ab"]),
             ("[]x]", &["]", "x"], &["["]),
+            ("[+--]&[~&]", &[",&~", "-&&"], &["/&~"]),
+            ("a.(b)+", &["a.(b)+"], &["axbb"]),
         ] {
             let glob = Glob::parse(pattern).expect("is a pattern");
             for name in yes {
@@ -161,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused_and_a_costly_one_ends() {
-        for pattern in ["[a", "{a,b", "a\\"] {
+        for pattern in ["[a", "{a,b", "a\\", "[z-a]"] {
             assert!(Glob::parse(pattern).is_err(), "{pattern}");
         }
         let costly = Glob::parse(&"**a".repeat(30)).expect("is a pattern");

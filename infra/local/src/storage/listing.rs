@@ -17,6 +17,8 @@ use std::ops::Bound;
 
 /// Google's greatest page.
 const MAX_PAGE: usize = 1000;
+/// Names that a pattern passes over before a page ends, however few it has: its reader asks for the next.
+const MAX_PASSED_OVER: usize = 10_000;
 
 /// What to list.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +122,14 @@ struct Entry {
     bytes: AccessGuard<'static, &'static [u8]>,
 }
 
+/// The place behind an entry.
+fn token_of(name: &str, noncurrent: Option<i64>) -> String {
+    match noncurrent {
+        None => Place::token('o', name),
+        Some(generation) => Place::token('g', &format!("{generation}/{name}")),
+    }
+}
+
 /// Reads one page of `bucket`.
 pub(super) fn list(txn: &ReadTransaction, bucket: &str, query: &Query) -> Result<Result<Page, Refusal>, StoreError> {
     let limit = if query.page_size == 0 { MAX_PAGE } else { query.page_size.min(MAX_PAGE) };
@@ -135,6 +145,7 @@ pub(super) fn list(txn: &ReadTransaction, bucket: &str, query: &Query) -> Result
     let mut page = Page::default();
     // The place behind the last entry: the token, if one more entry follows.
     let mut last = String::new();
+    let mut passed_over = 0;
     'seek: loop {
         let mut live = objects
             .range::<(&str, &str)>((from.live(bucket), Bound::Unbounded))?
@@ -168,6 +179,11 @@ pub(super) fn list(txn: &ReadTransaction, bucket: &str, query: &Query) -> Result
                 break 'seek;
             }
             if query.glob.as_ref().is_some_and(|glob| !glob.matches(&name)) {
+                passed_over += 1;
+                if passed_over == MAX_PASSED_OVER {
+                    page.next_page_token = token_of(&name, generation);
+                    break 'seek;
+                }
                 continue;
             }
             if page.objects.len() + page.prefixes.len() >= limit {
@@ -181,10 +197,7 @@ pub(super) fn list(txn: &ReadTransaction, bucket: &str, query: &Query) -> Result
                     .map(|at| name[..query.prefix.len() + at + delimiter.len()].to_owned()),
             };
             let Some(prefix) = rolled_up else {
-                last = match generation {
-                    None => Place::token('o', &name),
-                    Some(generation) => Place::token('g', &format!("{generation}/{name}")),
-                };
+                last = token_of(&name, generation);
                 page.objects.push(shelf::decode(bytes.value())?);
                 continue;
             };

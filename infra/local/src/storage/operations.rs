@@ -140,7 +140,11 @@ impl Inner {
         permission: &'static str,
         project: &str,
     ) -> Result<(), Refusal> {
-        let resource = format!("projects/{project}");
+        self.may_on(who, permission, format!("projects/{project}"))
+    }
+
+    /// Whether `who` may do this to a thing that is no bucket.
+    pub(super) fn may_on(&self, who: &Principal, permission: &'static str, resource: String) -> Result<(), Refusal> {
         self.iam.check(who, permission, &resource).map_err(|_| Refusal::Forbidden {
             who: who.to_string(),
             permission,

@@ -5,7 +5,8 @@
 //!            └── DELETE, or a week ─► over ◄── a week ──────────────┘
 //! ```
 //! A session remembers its object after it finished: a client whose last reply was lost asks for the status and gets
-//! the object. What is over is answered with 410 for another week, and then forgotten.
+//! the object. What is over is answered with 410 for another week, and forgotten, with all it wrote, when the cloud starts
+//! after that.
 
 use super::blobs::BlobId;
 use super::checksum::Progress;
