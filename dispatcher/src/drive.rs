@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 
 use crate::completion::{Announcer, OutcomeError, Outcomes};
 use crate::dead_letters;
-use crate::launch::{Launched, Launcher, Look};
+use crate::launch::{Launched, Launcher, Look, job_of};
 use crate::leadership::Leadership;
 use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versioned, fresh_nonce};
 use crate::limbo::Limbo;
@@ -157,8 +157,10 @@ impl Driver {
                 continue;
             }
             let verdict = completion.verdict.clone();
-            let is_queued = matches!(held.value.state, State::Queued { .. });
-            // One that waits has nobody else to look whether it was decided before its turn comes.
+            // One that waits has nobody else to look whether it was decided before its turn comes; and it may wait by
+            // now. Whoever puts it there looks for an outcome after that, so that one of the two sees the other.
+            let Some(held) = self.ledger.review(&tenant.id, review).await? else { return Ok(None) };
+            let is_queued = held.value.epoch == completion.epoch && matches!(held.value.state, State::Queued { .. });
             if !is_queued || matches!(self.settle(tenant, held, completion).await?, Step::Moved(_)) {
                 return Ok(Some(verdict));
             }
@@ -263,7 +265,8 @@ impl Driver {
         let now = crate::now();
         self.launcher.prepare(tenant, &held.value).await?;
         let waited = now.since(held.value.opened_at);
-        let (next, attempt) = held.value.authorise(now).map_err(LedgerError::from)?;
+        let job = job_of(tenant, &held.value);
+        let (next, attempt) = held.value.authorise(job, now).map_err(LedgerError::from)?;
         let Some(held) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
         tracing::info!(review.id = %held.value.review, attempt = attempt.get(), queue.wait_ms = waited.as_millis(), "launching");
         match self.launcher.launch(tenant, &held.value, attempt).await {
@@ -274,7 +277,7 @@ impl Driver {
             Launched::PutOff(cause) => self.put_off(tenant, held, cause).await,
             Launched::Denied(cause) if !is_last_attempt(tenant, &held.value) => {
                 tracing::warn!(review.id = %held.value.review, cause, "launch denied, will retry");
-                self.requeue(held, AttemptEnd::Denied(cause)).await
+                self.requeue(tenant, held, AttemptEnd::Denied(cause)).await
             }
             Launched::Denied(cause) | Launched::Refused(cause) => self.decide(tenant, held, refused(cause)).await,
             Launched::InDoubt => Ok(Step::Rest(Rest::Active { since: now })),
@@ -332,7 +335,7 @@ impl Driver {
             return self.decide(tenant, held, verdict).await;
         }
         tracing::warn!(review.id = %held.value.review, execution.name = %execution, "ended without an outcome, will retry");
-        self.requeue(held, AttemptEnd::Lost(format!("{execution} ended without an outcome"))).await
+        self.requeue(tenant, held, AttemptEnd::Lost(format!("{execution} ended without an outcome"))).await
     }
 
     /// Back into the queue without counting, unless that has gone on for too long.
@@ -341,12 +344,22 @@ impl Driver {
             let message = format!("the launch was put off {} times, at last because: {cause}", held.value.put_off);
             return self.decide(tenant, held, refused(message)).await;
         }
-        self.requeue(held, AttemptEnd::PutOff(cause)).await
+        self.requeue(tenant, held, AttemptEnd::PutOff(cause)).await
     }
 
-    async fn requeue(&self, held: Versioned<ReviewRecord>, end: AttemptEnd) -> Result<Step, DriveError> {
+    async fn requeue(
+        &self,
+        tenant: &Tenant,
+        held: Versioned<ReviewRecord>,
+        end: AttemptEnd,
+    ) -> Result<Step, DriveError> {
         let next = held.value.requeue(end, crate::now()).map_err(LedgerError::from)?;
-        Ok(self.ledger.swap(held.generation, next).await?.into())
+        let Some(queued) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
+        // Somebody may have cancelled what was launched, and told it nobody who looks at what waits.
+        match self.outcomes.read(tenant, &queued.value).await? {
+            Some(completion) => self.settle(tenant, queued, completion).await,
+            None => Ok(Some(queued).into()),
+        }
     }
 
     async fn settle(

@@ -304,7 +304,7 @@ fn about_review(facts: &Facts<'_>, record: &ReviewRecord) -> Vec<String> {
             Some(former) => format!("It waits until review {former}, of an earlier revision of the pack, is decided."),
             None => format!("It waits for a slot of the fleet and of the tenant, not before {not_before}."),
         },
-        State::Launching { attempt, since } => format!("Attempt {attempt} is being launched since {since}."),
+        State::Launching { attempt, since, .. } => format!("Attempt {attempt} is being launched since {since}."),
         State::Running { attempt, execution, since } => {
             format!("Attempt {attempt} runs since {since} as {execution}.")
         }

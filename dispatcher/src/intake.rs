@@ -16,6 +16,7 @@ use carrel_cloud::{Delivery, Subscription};
 use carrel_schemas::cloud_event::EventContext;
 use carrel_schemas::completion::{OUTCOME_WRITTEN, OutcomeWritten};
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterSource};
+use carrel_schemas::ids::TenantId;
 use carrel_schemas::layout::UploadKind;
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::review_request::ReviewRequested;
@@ -147,10 +148,12 @@ impl Intake {
         let noted = match self.note(source, &delivery).await {
             Ok(None) => Ok(()),
             Ok(Some(refusal)) => self.file(subscription, &delivery, refusal).await,
-            Err(error) if source.is_dead_letter && error.is_permanent() => {
+            // Whatever the cause: given back, it would be lost once Pub/Sub keeps it no longer.
+            Err(error) if source.is_dead_letter => {
                 let error = crate::chain(&error);
                 let reason = format!("a message could not be dealt with, and will not be delivered again: {error}");
-                let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant: None, reason };
+                let tenant = self.owner(source.carries, &delivery);
+                let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant, reason };
                 self.file(subscription, &delivery, refusal).await
             }
             Err(error) => Err(error),
@@ -162,6 +165,24 @@ impl Intake {
                 tokio::time::sleep(HELD).await;
                 delivery.receipt.nack();
             }
+        }
+    }
+
+    /// Whose a message is, if that can be told.
+    fn owner(&self, carries: Carries, delivery: &Delivery) -> Option<TenantId> {
+        let (attributes, data) = (&delivery.attributes, &delivery.data);
+        match carries {
+            Carries::Uploads => match validate::upload(&self.registry, attributes, data) {
+                Verdict::Accepted(upload) => Some(upload.tenant.id),
+                Verdict::Refused(refusal) => refusal.tenant,
+                Verdict::Discard(_) => None,
+            },
+            Carries::ReviewRequests => match validate::request(&self.registry, attributes, data) {
+                Verdict::Accepted((tenant, _)) => Some(tenant.id),
+                Verdict::Refused(refusal) => refusal.tenant,
+                Verdict::Discard(_) => None,
+            },
+            Carries::Outcomes => None,
         }
     }
 

@@ -7,11 +7,11 @@
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects, ReadError};
 use carrel_schemas::claim::{Claim, ClaimHolder};
-use carrel_schemas::ids::{Attempt, ExecutionName};
+use carrel_schemas::ids::{Attempt, ExecutionName, JobName};
 use carrel_schemas::layout;
 use carrel_schemas::registry::Tenant;
 
-use crate::ledger::{Ledger, LedgerError, ReviewRecord, fresh_nonce};
+use crate::ledger::{Ledger, LedgerError, ReviewRecord, State, fresh_nonce};
 
 const MAX_CLAIM_BYTES: u64 = 16 << 10;
 
@@ -70,7 +70,7 @@ impl Launcher {
             env.push(("CARREL_TRACEPARENT".to_owned(), traceparent));
         }
         let launch = Launch { args: args(record, attempt), env };
-        let job = tenant.job_for(is_larger(tenant, record));
+        let job = job_of(tenant, record);
         let error = match self.jobs.run(job.as_str(), launch).await {
             Ok(name) => match ExecutionName::parse(name) {
                 Ok(name) => return Launched::Running(name),
@@ -98,7 +98,7 @@ impl Launcher {
     /// Finds the execution of an attempt whose launch was not answered, or revokes the attempt.
     pub async fn find(&self, tenant: &Tenant, record: &ReviewRecord, attempt: Attempt) -> Result<Look, CallError> {
         let wanted = args(record, attempt);
-        let job = tenant.job_for(is_larger(tenant, record));
+        let job = job_of(tenant, record);
         for execution in self.jobs.executions(job.as_str()).await? {
             if execution.args == wanted
                 && let Ok(name) = ExecutionName::parse(execution.name)
@@ -161,16 +161,22 @@ impl Launcher {
         };
         let held = held.and_then(|body| serde_json::from_slice::<Claim>(&body.bytes).ok());
         Ok(match held.map(|claim| claim.holder) {
-            // The claim lies where the tenant's worker writes: believe an execution only of the tenant's jobs.
-            Some(ClaimHolder::Execution { execution }) if tenant.owns(&execution.job()) => Some(execution),
+            // The claim lies where the tenant's worker writes: believe an execution only of the attempt's own job.
+            Some(ClaimHolder::Execution { execution }) if execution.job() == job_of(tenant, record) => Some(execution),
             _ => None,
         })
     }
 }
 
-/// True if the next try has the tenant's larger limits, as far as the registry still has any.
-fn is_larger(tenant: &Tenant, record: &ReviewRecord) -> bool {
-    record.larger_since.is_some() && tenant.retry_limits.is_some()
+/// The job of the attempt in hand, as the ledger noted it; of the next one, as the registry says now.
+pub fn job_of(tenant: &Tenant, record: &ReviewRecord) -> JobName {
+    match &record.state {
+        State::Launching { job: Some(job), .. } => job.clone(),
+        State::Running { execution, .. } => execution.job(),
+        State::Launching { job: None, .. } | State::Queued { .. } | State::Settled { .. } => {
+            tenant.job_for(record.larger_since.is_some() && tenant.retry_limits.is_some())
+        }
+    }
 }
 
 fn args(record: &ReviewRecord, attempt: Attempt) -> Vec<String> {

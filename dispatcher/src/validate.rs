@@ -49,12 +49,6 @@ fn refused<T>(class: DeadLetterClass, reason: impl Into<String>) -> Verdict<T> {
     Verdict::Refused(Refusal { class, tenant: None, reason: reason.into() })
 }
 
-/// Filed as nobody's: what is filed as the tenant's own is about to be removed.
-fn leaving<T>(tenant: &Tenant, what: String) -> Verdict<T> {
-    let reason = format!("{what}: tenant {} is being deleted, and nothing of it is taken in", tenant.id);
-    refused(DeadLetterClass::UnknownTenant, reason)
-}
-
 /// Judges a message of topic `uploads`.
 pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payload: &[u8]) -> Verdict<Upload> {
     let event = match Notification::parse(attributes, payload) {
@@ -69,7 +63,8 @@ pub fn upload(registry: &Registry, attributes: &BTreeMap<String, String>, payloa
         return refused(DeadLetterClass::UnknownTenant, reason);
     };
     if tenant.deleting {
-        return leaving(tenant, format!("upload to {}", event.object.bucket));
+        // It lies in the bucket, as all that the tenant had; should the tenant stay after all, the sweep finds it.
+        return Verdict::Discard("its tenant is being deleted");
     }
     let (folder, kind) = layout::classify(&event.object.name);
     if kind == UploadKind::Ignored {
@@ -102,7 +97,9 @@ pub fn request(
         return refused(DeadLetterClass::UnknownTenant, format!("review request: no tenant {}", request.tenant));
     };
     if tenant.deleting {
-        return leaving(tenant, "review request".to_owned());
+        // Filed as nobody's: what is filed as the tenant's own is about to be removed.
+        let reason = format!("review request: tenant {} is being deleted, and nothing of it is taken in", tenant.id);
+        return refused(DeadLetterClass::UnknownTenant, reason);
     }
     match &request.bucket {
         Some(bucket) if *bucket != tenant.uploads_bucket => Verdict::Refused(Refusal {

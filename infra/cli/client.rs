@@ -39,8 +39,26 @@ impl Api {
 
     /// A tenant's reviews, newest first.
     pub async fn reviews(&self, tenant: &str) -> anyhow::Result<Vec<Listed>> {
-        let mut page = self.get(&format!("/v1/tenants/{tenant}/reviews")).await?;
-        serde_json::from_value(page["reviews"].take()).context("read the list of reviews")
+        let mut all: Vec<Listed> =
+            serde_json::from_value(self.records(tenant).await?).context("read the list of reviews")?;
+        all.sort_by(|a, b| b.opened_at.cmp(&a.opened_at).then_with(|| a.id.cmp(&b.id)));
+        Ok(all)
+    }
+
+    /// A tenant's reviews as the API tells them, in order of ids, leafed to the end.
+    async fn records(&self, tenant: &str) -> anyhow::Result<Value> {
+        let (mut all, mut page) = (Vec::new(), String::new());
+        loop {
+            let mut answer = self.get(&format!("/v1/tenants/{tenant}/reviews{page}")).await?;
+            match answer["reviews"].take() {
+                Value::Array(reviews) => all.extend(reviews),
+                other => bail!("read the list of reviews: {other} is none"),
+            }
+            match answer["next"].as_str() {
+                Some(next) => page = format!("?page={next}"),
+                None => return Ok(all.into()),
+            }
+        }
     }
 
     /// The JSON at a path.
@@ -48,9 +66,10 @@ impl Api {
         self.ask("GET", path, self.http.get(format!("{}{path}", self.base))).await
     }
 
-    /// The JSON at a path, with these fields as its query.
+    /// The JSON at a path, with these fields as its query; the fleet may look through many letters for it.
     pub(crate) async fn find(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
-        self.ask("GET", path, self.http.get(format!("{}{path}", self.base)).query(query)).await
+        let request = self.http.get(format!("{}{path}", self.base)).timeout(LOOKED_THROUGH_WITHIN);
+        self.ask("GET", path, request.query(query)).await
     }
 
     /// What comes of a body sent to a path. The same key asks for the same thing; what the fleet looks through may be
@@ -101,7 +120,7 @@ pub(crate) async fn reviews(command: Reviews) -> anyhow::Result<()> {
     match command {
         Reviews::List { tenant, fleet } => {
             if fleet.json {
-                return show(&Api::of(&fleet)?.get(&format!("/v1/tenants/{tenant}/reviews")).await?);
+                return show(&serde_json::json!({ "reviews": Api::of(&fleet)?.records(&tenant).await? }));
             }
             for Listed { id, pack, status, opened_at, files } in Api::of(&fleet)?.reviews(&tenant).await? {
                 println!("{id}  {status:<14} {opened_at}  {files} file(s)  {}", shown(&pack));

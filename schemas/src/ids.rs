@@ -270,6 +270,9 @@ impl Nonce {
 }
 
 impl JobName {
+    /// Characters of a job's own id, at most. Source: <https://cloud.google.com/run/docs/create-jobs>.
+    pub const MAX_ID: usize = 63;
+
     /// The job beside this one whose tasks have more memory and time.
     #[must_use]
     pub fn larger(&self) -> Self {

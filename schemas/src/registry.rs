@@ -98,11 +98,6 @@ impl Tenant {
         if larger { self.job.larger() } else { self.job.clone() }
     }
 
-    /// True if executions of the job act for this tenant.
-    pub fn owns(&self, job: &JobName) -> bool {
-        *job == self.job || (self.retry_limits.is_some() && *job == self.job.larger())
-    }
-
     const fn default_weight() -> u32 {
         1
     }
@@ -239,6 +234,20 @@ pub enum RegistryMistake {
         tenant: TenantId,
         /// Which field.
         field: &'static str,
+    },
+    /// The job of the second try would have a name that Cloud Run refuses.
+    #[error(
+        "tenant {tenant}: job {job} has an id of {length} characters, at most {most} are allowed; give its job a name that leaves room for -large"
+    )]
+    LongJob {
+        /// Which tenant.
+        tenant: TenantId,
+        /// The job with the larger limits.
+        job: JobName,
+        /// Of its id.
+        length: usize,
+        /// As many as there may be.
+        most: usize,
     },
     /// A limit or period that can never be met.
     #[error("tenant {tenant}: {field} is 0, must be at least 1")]
@@ -402,6 +411,11 @@ fn check_tenant(tenant: &Tenant, mistakes: &mut Vec<RegistryMistake>) {
         for (field, ..) in pairs.into_iter().filter(|(_, more, less)| more <= less) {
             mistakes.push(RegistryMistake::NotLarger { tenant: id(), field });
         }
+        let job = tenant.job.larger();
+        let length = job.as_str().rsplit('/').next().map_or(0, str::len);
+        if length > JobName::MAX_ID {
+            mistakes.push(RegistryMistake::LongJob { tenant: id(), job, length, most: JobName::MAX_ID });
+        }
     }
     for (field, _) in numbers.into_iter().filter(|(_, number)| *number == 0) {
         mistakes.push(RegistryMistake::Zero { tenant: id(), field });
@@ -510,9 +524,12 @@ mod tests {
         let error = Registry::check(file(vec![acme.clone(), bolt])).expect_err("two mistakes").to_string();
         assert!(error.contains("tenant acme: retry_limits.timeout_seconds must be more than"), "{error}");
         assert!(error.contains("acme and bolt share job") && !error.contains("agent_memory_bytes"), "{error}");
-        assert!(acme.owns(&acme.job_for(true)) && acme.owns(&acme.job_for(false)));
+        let long = format!("projects/fleet/locations/eu/jobs/{}", "j".repeat(58));
+        acme.job = JobName::parse(long).expect("job");
+        let error = Registry::check(file(vec![acme.clone()])).expect_err("no such job can be made").to_string();
+        assert!(error.contains("tenant acme: job") && error.contains("64 characters"), "{error}");
         acme.retry_limits = None;
-        assert!(!acme.owns(&acme.job_for(true)), "it may be anybody's");
+        Registry::check(file(vec![acme])).expect("it has one job");
     }
 
     #[test]

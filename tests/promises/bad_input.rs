@@ -256,7 +256,7 @@ async fn a_message_that_cannot_be_noted_however_often_it_comes_is_filed() {
     let broken = format!("tenants/acme/seals/{pack}/0000000001.json");
     world.objects.put(plan::CONTROL_BUCKET, &broken, "{".into(), "application/json").await.expect("written");
     world.put("acme", "q3/sales.csv", files::sales()).await;
-    let letter = world.dead_letter(None, "its letter", |l| l.class == DeadLetterClass::Undeliverable).await;
+    let letter = world.dead_letter(Some("acme"), "its letter", |l| l.class == DeadLetterClass::Undeliverable).await;
     assert!(letter.reason.contains(&broken), "{}", letter.reason);
     let DeadLetterSource::Message { attributes, .. } = &letter.source else { panic!("{:?}", letter.source) };
     assert_eq!(attributes["objectId"], "q3/sales.csv", "it can be replayed");

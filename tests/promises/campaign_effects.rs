@@ -3,13 +3,12 @@
 //!
 //! No worker runs: a message is taken, and a review's job is not there.
 
-use axum::http::request::Parts;
 use carrel::plan::CONTROL_BUCKET;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::line::{Armed, Fault, Line, every_effect};
+use crate::line::{Armed, Fault, Line, every_lasting_effect};
 use crate::world::{Prepared, World, eventually, tenant};
 
 /// Messages, of each of which every effect but one goes well; a few more than there are.
@@ -20,15 +19,9 @@ const SHARED: usize = 5;
 /// is that of any review.
 const REVIEWS: usize = 2;
 
-/// What the leader notes at its own pace is no part of a campaign.
-fn of_campaigns(call: &Parts) -> bool {
-    let uri = call.uri.to_string();
-    every_effect(call) && !["leader.json", "sweep.json", "collector.json"].iter().any(|name| uri.contains(name))
-}
-
 /// A fleet with letters of uploads to a bucket that nobody knew, and of reviews whose job is not there.
 async fn with_letters() -> (World, Line, Vec<DeadLetter>, Vec<DeadLetter>) {
-    let line = Line::open(of_campaigns).await;
+    let line = Line::open(every_lasting_effect).await;
     let once = tenant("acme", json!({ "limits": { "max_attempts": 1, "max_concurrent": REVIEWS } }));
     let prepared = Prepared::new(vec![once, tenant("late", json!({}))], |setup| {
         for service in ["CARREL_STORAGE_ENDPOINT", "CARREL_PUBSUB_ENDPOINT", "CARREL_RUN_ENDPOINT"] {

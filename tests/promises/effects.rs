@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 
 use carrel::fleet::Setup;
+use carrel::plan::CONTROL_BUCKET;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
@@ -18,9 +19,11 @@ use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::gate::{agents, worker_above};
-use crate::line::{Armed, Counts, Fault, Line, every_effect, fleet_by_line, launches, reads_of_outcomes};
+use crate::line::{
+    Armed, Counts, Fault, Line, every_effect, every_lasting_effect, fleet_by_line, launches, reads_of_outcomes,
+};
 use crate::steps::ends_as_ever;
-use crate::world::{World, tenant};
+use crate::world::{World, eventually, program, tenant};
 
 /// The faults that effects fail by, each effect by the next.
 type Round = &'static [Fault];
@@ -33,8 +36,10 @@ const IN_TURN: [Round; 2] = [&[Fault::Lost, Fault::Refused, Fault::Twice], &[Fau
 /// One way of a pack of acme's: how it comes in, and how it must end whatever fails in between.
 #[derive(Clone, Copy)]
 struct Course {
-    /// When a pack closes.
-    policy: fn() -> Value,
+    /// What the tenant is, besides its name.
+    acme: fn() -> Value,
+    /// Which calls are effects.
+    counts: Counts,
     /// What else is special about the fleet.
     setup: fn(&mut Setup),
     /// The name of a pack, from the number of the effect that fails on its way.
@@ -50,7 +55,8 @@ struct Course {
 impl Course {
     /// A folder with a file and a marker, which is delivered.
     const USUAL: Self = Self {
-        policy: || json!({ "close": "marker" }),
+        acme: || json!({ "policy": { "close": "marker" } }),
+        counts: every_effect,
         setup: |_| {},
         name: |at| format!("pack-{at}"),
         from: 0,
@@ -61,7 +67,7 @@ impl Course {
 
     /// A pack of one, which its file closes.
     const ONE: Self = Self {
-        policy: || json!({ "close": "each" }),
+        acme: || json!({ "policy": { "close": "each" } }),
         name: |at| format!("sales-{at}.csv"),
         comes: |world, name| world.put("acme", name, sales()).map(|_generation| ()).boxed_local(),
         ..Self::USUAL
@@ -69,7 +75,7 @@ impl Course {
 
     /// A pack that nothing but a request closes.
     const ASKED_FOR: Self = Self {
-        policy: || json!({ "close": "quiet", "quiet_seconds": 3600 }),
+        acme: || json!({ "policy": { "close": "quiet", "quiet_seconds": 3600 } }),
         // A request that a killed dispatcher had in hand comes again only once its lease is over.
         fleets: 4,
         comes: |world, pack| ask(world, pack).boxed_local(),
@@ -96,13 +102,68 @@ impl Course {
         ..Self::USUAL
     };
 
+    /// A pack whose first revision an agent never ends, and a second one takes its place.
+    const SUPERSEDED: Self = Self {
+        acme: || json!({ "policy": { "close": "marker" }, "supersede_running": true }),
+        setup: |setup| {
+            // The agent of a pack without such a file goes on for ever.
+            let script = "while ! grep -q last.csv \"$2\"; do sleep 60; done\nexec \"$1\" internal analyst \"$2\"";
+            setup.agent =
+                ["/bin/sh", "-c", script, "agent", &program().display().to_string()].map(str::to_owned).to_vec();
+        },
+        // Up to the first attempt's start it is the usual course.
+        from: 8,
+        fleets: 3,
+        ends: |world, pack, what| ends_as_superseded(world, pack, what).boxed_local(),
+        ..Self::USUAL
+    };
+
+    /// A pack whose agent never ends, and whose deadline does not wait for it.
+    const EXPIRED: Self = Self {
+        acme: || json!({ "policy": { "close": "marker" }, "deadline_seconds": 1 }),
+        setup: |setup| {
+            setup.agent = ["/bin/sh", "-c", "while :; do sleep 60; done", "agent"].map(str::to_owned).to_vec();
+        },
+        from: 8,
+        fleets: 4,
+        ends: |world, pack, what| ends_as_expired(world, pack, what).boxed_local(),
+        ..Self::USUAL
+    };
+
+    /// A pack whose agent runs out of memory unless it has the larger limits.
+    const ENLARGED: Self = Self {
+        acme: || {
+            let more = json!({ "agent_memory_bytes": 2_u64 << 30, "timeout_seconds": 1800 });
+            json!({ "policy": { "close": "marker" }, "retry_limits": more })
+        },
+        setup: |setup| {
+            setup.agent =
+                ["/bin/sh", "-c", HUNGRY, "hungry", &program().display().to_string()].map(str::to_owned).to_vec();
+        },
+        from: 8,
+        fleets: 3,
+        ends: |world, pack, what| ends_in_epoch(world, pack, 2, what).boxed_local(),
+        ..Self::USUAL
+    };
+
+    /// A pack of two revisions, of which the first grows old.
+    const COLLECTED: Self = Self {
+        setup: |setup| setup.dispatcher.push(("CARREL_RETENTION".to_owned(), "1s".to_owned())),
+        counts: every_lasting_effect,
+        // Up to the first revision's end it is the usual course.
+        from: 14,
+        fleets: 4,
+        ends: |world, pack, what| ends_as_collected(world, pack, what).boxed_local(),
+        ..Self::USUAL
+    };
+
     /// Fails every effect of the dispatcher in turn, one pack each; returns how many there were.
     async fn fail_every_effect(self, round: Round) -> usize {
         join_all((0..self.fleets).map(|first| self.fail_a_share(round, self.from + first))).await.into_iter().sum()
     }
 
     async fn fail_a_share(self, round: Round, first: usize) -> usize {
-        let (mut world, line) = by_line(every_effect, (self.policy)(), self.setup).await;
+        let (mut world, line) = by_line(self.counts, (self.acme)(), self.setup).await;
         let mut at = first;
         loop {
             let fault = round[at % round.len()];
@@ -141,9 +202,10 @@ impl Course {
 }
 
 /// A fleet whose dispatcher reaches the cloud by a line.
-async fn by_line(counts: Counts, policy: Value, change: impl FnOnce(&mut Setup)) -> (World, Line) {
+async fn by_line(counts: Counts, changes: Value, change: impl FnOnce(&mut Setup)) -> (World, Line) {
+    let mut acme = tenant("acme", changes);
     // A second attempt is allowed, so that the way to it is walked too.
-    let acme = tenant("acme", json!({ "policy": policy, "limits": { "max_attempts": 2 } }));
+    acme["limits"] = json!({ "max_attempts": 2 });
     fleet_by_line(counts, vec![acme], change).await
 }
 
@@ -158,6 +220,97 @@ async fn whichever_effect_of_the_dispatcher_fails_the_pack_ends_the_same() {
 async fn whichever_effect_fails_a_pack_of_one_ends_the_same() {
     // As above without opening and closing a pack.
     Course::ONE.holds(&IN_TURN, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_review_makes_way_once_and_what_replaced_it_is_delivered() {
+    // The outcome, cancel, settle, publish, announced; and the second revision's course.
+    Course::SUPERSEDED.holds(&IN_TURN, 15).await;
+}
+
+/// Returns once a pack has ended as one must whose first revision was replaced: each told once, and only the last
+/// delivered. May be called again.
+async fn ends_as_superseded(world: &World, pack: &str, what: &str) {
+    let first = eventually(&format!("{what}: the first review"), async || {
+        let reviews = world.operator().reviews("acme").await.ok()?;
+        reviews.into_iter().rfind(|review| review.pack == pack).map(|review| review.id)
+    })
+    .await;
+    // Only once the first is sealed, or both would be one revision.
+    world.upload("acme", pack, vec![("last.csv", sales())]).await;
+    let told = eventually(&format!("{what}: both told"), async || {
+        let mut told: Vec<_> = world.received().into_iter().map(|got| got.completion).collect();
+        told.retain(|got| got.pack.as_str() == pack);
+        told.iter().any(|got| got.verdict.state() == "delivered").then_some(told)
+    })
+    .await;
+    for got in &told {
+        let wanted = if got.review.as_str() == first { "superseded" } else { "delivered" };
+        assert_eq!(got.verdict.state(), wanted, "{what}: {told:?}");
+        assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
+    }
+    let events: BTreeSet<_> = told.iter().map(|got| &got.event).collect();
+    assert!(events.len() <= 2, "{what}: {told:?}");
+    assert!(world.dead_letters(Some("acme")).await.is_empty(), "{what}: nobody has to look at it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_review_past_its_deadline_is_given_up_once() {
+    // The outcome, cancel, settle, the letter, the log, publish, announced, finish.
+    Course::EXPIRED.holds(&IN_TURN, 7).await;
+}
+
+async fn ends_as_expired(world: &World, pack: &str, what: &str) {
+    ends_as_failed(world, pack, (FailureClass::Expired, DeadLetterClass::Expired), what).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_review_out_of_memory_is_tried_once_more_and_delivered_once() {
+    // Enlarged, and once more authorise, run, started, settle, the log, publish, announced, finish.
+    Course::ENLARGED.holds(&IN_TURN, 8).await;
+}
+
+/// What ends as one whose allocation was refused, unless it has the larger limits.
+const HUNGRY: &str = "seconds=$(sed -n 's/.*\"timeout_seconds\": \\([0-9]*\\).*/\\1/p' \"$2\")\n\
+                      if [ \"$seconds\" -lt 1000 ]; then echo 'hungry: memory exhausted' >&2; exit 1; fi\n\
+                      exec \"$1\" internal analyst \"$2\"";
+
+async fn ends_in_epoch(world: &World, pack: &str, epoch: u32, what: &str) {
+    let got = world.completion("acme", pack).await.completion;
+    assert_eq!((got.verdict.state(), got.epoch.get()), ("delivered", epoch), "{what}: {:?}", got.verdict);
+    let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
+    assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
+    assert!(world.dead_letters(Some("acme")).await.is_empty(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_what_is_over_and_old_is_collected_and_what_was_decided_stays() {
+    // The second revision's course, and then the log, claim, progress, the worker's seal, the record, its seal.
+    Course::COLLECTED.holds(&IN_TURN, 12).await;
+}
+
+/// Returns once of a pack only its last revision is left, and of that what must stay. May be called again.
+async fn ends_as_collected(world: &World, pack: &str, what: &str) {
+    let first = world.completion("acme", pack).await.completion;
+    world.upload("acme", pack, vec![("more.csv", sales())]).await;
+    eventually(&format!("{what}: the first revision gone"), async || {
+        let kept = world.names(CONTROL_BUCKET, "tenants/acme/").await;
+        let is_of_it = |name: &String| {
+            name.ends_with(&format!("/reviews/{}.json", first.review)) || name.contains("/completions/")
+        };
+        let left = world.names("acme-outputs", "").await;
+        let is_left = |name: &String| {
+            name.contains(first.review.as_str()) && !name.starts_with("outcomes/") && !name.starts_with("reviews/")
+        };
+        (!kept.iter().any(is_of_it) && !left.iter().any(is_left)).then_some(())
+    })
+    .await;
+    let Verdict::Delivered { files, .. } = &first.verdict else { panic!("{what}: {:?}", first.verdict) };
+    let left = world.names("acme-outputs", &format!("reviews/{}/", first.review)).await;
+    let mut named: Vec<_> = files.iter().map(|file| file.object.to_string()).collect();
+    named.sort();
+    assert_eq!(left, named, "{what}: what was delivered stays");
+    assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", first.review)).await.len(), 1, "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,13 +347,16 @@ async fn ends_as_empty(world: &World, pack: &str, what: &str) {
 
 /// Returns once a pack whose worker always dies has ended as such packs must: failed once, under one id, and filed.
 async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
+    ends_as_failed(world, pack, (FailureClass::Crashed, DeadLetterClass::Crashed), what).await;
+}
+
+async fn ends_as_failed(world: &World, pack: &str, (wanted, filed): (FailureClass, DeadLetterClass), what: &str) {
     let got = world.completion("acme", pack).await.completion;
-    let crashed = matches!(got.verdict, Verdict::Failed { class: FailureClass::Crashed, .. });
-    assert!(crashed, "{what}: {:?}", got.verdict);
+    assert!(matches!(got.verdict, Verdict::Failed { class, .. } if class == wanted), "{what}: {:?}", got.verdict);
     assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
     let its = |letter: &DeadLetter| matches!(&letter.source, DeadLetterSource::Review { review, .. } if *review == got.review);
     let letter = world.dead_letter(Some("acme"), what, its).await;
-    assert_eq!(letter.class, DeadLetterClass::Crashed, "{what}");
+    assert_eq!(letter.class, filed, "{what}");
     let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
     assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
 }
@@ -240,7 +396,16 @@ async fn whichever_effect_fails_a_pack_whose_worker_dies_is_failed_once() {
 #[ignore = "on demand: minutes"]
 async fn whichever_effect_fails_in_whichever_manner_every_pack_ends_the_same() {
     let killer = tokio::spawn(kill_every_worker());
-    for (course, effects) in [(Course::ONE, 10), (Course::ASKED_FOR, 13), (Course::EMPTY, 4), (Course::DYING, 8)] {
+    for (course, effects) in [
+        (Course::ONE, 10),
+        (Course::ASKED_FOR, 13),
+        (Course::EMPTY, 4),
+        (Course::DYING, 8),
+        (Course::SUPERSEDED, 15),
+        (Course::EXPIRED, 7),
+        (Course::ENLARGED, 8),
+        (Course::COLLECTED, 12),
+    ] {
         course.holds(&EVERY_FAULT, effects).await;
     }
     killer.abort();
@@ -248,7 +413,7 @@ async fn whichever_effect_fails_in_whichever_manner_every_pack_ends_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_may_not_be_read_for_a_while_is_waited_for() {
-    let (world, line) = by_line(reads_of_outcomes, (Course::USUAL.policy)(), |_| {}).await;
+    let (world, line) = by_line(reads_of_outcomes, (Course::USUAL.acme)(), |_| {}).await;
     let mut at = 0;
     loop {
         let (pack, what) = (format!("pack-{at}"), format!("forbidden at read {at}"));
@@ -265,7 +430,7 @@ async fn an_outcome_that_may_not_be_read_for_a_while_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_launch_that_is_denied_or_put_off_is_made_again_and_one_that_is_refused_is_told() {
-    let (world, line) = by_line(launches, (Course::USUAL.policy)(), |_| {}).await;
+    let (world, line) = by_line(launches, (Course::USUAL.acme)(), |_| {}).await;
     for fault in [Fault::Throttled, Fault::Forbidden] {
         let (pack, what) = (format!("{fault:?}").to_lowercase(), format!("{fault:?}"));
         line.arm(0, fault);

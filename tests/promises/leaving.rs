@@ -3,6 +3,7 @@
 use carrel::plan::CONTROL_BUCKET;
 use carrel_schemas::dead_letter::DeadLetterClass;
 use carrel_schemas::outcome::Verdict;
+use carrel_schemas::review_request::REVIEW_REQUESTED;
 use carrel_schemas::seal::Seal;
 use serde_json::{Value, json};
 
@@ -141,7 +142,11 @@ async fn a_deleted_tenant_ends_and_goes_and_its_id_is_never_used_again() {
     }
     // Nothing more is taken in.
     world.put("acme", "late/sales.csv", sales()).await;
-    let letter = world.dead_letter(None, "the late upload's letter", |_| true).await;
+    let request = json!({ "tenant": "acme", "pack": "late", "idempotency_key": "late" }).to_string();
+    let context =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "//platform"), ("ce-type", REVIEW_REQUESTED)];
+    world.publish("review-requests", request, &context).await;
+    let letter = world.dead_letter(None, "the late request's letter", |_| true).await;
     assert_eq!(letter.class, DeadLetterClass::UnknownTenant);
     assert!(letter.reason.contains("tenant acme is being deleted"), "{}", letter.reason);
     let asked = world.operator().post("/v1/tenants/acme/reviews", "k", &json!({ "pack": "late" })).await;

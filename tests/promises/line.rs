@@ -82,6 +82,12 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
     call.method != Method::GET && !READS.contains(&method)
 }
 
+/// Every effect but what the leader notes at its own pace, however little there is to do.
+pub(crate) fn every_lasting_effect(call: &Parts) -> bool {
+    let uri = call.uri.to_string();
+    every_effect(call) && !["leader.json", "sweep.json", "collector.json"].iter().any(|name| uri.contains(name))
+}
+
 /// Launches of executions.
 pub(crate) fn launches(call: &Parts) -> bool {
     call.method == Method::POST && call.uri.path().ends_with(":run")

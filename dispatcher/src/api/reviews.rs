@@ -1,7 +1,9 @@
 //! Reviews over HTTP: ask for one, look at them, end one.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use carrel_schemas::ids::{IdempotencyKey, ReviewId};
 use carrel_schemas::outcome::Verdict;
@@ -33,12 +35,18 @@ impl From<ReviewRecord> for View {
     }
 }
 
-/// A page of reviews, newest first; there is one page for now.
+/// A page of reviews, in order of ids.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ReviewPage")]
 pub(super) struct Page {
     reviews: Vec<View>,
+    /// Where the next page begins; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<ReviewId>,
 }
+
+/// Records on a page, at most: each is read.
+const PAGE: usize = 200;
 
 pub(super) async fn create(
     Extract(state): Extract<State>,
@@ -80,11 +88,17 @@ pub(super) async fn create(
 pub(super) async fn list(
     Extract(state): Extract<State>,
     Path(tenant): Path<String>,
+    Query(mut query): Query<BTreeMap<String, String>>,
     caller: Caller,
 ) -> Result<Json<Page>, Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?;
-    let records = state.0.ledger.reviews(&tenant.id).await?;
-    Ok(Json(Page { reviews: records.into_iter().map(View::from).collect() }))
+    let page = query.remove("page").map(ReviewId::parse).transpose();
+    let page = page.map_err(|error| Refused::Bad(format!("page: {error}; send the `next` of the page before")))?;
+    if let Some(field) = query.into_keys().next() {
+        return Err(Refused::Bad(format!("query: unknown field {field:?}; send page")));
+    }
+    let (records, next) = state.0.ledger.reviews_after(&tenant.id, page.as_ref(), PAGE).await?;
+    Ok(Json(Page { reviews: records.into_iter().map(View::from).collect(), next }))
 }
 
 pub(super) async fn show(

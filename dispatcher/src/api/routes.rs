@@ -129,6 +129,7 @@ const CURSOR: [(&str, &str); 2] = [
     ("limit", "How many at most, 1 to 200."),
 ];
 const WHAT: [(&str, &str); 1] = [("what", "`gs://BUCKET/NAME` of an upload, or a review's id.")];
+const PAGE: [(&str, &str); 1] = [("page", "The `next` of the page before.")];
 const LEAF: [(&str, &str); 2] = [("limit", "How many at most, 1 to 1000."), ("page", "The `next` of the page before.")];
 
 /// The table.
@@ -145,7 +146,8 @@ pub(super) fn calls() -> Vec<Call> {
 
 fn for_tenants() -> Vec<Call> {
     vec![
-        reads("/v1/tenants/{tenant}/reviews", reviews::list, "The tenant's reviews, newest first.")
+        reads("/v1/tenants/{tenant}/reviews", reviews::list, "The tenant's reviews, 200 at a time, in order of ids.")
+            .asks(&PAGE)
             .answers::<reviews::Page>(200),
         writes("/v1/tenants/{tenant}/reviews", reviews::create, "Ask for a review of a pack.")
             .keyed()

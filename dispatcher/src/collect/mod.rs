@@ -23,6 +23,7 @@ use carrel_schemas::ids::TenantId;
 use carrel_schemas::registry::Registry;
 use carrel_schemas::seal::Seal;
 use carrel_schemas::timestamp::Timestamp;
+use futures::StreamExt as _;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +32,10 @@ use crate::dead_letters;
 use crate::leadership::Leadership;
 use crate::ledger::{CollectCursor, Kept, Ledger, LedgerError, ReviewRecord, State};
 
-/// Objects looked at in one turn.
+/// Objects on a page.
 const BATCH: usize = 500;
+/// Objects of a page looked at at once.
+const LOOKS: usize = 8;
 /// A pass is begun this often, or as often as things grow old where that is sooner.
 const PASS: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -78,10 +81,13 @@ impl Collector {
             loop {
                 self.leadership.held().await;
                 turn.tick().await;
-                if let Err(error) = self.turn(crate::now()).await {
-                    tracing::warn!(error = crate::chain(&error), "what is old is collected later");
+                // One turn is one page of a pass, and a page of each tenant that leaves: neither waits for the other's end.
+                let (more, leaving) = tokio::join!(self.turn(crate::now()), self.erase_who_leaves(&mut gone));
+                match more {
+                    Ok(more) if more || leaving => turn.reset_immediately(),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(error = crate::chain(&error), "what is old is collected later"),
                 }
-                self.erase_who_leaves(&mut gone).await;
             }
         };
         tokio::select! {
@@ -90,25 +96,27 @@ impl Collector {
         }
     }
 
-    async fn turn(&self, now: Timestamp) -> Result<(), CollectError> {
+    /// Looks at the next page of the pass, if one is due; true if more follow.
+    async fn turn(&self, now: Timestamp) -> Result<bool, CollectError> {
         let mut cursor = self.ledger.collect_cursor().await?;
         let is_fresh = cursor.pass_ended.is_some_and(|ended| now.since(ended) < PASS.min(self.retention));
         if cursor.after.is_empty() && is_fresh {
-            return Ok(());
+            return Ok(false);
         }
         // One more, to know whether the last seal of the page is that of its pack.
         let page = self.ledger.objects_after(&cursor.after, BATCH + 1).await?;
         let horizon = now.minus(self.retention);
-        self.collect(&page, horizon).await?;
+        self.collect(&page, horizon).await;
         cursor = match page.get(BATCH - 1).filter(|_| page.len() > BATCH) {
             Some(last) => CollectCursor { after: last.name.clone(), ..cursor },
             None => CollectCursor { after: String::new(), pass_ended: Some(now) },
         };
         self.ledger.keep_collect_cursor(&cursor).await?;
-        Ok(())
+        Ok(!cursor.after.is_empty())
     }
 
-    async fn collect(&self, page: &[ObjectMeta], horizon: Timestamp) -> Result<(), CollectError> {
+    /// Takes away what is over on a page. What cannot be is left for the next pass: it must not hold up what comes after.
+    async fn collect(&self, page: &[ObjectMeta], horizon: Timestamp) {
         let is_old = |meta: &&(usize, &ObjectMeta)| meta.1.created.is_some_and(|made| Timestamp::from(made) < horizon);
         let listed: Vec<(usize, &ObjectMeta)> = page.iter().enumerate().take(BATCH).collect();
         let old: Vec<_> = listed.iter().filter(is_old).collect();
@@ -121,16 +129,27 @@ impl Collector {
                 begins.insert(tenant, place);
             }
         }
+        let mut unnoted = BTreeSet::new();
         for (tenant, place) in begins {
-            self.ledger.begin_log_after(&tenant, place).await?;
-        }
-        for (at, meta) in old {
-            if let Err(error) = self.consider(meta, page.get(at + 1), horizon).await {
-                let error = crate::chain(&error);
-                tracing::warn!(object.name = meta.name, error, "left for the next pass");
+            if let Err(error) = self.ledger.begin_log_after(&tenant, place).await {
+                tracing::warn!(tenant.id = %tenant, error = crate::chain(&error), "its log is left for the next pass");
+                unnoted.insert(tenant);
             }
         }
-        Ok(())
+        let mut looks = Vec::new();
+        for (at, meta) in old {
+            match Kept::of(&meta.name) {
+                Some(Kept::Completion { tenant, .. }) if unnoted.contains(&tenant) => {}
+                _ => looks.push(self.look(meta, page.get(at + 1), horizon)),
+            }
+        }
+        futures::stream::iter(looks).buffer_unordered(LOOKS).collect::<()>().await;
+    }
+
+    async fn look(&self, meta: &ObjectMeta, next: Option<&ObjectMeta>, horizon: Timestamp) {
+        if let Err(error) = self.consider(meta, next, horizon).await {
+            tracing::warn!(object.name = meta.name, error = crate::chain(&error), "left for the next pass");
+        }
     }
 
     /// Takes an old object away if it is over. `next` is the one after it in order of names.

@@ -17,6 +17,14 @@ fn unquoted(text: &str) -> String {
 }
 
 fn normal(word: &str) -> String {
+    let is_mark = |c: char| !c.is_ascii_alphanumeric();
+    let bare = word.trim_matches(is_mark);
+    // A path begins and ends as it likes; of an id what stands around it is no part.
+    let (before, after) = word.split_once(bare).filter(|_| !bare.is_empty()).unwrap_or_default();
+    if bare.is_empty() || word.contains('/') { kind(word) } else { format!("{before}{}{after}", kind(bare)) }
+}
+
+fn kind(word: &str) -> String {
     let is_path = word.contains("://") || word.contains('/');
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let is_hash =
@@ -54,5 +62,15 @@ mod tests {
         let b = fingerprint("read gs://bolt-uploads/x.csv: 4 rows of \"other file.csv\" are broken");
         assert_eq!(a, b);
         assert_ne!(a, fingerprint("every file was refused"));
+        for (one, other) in [
+            (
+                "outcome of review rv_fe12dcba98765432fe12dcba98765432: no JSON",
+                "outcome of review rv_0123456789abcdef0123456789abcdef: no JSON",
+            ),
+            ("(ev_0123456789abcdef) after 3 s, in vain", "(ev_abcdef0123456789) after 17 s, in vain"),
+        ] {
+            assert_eq!(fingerprint(one), fingerprint(other));
+        }
+        assert_eq!(fingerprint("review rv_fe12dcba98765432: gone"), "review <id>: gone");
     }
 }

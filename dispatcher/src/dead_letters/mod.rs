@@ -108,9 +108,10 @@ pub fn of_completion(
         Verdict::Delivered { .. } | Verdict::Cancelled { .. } | Verdict::Superseded { .. } => return None,
         Verdict::Refused { reason } => (DeadLetterClass::Refused, reason.clone()),
         Verdict::InputsChanged { changed } => {
-            let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str()).collect();
+            // Between one pair of quotes, so that letters with more and with fewer of them are one group.
+            let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str().replace('"', "'")).collect();
             let reason = format!(
-                "{} sealed file(s) were replaced or deleted before delivery: {}; complete the pack again to have what it holds now reviewed",
+                "{} sealed file(s) were replaced or deleted before delivery: \"{}\"; complete the pack again to have what it holds now reviewed",
                 changed.len(),
                 names.join(", ")
             );

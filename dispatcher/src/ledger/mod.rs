@@ -286,11 +286,23 @@ impl Ledger {
         self.read(&names::record(tenant, review)).await
     }
 
-    /// Every record of a tenant, newest first.
-    pub async fn reviews(&self, tenant: &TenantId) -> Result<Vec<ReviewRecord>, LedgerError> {
-        let mut records: Vec<ReviewRecord> = self.read_all(&names::record_prefix(tenant)).await?;
-        records.sort_by(|a, b| b.opened_at.cmp(&a.opened_at).then_with(|| a.review.cmp(&b.review)));
-        Ok(records)
+    /// The first `most` records of a tenant after this review, in order of ids, and the last id that was looked at if
+    /// more follow.
+    pub async fn reviews_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<&ReviewId>,
+        most: usize,
+    ) -> Result<(Vec<ReviewRecord>, Option<ReviewId>), LedgerError> {
+        let prefix = names::record_prefix(tenant);
+        let start = after.map(|id| names::record(tenant, id)).unwrap_or_default();
+        // The object of that very name, if it is still there, is the first of the listing; one more tells that more follow.
+        let mut found = self.objects.list_from(&self.bucket, &prefix, &start, most + 2).await?;
+        found.retain(|meta| meta.name > start);
+        let more = found.len() > most;
+        found.truncate(most);
+        let last = found.last().filter(|_| more).and_then(|meta| ReviewId::parse(names::stem(&meta.name)).ok());
+        Ok((self.read_each(found, MAX_BYTES, |_, held: Versioned<ReviewRecord>| held.value).await?, last))
     }
 
     /// Writes `next` if the record is still the one read; `None` if somebody else moved it.

@@ -14,12 +14,13 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use carrel_schemas::completion::Completion;
-use carrel_schemas::ids::{Attempt, Epoch, ExecutionName, Nonce, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::ids::{Attempt, Epoch, ExecutionName, JobName, Nonce, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::seal::{ClosedBy, Seal};
 use carrel_schemas::timestamp::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// What the ledger knows of one review.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +89,9 @@ pub enum State {
     Launching {
         /// The attempt.
         attempt: Attempt,
+        /// The job it is launched in, whatever the registry says by now; absent in records of before this was noted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        job: Option<JobName>,
         /// Since when.
         since: Timestamp,
     },
@@ -225,12 +229,12 @@ impl ReviewRecord {
         ArrowError { review: self.review.clone(), state: self.state.word(), arrow }
     }
 
-    /// Queued → Launching: the next attempt may be made, and no other.
-    pub fn authorise(mut self, now: Timestamp) -> Result<(Self, Attempt), ArrowError> {
+    /// Queued → Launching: the next attempt may be made, in this job, and no other.
+    pub fn authorise(mut self, job: JobName, now: Timestamp) -> Result<(Self, Attempt), ArrowError> {
         let State::Queued { .. } = self.state else { return Err(self.refuse("authorise")) };
         self.attempts += 1;
         let attempt = Attempt::new(self.attempts).expect("one was just added");
-        self.state = State::Launching { attempt, since: now };
+        self.state = State::Launching { attempt, job: Some(job), since: now };
         Ok((self, attempt))
     }
 
@@ -242,6 +246,12 @@ impl ReviewRecord {
         Ok(self)
     }
 
+    /// A share of a pause, from 0 to a quarter, by review and attempt: what was lost together does not come back together.
+    fn jitter(&self, attempt: Attempt) -> f64 {
+        let [first, second, ..] = *Sha256::digest(format!("{}/{attempt}", self.review)) else { return 0.0 };
+        f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX) / 4.0
+    }
+
     /// Running → Running: of two executions started for the attempt, this one holds its claim.
     pub fn follow(mut self, claimant: ExecutionName, now: Timestamp) -> Result<Self, ArrowError> {
         let State::Running { attempt, .. } = self.state else { return Err(self.refuse("follow")) };
@@ -249,7 +259,7 @@ impl ReviewRecord {
         Ok(self)
     }
 
-    /// Launching or Running → Queued, after a pause that doubles each time: the attempt can never act any more. The
+    /// Launching or Running → Queued, after a pause that doubles each time, and up to a quarter more: the attempt can never act any more. The
     /// caller has made sure of that.
     pub fn requeue(mut self, end: AttemptEnd, now: Timestamp) -> Result<Self, ArrowError> {
         let attempt = match self.state {
@@ -269,7 +279,8 @@ impl ReviewRecord {
             self.ended.remove(oldest);
         }
         let backoff = Duration::from_secs(1 << doublings.min(LONGEST_BACKOFF));
-        self.state = State::Queued { not_before: now.plus(backoff) };
+        let not_before = now.plus(backoff + backoff.mul_f64(self.jitter(attempt)));
+        self.state = State::Queued { not_before };
         Ok(self)
     }
 

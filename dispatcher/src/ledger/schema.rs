@@ -58,7 +58,8 @@ mod tests {
     fn the_oldest_record_is_read_and_what_it_holds_besides_survives_a_rewrite() {
         let record: ReviewRecord = decode("r", OLDEST.as_bytes()).expect("it is read");
         assert_eq!((record.put_off, record.larger_since, record.ended.len()), (0, None, 1));
-        let (next, _) = record.authorise(crate::now()).expect("it is queued");
+        let job = carrel_schemas::ids::JobName::parse("projects/p/locations/l/jobs/j").expect("a name");
+        let (next, _) = record.authorise(job, crate::now()).expect("it is queued");
         let rewritten = serde_json::to_value(&next).expect("plain JSON");
         assert_eq!(rewritten["invented_later"]["kept"], true);
         let letter = serde_json::json!({

@@ -251,6 +251,24 @@ impl Replayer {
         tenant: Option<&TenantId>,
         id: &DeadLetterId,
     ) -> Result<Option<ItemState>, ReplayError> {
+        match self.take_further(campaign, state, tenant, id).await {
+            // The letter, or the record it tells of, cannot be read: the campaign ends all the same.
+            Err(error) if error.is_permanent() => {
+                let reason = short(&crate::chain(&error));
+                let fingerprint = dead_letters::fingerprint(&reason);
+                Ok(Some(ItemState::Failed { at: crate::now(), reason, fingerprint }))
+            }
+            taken => taken,
+        }
+    }
+
+    async fn take_further(
+        &self,
+        campaign: &CampaignId,
+        state: CampaignState,
+        tenant: Option<&TenantId>,
+        id: &DeadLetterId,
+    ) -> Result<Option<ItemState>, ReplayError> {
         let Some(held) = self.ledger.dead_letter(tenant, id).await? else {
             return Ok(Some(ItemState::Skipped { reason: "the letter is gone".to_owned() }));
         };
