@@ -118,6 +118,13 @@ async fn a_deleted_tenant_ends_and_goes_and_its_id_is_never_used_again() {
         world.upload(who, "empty", vec![]).await;
         world.dead_letter(Some(who), "its empty pack", |_| true).await;
     }
+    // The packs that are filed are closed as well, or nobody would close cord's.
+    for who in ["bolt", "cord"] {
+        eventually("its pack closed", async || {
+            world.names(CONTROL_BUCKET, &format!("open/packs/{who}/")).await.is_empty().then_some(())
+        })
+        .await;
+    }
     let of_cord = world.names(CONTROL_BUCKET, "tenants/cord/").await.len();
 
     world.kill_dispatcher();
@@ -138,7 +145,8 @@ async fn a_deleted_tenant_ends_and_goes_and_its_id_is_never_used_again() {
     })
     .await;
     for prefix in ["tenants/acme/", "open/"] {
-        assert!(world.names(CONTROL_BUCKET, prefix).await.is_empty(), "{prefix}");
+        let left = world.names(CONTROL_BUCKET, prefix).await;
+        assert!(left.is_empty(), "{left:?}");
     }
     // Nothing more is taken in.
     world.put("acme", "late/sales.csv", sales()).await;
