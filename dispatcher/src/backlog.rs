@@ -54,6 +54,11 @@ impl<K: Clone + Eq + Hash, V> Backlog<K, V> {
         self.held.len() >= most
     }
 
+    /// How much of a tenant waits.
+    pub fn waiting(&self, tenant: &TenantId) -> usize {
+        self.lanes.get(tenant).map_or(0, VecDeque::len)
+    }
+
     /// Everything that waits, in no order.
     pub fn keys(&self) -> impl Iterator<Item = &K> {
         self.held.keys()

@@ -35,7 +35,11 @@ const WAKES: usize = 4096;
 /// What may wait to be looked at; beyond that, who rings waits. In lanes a tenant waits behind itself alone, so this is
 /// far larger; an entry takes some two hundred bytes, and its name may be made up by whoever sends a wake-up.
 const BACKLOG: usize = 1 << 16;
-/// A pack is left in peace no longer than this: what was meant to wake it may be lost.
+/// Beyond so many things of one tenant that wait, hints of it are forgotten: whoever may publish one can make up any
+/// number of them, and the reconciler finds what they tell of.
+const HINTED: usize = 1000;
+/// A pack, or a review of a suspended tenant, is left in peace no longer than this: what was meant to wake it may be
+/// lost.
 const PEACE: Duration = Duration::from_secs(60);
 
 /// What is to be looked at.
@@ -47,6 +51,8 @@ pub enum Wake {
     OpenPack(OpenPack),
     /// A review that may have moved.
     Review(TenantId, ReviewId),
+    /// A review that somebody says has moved, who is not believed.
+    Hint(TenantId, ReviewId),
     /// Every review the reconciler found open: those the schedule already holds are left in peace.
     Open(TenantId, ReviewId),
     /// The reconciler has rung for everything that was open when it began, and time has passed.
@@ -84,7 +90,7 @@ pub struct Desk {
     /// What is being looked at, and what is to follow.
     busy: HashMap<Key, Option<Again>>,
     backlog: Backlog<Key, Subject>,
-    /// Packs whose policy says when to look again.
+    /// Packs whose policy says when to look again, and reviews that wait for their suspended tenant.
     not_before: HashMap<Key, Timestamp>,
     /// Reviews that wait and have a deadline.
     expires_at: HashMap<Key, Timestamp>,
@@ -197,8 +203,15 @@ impl Desk {
             Wake::Open(tenant, review) => {
                 let waits = self.schedule.is_waiting(&tenant, &review);
                 let subject = Subject::Review(tenant, review);
-                if !waits || self.expires_at.get(&subject.key()).is_some_and(|at| crate::now() >= *at) {
+                let (key, now) = (subject.key(), crate::now());
+                let rests = self.not_before.get(&key).is_some_and(|until| now < *until);
+                if !(waits || rests) || self.expires_at.get(&key).is_some_and(|at| now >= *at) {
                     self.look(subject, false);
+                }
+            }
+            Wake::Hint(tenant, review) => {
+                if is_heard(&self.backlog, &tenant) {
+                    self.look(Subject::Review(tenant, review), false);
                 }
             }
             Wake::OpenPack(open) => {
@@ -295,6 +308,7 @@ impl Desk {
     fn review_looked(&mut self, key: &Key, found: Result<Rest, DriveError>) {
         let Key::Review(tenant, review) = key else { return };
         self.expires_at.remove(key);
+        self.not_before.remove(key);
         match found {
             // Others than the leader grant no slots, and need not know who waits for one.
             Ok(Rest::Waiting { .. } | Rest::Active { .. }) if !self.leadership.is_held() => {}
@@ -305,6 +319,11 @@ impl Desk {
             }
             Ok(Rest::Active { since }) => self.schedule.activate(tenant, review, self.share(tenant), since),
             Ok(Rest::Unknown) => self.schedule.remove(tenant, review, crate::now()),
+            // The registry changes with a restart alone; what else ends such a review is in no hurry.
+            Ok(Rest::Behind(None)) if self.is_suspended(tenant) => {
+                self.schedule.remove(tenant, review, crate::now());
+                self.not_before.insert(key.clone(), crate::now().plus(PEACE));
+            }
             // One that makes way is looked at, and so is one that may go now.
             Ok(Rest::Behind(other) | Rest::Finished(other)) => {
                 self.schedule.remove(tenant, review, crate::now());
@@ -337,6 +356,10 @@ impl Desk {
         }
     }
 
+    fn is_suspended(&self, tenant: &TenantId) -> bool {
+        self.registry.tenant(tenant).is_some_and(|tenant| tenant.suspended)
+    }
+
     /// What the registry grants a tenant. One that it does not know launches nothing.
     fn share(&self, tenant: &TenantId) -> Share {
         let known = self.registry.tenant(tenant);
@@ -351,7 +374,34 @@ impl Desk {
     }
 }
 
+/// Whether a hint about something of that tenant's is followed.
+fn is_heard(backlog: &Backlog<Key, Subject>, tenant: &TenantId) -> bool {
+    backlog.waiting(tenant) < HINTED
+}
+
 /// Time until the next launch may go; looks go on meanwhile.
 async fn pause(wait: Option<Duration>) {
     tokio::time::sleep(wait.unwrap_or_default()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_hints_fill_a_tenants_lane_no_further_than_a_thousand_and_no_other_lane() {
+        let [flood, calm] = ["flood", "calm"].map(|id| TenantId::parse(id).expect("id"));
+        let mut backlog = Backlog::default();
+        for number in 0..60_000 {
+            if is_heard(&backlog, &flood) {
+                let review = ReviewId::parse(format!("rv_{number:032x}")).expect("id");
+                let subject = Subject::Review(flood.clone(), review);
+                backlog.push(&flood, subject.key(), subject);
+            }
+        }
+        assert_eq!(backlog.waiting(&flood), HINTED);
+        assert!(is_heard(&backlog, &calm), "another tenant's hints are heard");
+        backlog.pop();
+        assert!(is_heard(&backlog, &flood), "there is room again");
+    }
 }

@@ -290,7 +290,7 @@ impl Intake {
         }
         match serde_json::from_slice::<OutcomeWritten>(data) {
             Ok(hint) => match self.registry.by_outputs_bucket(&hint.outputs_bucket) {
-                Some(tenant) => self.bell.ring(Wake::Review(tenant.id.clone(), hint.review)).await,
+                Some(tenant) => self.bell.ring(Wake::Hint(tenant.id.clone(), hint.review)).await,
                 None => tracing::warn!(bucket.name = %hint.outputs_bucket, "wake-up of nobody's bucket ignored"),
             },
             Err(error) => tracing::warn!(%error, "wake-up ignored"),

@@ -2,32 +2,45 @@
 //!
 //! The hot loop lists open packs and reviews every few seconds. The cold sweep walks every uploads bucket page by page
 //! within a day, and finds uploads whose notification was lost; where a tenant is marked, it begins at once, at the same
-//! pace as any other. Both only ring; the arrows are the same as ever.
+//! pace as any other. A tenant whose page takes its time holds its own place among those swept at once, and no other's;
+//! one with a pack that could not be looked at is marked, so that its bucket is swept anew. Both only ring; the arrows
+//! are the same as ever.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use carrel_cloud::{CallError, ObjectMeta, Objects};
-use carrel_schemas::ids::{ObjectName, PackId, TenantId};
+use carrel_schemas::ids::{ObjectName, PackId, Revision, TenantId};
 use carrel_schemas::layout::{self, UploadKind};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::seal::Seal;
 use futures::future::FutureExt as _;
-use futures::stream::StreamExt as _;
-use tokio::time::MissedTickBehavior;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::{Bell, Wake};
 use crate::leadership::Leadership;
-use crate::ledger::{Ledger, LedgerError, SweepCursor};
+use crate::ledger::{Ledger, LedgerError, OpenPack, SweepCursor};
+use crate::limbo::Limbo;
 use crate::pack::open::Opener;
+use crate::pack::seal::{Considered, SealError};
 
 const PAGE: u32 = 1000;
 /// A whole cycle of the cold sweep is begun this often.
 const CYCLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Buckets swept at once.
 const TENANTS_AT_ONCE: usize = 8;
+/// Packs of one page looked at at once: each costs the ledger two or three calls.
+const PACKS_AT_ONCE: usize = 8;
+
+/// Markers of open packs read at once.
+const MARKERS_AT_ONCE: usize = 32;
+
+/// What the markers of open packs say, by name and generation.
+type OpenPacks = HashMap<(String, i64), OpenPack>;
 
 /// What is walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +66,15 @@ pub struct Reconciler {
     pub bell: Bell,
     /// Only the leader reconciles.
     pub leadership: Leadership,
+    /// Files what a sweep lastingly cannot look at.
+    pub limbo: Arc<Limbo>,
+    /// What the sweeps of this process could not look at, and since when.
+    pub troubled: Troubled,
 }
+
+/// Packs that a sweep could not look at, as [`Limbo`] is told of them.
+#[derive(Debug, Default)]
+pub struct Troubled(Mutex<HashMap<(TenantId, PackId), OpenPack>>);
 
 /// Why a walk or a page was broken off; the next begins anew.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +92,9 @@ impl Reconciler {
         let mut turn = tokio::time::interval(every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let walks = async {
-            loop {
-                self.leadership.held().await;
-                match walk {
-                    Walk::Ledger => self.hot().await,
-                    Walk::Buckets => self.cold().await,
-                }
-                turn.tick().await;
+            match walk {
+                Walk::Ledger => self.walk_ledger(&mut turn).await,
+                Walk::Buckets => self.walk_buckets(&mut turn).await,
             }
         };
         tokio::select! {
@@ -86,37 +103,105 @@ impl Reconciler {
         }
     }
 
-    async fn hot(&self) {
-        if let Err(error) = self.ring_for_all().await {
-            tracing::warn!(error = crate::chain(&error), "the ledger is walked again later");
+    async fn walk_ledger(&self, turn: &mut Interval) {
+        let mut known = OpenPacks::new();
+        loop {
+            turn.tick().await;
+            self.leadership.held().await;
+            self.hot(&mut known).await;
         }
     }
 
-    async fn ring_for_all(&self) -> Result<(), WalkError> {
-        for open in self.ledger.open_packs().await? {
-            self.bell.ring(Wake::OpenPack(open)).await;
+    /// In each turn, one page of every tenant whose last one is done; what stops one tenant's sweep stops no other's.
+    async fn walk_buckets(&self, turn: &mut Interval) {
+        let places = Semaphore::new(TENANTS_AT_ONCE);
+        let (mut pages, mut under_way) = (FuturesUnordered::new(), HashSet::new());
+        loop {
+            tokio::select! {
+                Some(tenant) = pages.next(), if !pages.is_empty() => {
+                    under_way.remove(tenant);
+                    continue;
+                }
+                _ = turn.tick() => {}
+            }
+            if !self.leadership.is_held() {
+                // Dropped, not put off: a mark that is cleared long after it was looked for may be another's.
+                pages.clear();
+                under_way.clear();
+                self.leadership.held().await;
+            }
+            let marked = self.marked().await;
+            for tenant in self.registry.tenants().filter(|tenant| !tenant.deleting) {
+                if !under_way.insert(&tenant.id) {
+                    continue;
+                }
+                let (places, is_marked) = (&places, marked.contains(&tenant.id));
+                let page = async move {
+                    let _place = places.acquire().await.expect("nobody closes it");
+                    self.sweep(tenant, is_marked).await;
+                    &tenant.id
+                };
+                pages.push(page.boxed());
+            }
         }
-        for (tenant, review) in self.ledger.open_review_ids().await? {
-            self.bell.ring(Wake::Open(tenant, review)).await;
-        }
-        self.bell.ring(Wake::Walked).await;
-        Ok(())
     }
 
-    /// One page of every tenant; what stops one tenant's sweep stops no other's.
-    async fn cold(&self) {
-        let marked = self.ledger.marked_for_sweep().await.unwrap_or_else(|error| {
+    async fn marked(&self) -> BTreeSet<TenantId> {
+        self.ledger.marked_for_sweep().await.unwrap_or_else(|error| {
             tracing::warn!(error = crate::chain(&error), "tenants are looked for later that are to be swept at once");
             BTreeSet::new()
-        });
-        let sweep = |tenant| self.sweep(tenant, &marked).boxed();
-        let pages: Vec<_> = self.registry.tenants().filter(|tenant| !tenant.deleting).map(sweep).collect();
-        futures::stream::iter(pages).buffer_unordered(TENANTS_AT_ONCE).collect::<()>().await;
+        })
     }
 
-    async fn sweep(&self, tenant: &Tenant, marked: &BTreeSet<TenantId>) {
+    /// Reviews first: they are rung for by name alone. What cannot be read of packs stops neither them nor other packs.
+    async fn hot(&self, known: &mut OpenPacks) {
+        match self.ledger.open_review_ids().await {
+            Ok(reviews) => {
+                for (tenant, review) in reviews {
+                    self.bell.ring(Wake::Open(tenant, review)).await;
+                }
+                // A new leader grants slots after this alone, so it tells of a whole list of reviews or is not rung.
+                self.bell.ring(Wake::Walked).await;
+            }
+            Err(error) => tracing::warn!(error = crate::chain(&error), "open reviews are listed again later"),
+        }
+        match self.ledger.open_pack_names().await {
+            Ok(found) => self.ring_for_packs(found, known).await,
+            Err(error) => tracing::warn!(error = crate::chain(&error), "open packs are listed again later"),
+        }
+    }
+
+    /// Rings for each pack as soon as it is known what its marker says, which is read once.
+    async fn ring_for_packs(&self, found: Vec<ObjectMeta>, known: &mut OpenPacks) {
+        let mut former = std::mem::take(known);
+        let of = |meta: ObjectMeta| (former.remove(&(meta.name.clone(), meta.generation)), meta);
+        let (read, unread): (Vec<_>, Vec<_>) = found.into_iter().map(of).partition(|(open, _)| open.is_some());
+        let read = read.into_iter().filter_map(|(open, meta)| Some((meta, open?)));
+        let reads = unread.into_iter().map(|(_, meta)| {
+            async move {
+                match self.ledger.open_pack_named(&meta.name).await {
+                    Ok(open) => open.map(|open| (meta, open)),
+                    // One that cannot be read hides no other.
+                    Err(error) => {
+                        tracing::warn!(error = crate::chain(&error), "the open pack is read again later");
+                        None
+                    }
+                }
+            }
+            .boxed()
+        });
+        let reads: Vec<_> = reads.collect();
+        let reads = futures::stream::iter(reads).buffer_unordered(MARKERS_AT_ONCE).filter_map(std::future::ready);
+        let mut packs = futures::stream::iter(read).chain(reads);
+        while let Some((meta, open)) = packs.next().await {
+            known.insert((meta.name, meta.generation), open.clone());
+            self.bell.ring(Wake::OpenPack(open)).await;
+        }
+    }
+
+    async fn sweep(&self, tenant: &Tenant, is_marked: bool) {
         let begun = async {
-            if marked.contains(&tenant.id) {
+            if is_marked {
                 self.begin_anew(tenant).await?;
             }
             self.sweep_page(tenant).await
@@ -152,13 +237,20 @@ impl Reconciler {
             return Ok(());
         }
         let bucket = tenant.uploads_bucket.as_str();
-        let page = self.objects.list_page(bucket, PAGE, &cursor.page_token).await?;
-        for pack in packs_of(tenant.policy, &page.objects) {
-            if let Err(error) = self.sweep_pack(tenant, &pack, &page.objects).await {
-                // The cursor goes on: one pack that cannot be looked at must not hide those behind it.
+        let page = match self.objects.list_page(bucket, PAGE, &cursor.page_token).await {
+            // No later turn would be given that page either.
+            Err(error) if !cursor.page_token.is_empty() && error.is_malformed() => {
                 let error = crate::chain(&error);
-                tracing::warn!(tenant.id = %tenant.id, pack.id = %pack, error, "the pack is swept again in the next cycle");
+                tracing::warn!(tenant.id = %tenant.id, error, "the bucket refuses the sweep's page; its cycle begins anew");
+                self.ledger.keep_sweep_cursor(&tenant.id, read, &SweepCursor::default()).await?;
+                return Ok(());
             }
+            page => page?,
+        };
+        if !self.sweep_packs(tenant, packs_of(tenant.policy, &page.objects)).await {
+            // The cursor goes on: one pack that cannot be looked at must not hide those behind it. What was acknowledged
+            // for a sweep's sake waits for no cycle of a day, so the mark is there before the cursor moves.
+            self.ledger.mark_for_sweep(&tenant.id).await?;
         }
         let cursor = match page.next_page_token {
             Some(page_token) => SweepCursor { page_token, ..cursor },
@@ -170,8 +262,24 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn sweep_pack(&self, tenant: &Tenant, pack: &PackId, page: &[ObjectMeta]) -> Result<(), WalkError> {
-        if self.is_unsealed(tenant, pack, page).await? {
+    /// False if one of them could not be looked at.
+    async fn sweep_packs(&self, tenant: &Tenant, packs: BTreeMap<PackId, Vec<&ObjectMeta>>) -> bool {
+        let look = |(pack, objects): (PackId, Vec<_>)| {
+            async move {
+                let swept = self.sweep_pack(tenant, &pack, &objects).await;
+                let is_looked_at = swept.is_ok();
+                self.swept(tenant, pack, swept).await;
+                is_looked_at
+            }
+            .boxed()
+        };
+        let looks: Vec<_> = packs.into_iter().map(look).collect();
+        let is_looked_at = |all, one| std::future::ready(all && one);
+        futures::stream::iter(looks).buffer_unordered(PACKS_AT_ONCE).fold(true, is_looked_at).await
+    }
+
+    async fn sweep_pack(&self, tenant: &Tenant, pack: &PackId, objects: &[&ObjectMeta]) -> Result<(), LedgerError> {
+        if self.is_unsealed(tenant, pack, objects).await? {
             tracing::info!(tenant.id = %tenant.id, pack.id = %pack, "upload without a seal found by the sweep");
             let open = self.opener.open(tenant, pack, None, crate::now()).await?;
             self.bell.ring(Wake::OpenPack(open)).await;
@@ -179,24 +287,61 @@ impl Reconciler {
         Ok(())
     }
 
+    /// What lasts is filed as of a pack that could not be closed: no sweep can tell its revision, so the first stands
+    /// for it. It is resolved by a sweep that gets through.
+    async fn swept(&self, tenant: &Tenant, pack: PackId, swept: Result<(), LedgerError>) {
+        let (key, now) = ((tenant.id.clone(), pack), crate::now());
+        match swept {
+            Ok(()) => {
+                let Some(open) = self.troubled.held().remove(&key) else { return };
+                self.limbo.pack_looked(&open, &Ok(Considered::Nothing), now).await;
+                self.limbo.resolve_pack(&open, now).await;
+            }
+            Err(error) => {
+                let chain = crate::chain(&error);
+                tracing::warn!(tenant.id = %tenant.id, pack.id = %key.1, error = chain, "the pack is swept again later");
+                let first = || OpenPack {
+                    tenant: tenant.id.clone(),
+                    pack: key.1.clone(),
+                    revision: Revision::FIRST,
+                    bucket: tenant.uploads_bucket.clone(),
+                    opened_at: now,
+                    traceparent: None,
+                };
+                let open = self.troubled.held().entry(key.clone()).or_insert_with(first).clone();
+                self.limbo.pack_looked(&open, &Err(SealError::Ledger(error)), now).await;
+            }
+        }
+    }
+
     /// True if the page holds a file or manifest of the pack that its last seal does not, and no open marker waits for it.
-    async fn is_unsealed(&self, tenant: &Tenant, pack: &PackId, page: &[ObjectMeta]) -> Result<bool, WalkError> {
+    async fn is_unsealed(&self, tenant: &Tenant, pack: &PackId, objects: &[&ObjectMeta]) -> Result<bool, LedgerError> {
         let sealed: BTreeSet<(String, i64)> = match self.ledger.last_seal(&tenant.id, pack).await? {
             Some(Seal { members, manifest, .. }) => {
                 members.into_iter().chain(manifest).map(|m| (m.name.as_str().to_owned(), m.generation.get())).collect()
             }
             None => BTreeSet::new(),
         };
-        let missing = page
-            .iter()
-            .filter(|object| pack_of(tenant.policy, object).as_ref() == Some(pack))
-            .any(|object| !sealed.contains(&(object.name.clone(), object.generation)));
+        let missing = objects.iter().any(|object| !sealed.contains(&(object.name.clone(), object.generation)));
         Ok(missing && self.ledger.find_open_pack(&tenant.id, pack).await?.is_none())
     }
 }
 
-fn packs_of(policy: PackPolicy, page: &[ObjectMeta]) -> BTreeSet<PackId> {
-    page.iter().filter_map(|object| pack_of(policy, object)).collect()
+impl Troubled {
+    fn held(&self) -> MutexGuard<'_, HashMap<(TenantId, PackId), OpenPack>> {
+        self.0.lock().expect("no code panics while it holds the map")
+    }
+}
+
+/// The page's files and manifests by pack.
+fn packs_of(policy: PackPolicy, page: &[ObjectMeta]) -> BTreeMap<PackId, Vec<&ObjectMeta>> {
+    let mut packs = BTreeMap::<_, Vec<_>>::new();
+    for object in page {
+        if let Some(pack) = pack_of(policy, object) {
+            packs.entry(pack).or_default().push(object);
+        }
+    }
+    packs
 }
 
 fn pack_of(policy: PackPolicy, object: &ObjectMeta) -> Option<PackId> {

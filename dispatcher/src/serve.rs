@@ -29,7 +29,7 @@ use crate::limbo::Limbo;
 use crate::pace::Pace;
 use crate::pack::open::Opener;
 use crate::pack::seal::Sealer;
-use crate::reconcile::{Reconciler, Walk};
+use crate::reconcile::{Reconciler, Troubled, Walk};
 use crate::replay::Replayer;
 use crate::replay::campaigns::Campaigns;
 use crate::{api, chain};
@@ -136,7 +136,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
     let (desk, bell) = desk(
         sealer.clone(),
         driver.clone(),
-        limbo,
+        limbo.clone(),
         registry.clone(),
         leadership.clone(),
         config.capacity,
@@ -151,6 +151,8 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         opener: opener.clone(),
         bell: bell.clone(),
         leadership: leadership.clone(),
+        limbo,
+        troubled: Troubled::default(),
     });
     for (walk, every) in [(Walk::Ledger, config.reconcile), (Walk::Buckets, config.reconcile * 5)] {
         let (reconciler, stop) = (reconciler.clone(), stop.clone());

@@ -1,10 +1,11 @@
 //! A tenant that floods delays only itself, and the fleet stays below the cloud's quota.
 
 use carrel::fleet::Setup;
+use carrel::plan::CONTROL_BUCKET;
 use serde_json::json;
 
 use crate::files::sales;
-use crate::line::{fleet_by_line, launches, sweep_marks};
+use crate::line::{Armed, Fault, fleet_by_line, launches, openings, sweep_marks};
 use crate::world::{World, eventually, tenant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +84,65 @@ async fn every_object_above_a_tenants_rate_is_a_pack_of_its_own_still() {
     world.settled().await;
     assert_eq!(world.received().len(), 6);
     assert!(marks.seen() >= 1, "nothing was left to the sweep");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_upload_whose_sweep_fails_is_swept_anew_and_reviewed() {
+    let flood = json!({
+        "policy": { "close": "quiet", "quiet_seconds": 1 },
+        "limits": { "max_events_per_minute": 1 },
+    });
+    let (world, line) = fleet_by_line(openings, vec![tenant("flood", flood)], |_| {}).await;
+    world.put("flood", "first/a.csv", sales()).await;
+    world.completion("flood", "first").await;
+    world.settled().await;
+    // The minute's one event is spent, so only a sweep opens the next pack, and it is refused that once.
+    line.arm(0, Fault::Forbidden);
+    world.put("flood", "second/b.csv", sales()).await;
+    assert_eq!(world.completion("flood", "second").await.completion.verdict.state(), "delivered");
+    assert_eq!(line.disarm(), Armed::Failed);
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_whose_page_the_bucket_refuses_begins_anew() {
+    let flood = json!({
+        "policy": { "close": "quiet", "quiet_seconds": 1 },
+        "limits": { "max_events_per_minute": 1 },
+    });
+    let world = World::start(vec![tenant("flood", flood)], |_| {}).await;
+    world.put("flood", "first/a.csv", sales()).await;
+    world.completion("flood", "first").await;
+    world.settled().await;
+    let cursor = "tenants/flood/sweep.json";
+    eventually("a cycle that has ended", async || {
+        (!world.names(CONTROL_BUCKET, cursor).await.is_empty()).then_some(())
+    })
+    .await;
+    let midway = json!({ "page_token": "not a token of this bucket", "cycle_ended": null }).to_string();
+    world.objects.put(CONTROL_BUCKET, cursor, midway.into(), "application/json").await.expect("written");
+    world.put("flood", "second/b.csv", sales()).await;
+    assert_eq!(world.completion("flood", "second").await.completion.verdict.state(), "delivered");
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_markers_delays_only_itself_and_hides_no_pack() {
+    const MARKERS: usize = 40;
+    let flood = json!({ "limits": { "max_events_per_minute": 6 } });
+    let (world, opened) =
+        fleet_by_line(openings, vec![tenant("flood", flood), tenant("calm", json!({}))], |_| {}).await;
+    for at in 0..MARKERS {
+        world.put("flood", &format!("empty-{at}/_COMPLETE"), Vec::new()).await;
+    }
+    world.upload("flood", "q3", vec![("sales.csv", sales())]).await;
+    world.upload("calm", "q3", vec![("sales.csv", sales())]).await;
+    for who in ["calm", "flood"] {
+        assert_eq!(world.completion(who, "q3").await.completion.verdict.state(), "delivered");
+    }
+    world.settled().await;
+    let opened = opened.seen();
+    assert!(opened <= 10, "{opened} packs were opened for {MARKERS} markers without a file");
 }
 
 #[tokio::test(flavor = "multi_thread")]

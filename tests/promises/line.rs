@@ -98,6 +98,11 @@ pub(crate) fn sweep_marks(call: &Parts) -> bool {
     call.method == Method::POST && call.uri.to_string().replace("%2F", "/").contains("open/sweeps/")
 }
 
+/// Notes that a pack is open.
+pub(crate) fn openings(call: &Parts) -> bool {
+    call.method == Method::POST && call.uri.to_string().replace("%2F", "/").contains("open/packs/")
+}
+
 /// Reads of outcomes.
 pub(crate) fn reads_of_outcomes(call: &Parts) -> bool {
     call.method == Method::GET && call.uri.path().contains("/o/outcomes%2F")

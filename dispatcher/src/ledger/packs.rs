@@ -1,6 +1,6 @@
 //! Open packs and seals in the control bucket.
 
-use carrel_cloud::Created;
+use carrel_cloud::{Created, ObjectMeta};
 use carrel_schemas::ids::{PackId, Revision, TenantId};
 use carrel_schemas::seal::Seal;
 
@@ -32,9 +32,14 @@ impl Ledger {
         Ok(self.read(&names::open_pack(tenant, pack, revision)).await?.map(|open| open.value))
     }
 
-    /// Every pack with unsealed uploads.
-    pub async fn open_packs(&self) -> Result<Vec<OpenPack>, LedgerError> {
-        self.read_all(names::OPEN_PACKS).await
+    /// The names alone of every pack with unsealed uploads: one listing, no reads.
+    pub async fn open_pack_names(&self) -> Result<Vec<ObjectMeta>, LedgerError> {
+        Ok(self.objects.list(&self.bucket, names::OPEN_PACKS).await?)
+    }
+
+    /// The open pack of that name; `None` if it was closed meanwhile.
+    pub async fn open_pack_named(&self, name: &str) -> Result<Option<OpenPack>, LedgerError> {
+        Ok(self.read(name).await?.map(|open| open.value))
     }
 
     /// The pack's uploads are sealed, or it came to nothing.

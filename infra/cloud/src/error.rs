@@ -30,6 +30,11 @@ impl CallError {
     ) -> Self {
         Self { what, target: target.into(), source: source.into() }
     }
+
+    /// True if the service refused the call as one that makes no sense: the same call would meet it again.
+    pub fn is_malformed(&self) -> bool {
+        self.source.downcast_ref::<Error>().is_some_and(|error| status(error) == Some(400))
+    }
 }
 
 /// The answer of `call`, or an error once `limit` is over: a server that holds the line must not hold its caller.
