@@ -25,7 +25,7 @@
 //! Refused: more than one container, commands that no image of the configuration has, labels, secrets.
 
 mod body;
-mod clamd;
+pub(crate) mod clamd;
 mod doors;
 mod job;
 mod jobs;
