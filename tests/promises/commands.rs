@@ -1,5 +1,6 @@
 //! What people type, run as they would run it.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -183,4 +184,51 @@ fn a_command_without_a_fleet_says_how_to_start_one() {
         let refused = carrel(&args);
         assert!(String::from_utf8_lossy(&refused.stderr).contains("carrel up"), "{refused:?}");
     }
+}
+
+/// A command in a place where no user namespace may be made; `None`, said aloud, where this machine has no such place.
+fn without_namespaces(program: &Path, args: &[&str]) -> Option<Command> {
+    const NONE: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
+    let within = |program: &Path, args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", NONE]).arg(program).args(args);
+        command
+    };
+    match within(Path::new("true"), &[]).output() {
+        Ok(tried) if tried.status.success() => Some(within(program, args)),
+        tried => {
+            eprintln!("SKIPPED: unshare(1) gives no namespace whose limit may be set to 0: {tried:?}");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_fleet_that_cannot_divide_its_tenants_does_not_start_and_names_the_setting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("fleet").display().to_string();
+    let Some(mut up) = without_namespaces(&program(), &["up", "--dir", &at]) else { return };
+    let refused = up.output().expect("it starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    for word in ["cannot divide tenants", "sysctl user.max_user_namespaces=", "--insecure"] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    assert!(!Path::new(&at).join("fleet.json").exists(), "nothing was started");
+}
+
+#[test]
+fn a_fleet_that_is_told_to_start_all_the_same_warns_first() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = dir.path().join("fleet").display().to_string();
+    let Some(mut up) = without_namespaces(&program(), &["up", "--insecure", "--dir", &at]) else { return };
+    let mut up = Up(up.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts"));
+    let mut said = BufReader::new(up.0.stderr.take().expect("piped"));
+    let mut first = String::new();
+    said.read_line(&mut first).expect("a line");
+    assert!(first.starts_with("warning: --insecure: nothing divides tenants"), "{first}");
+    // Read on, so that it does not end for want of somebody who listens.
+    let rest = std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    up.interrupt();
+    rest.join().expect("read").expect("to its end");
 }

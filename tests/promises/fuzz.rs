@@ -38,7 +38,12 @@ fn targets() -> Vec<Target> {
             assert!(!error.to_string().is_empty());
         }
     }
-    let readers: [Target; 4] = [
+    let readers: [Target; 9] = [
+        ("door_clamd", carrel_local::fuzz::door_clamd),
+        ("egress_head", carrel_local::fuzz::egress_head),
+        ("egress_hello", carrel_local::fuzz::egress_hello),
+        ("egress_answer", carrel_local::fuzz::egress_answer),
+        ("egress_again", carrel_local::fuzz::egress_again),
         ("pubsub_filter", carrel_local::fuzz::pubsub_filter),
         ("ingest_csv", |bytes| ingest(Format::Csv, bytes)),
         ("ingest_xlsx", |bytes| ingest(Format::Xlsx, bytes)),
@@ -141,6 +146,41 @@ fn mutate_within(dice: &mut Dice, bytes: &[u8]) -> Option<Vec<u8>> {
     Some(writer.finish().ok()?.into_inner())
 }
 
+/// A ClientHello to `api.example.com`: one suite, one name, one version.
+fn client_hello() -> Vec<u8> {
+    let name = b"api.example.com";
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("short").to_be_bytes();
+    let sized = |bytes: &[u8]| [&length(bytes)[..], bytes].concat();
+    let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &sized(body)].concat();
+    let extensions = [
+        extension(0, &sized(&[&[0][..], &sized(name)].concat())),
+        extension(10, &sized(&[0, 29])),
+        extension(13, &sized(&[8, 4])),
+        extension(43, &[2, 3, 4]),
+        extension(51, &sized(&[&[0, 29][..], &sized(&[9; 32])].concat())),
+    ]
+    .concat();
+    let body = [&[3, 3][..], &[1; 32], &[0], &sized(&[0x13, 0x01]), &[1, 0], &sized(&extensions)].concat();
+    record(1, &body)
+}
+
+/// RFC 8446, 4.1.3: the random by which a host asks for another hello.
+const RETRY: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
+    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
+
+fn server_hello(random: [u8; 32]) -> Vec<u8> {
+    record(2, &[&[3, 3][..], &random, &[0, 0x13, 0x01, 0, 0, 0]].concat())
+}
+
+/// A message of TLS's handshake, in one record.
+fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).expect("short").to_be_bytes();
+    let message = [&[kind, 0][..], &length(body.len()), body].concat();
+    [&[22, 3, 1][..], &length(message.len()), &message].concat()
+}
+
 /// Well-formed inputs by the last word of their targets' names.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let small = |ending: &str| {
@@ -172,6 +212,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             text("attributes.a = \"x\\u0041\" AND NOT (attributes:\"b c\" OR hasPrefix(attributes.d-e, \"f\"))"),
             text("-attributes:a OR attributes.b != \"c\""),
         ],
+        "clamd" => vec![b"zINSTREAM\0\0\0\0\x03sku\0\0\0\x02,1\0\0\0\0".to_vec(), text("nVERSION\n")],
+        "head" => {
+            vec![text("CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\nUser-Agent: a\r\n\r\n")]
+        }
+        "hello" => vec![client_hello()],
+        // Change_cipher_spec and early data may stand before the hello.
+        "again" => vec![client_hello(), [&b"\x14\x03\x03\0\x01\x01\x17\x03\x03\0\x02ab"[..], &client_hello()].concat()],
+        "answer" => vec![server_hello(RETRY), server_hello([7; 32]), text("\x15\x03\x03\0\x02\x02\x28")],
         "findings" => vec![text(
             r#"{"schema":1,"agent":"a/1","title":"t","summary":"s","not_computed":[],"findings":[{"id":"a","rule_id":"r",
             "kind":"fact","level":"note","title":"t","statement":"s","evidence":[{"file_id":"f001","locator":

@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_runs_as_its_owner_is_delivered_as_bytes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let d = dirs();
+        let program = d.output.join("tool");
+        std::fs::write(&program, "#!/bin/sh\n").expect("written");
+        for mode in [0o4755, 0o2755, 0o6777] {
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).expect("set");
+            let set = std::fs::metadata(&program).expect("there").permissions().mode();
+            assert_eq!(set & 0o7777, mode, "this filesystem keeps the mode that is to be stripped");
+            let parcels = open(&d.output).expect("opened").collect(&d.to, 100).expect("walked");
+            let copied = std::fs::metadata(&parcels[0].path).expect("there").permissions().mode();
+            assert_eq!(copied & 0o7111, 0, "{copied:o}");
+            std::fs::remove_file(&parcels[0].path).expect("removed");
+        }
+    }
+
+    #[test]
     fn bytes_and_files_have_caps() {
         let d = dirs();
         std::fs::write(d.output.join("a"), [0; 60]).expect("written");

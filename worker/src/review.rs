@@ -266,6 +266,7 @@ fn millis(span: Duration) -> u64 {
 mod tests {
     use super::*;
     use carrel_sandbox::Used;
+    use carrel_schemas::ids::{Attempt, Epoch, ReviewId};
 
     fn ended(exit: Exit, limit: Option<LimitHit>) -> Ended {
         let used = Used { wall: Duration::ZERO, cpu: Duration::ZERO, peak_bytes: 0 };
@@ -285,6 +286,30 @@ mod tests {
         ] {
             assert!(matches!(end(&ended(exit, limit)), End::Failed(found, _) if found == class), "{exit:?}");
         }
+    }
+
+    #[test]
+    fn a_printed_completion_event_is_data() {
+        let review = ReviewId::parse("rv_00000000000000000000000000000001").expect("an id");
+        let progress = Progress::of(review, Epoch::FIRST, Attempt::FIRST);
+        let mut listener = Listener::new(progress.clone());
+        let cloud_event =
+            br#"{"specversion":"1.0","id":"1","type":"carrel.review.completed","data":{"state":"delivered"}}"#;
+        let dressed =
+            br#"{"seq":1,"time":"2026-01-01T00:00:00Z","type":"completion","stage":"done","msg":"delivered"}"#;
+        let outcome = br#"{"schema":1,"state":"delivered","review":"rv_1","attempt":1}"#;
+        for line in [&cloud_event[..], dressed, outcome] {
+            listener.hear(line);
+        }
+        assert_eq!((progress.current().as_str(), listener.logged.len()), ("start", 0), "nothing is made of it");
+        listener.hear(
+            br#"{"seq":2,"time":"2026-01-01T00:00:00Z","type":"progress","stage":"completed","msg":"delivered"}"#,
+        );
+        assert_eq!(
+            progress.current(),
+            "review: completed",
+            "said as the agent's own word for its stage, never as an end"
+        );
     }
 
     #[test]

@@ -25,8 +25,10 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const INODES: u64 = 20_000;
 /// What a home is for: settings and caches of tools.
 const HOME_BYTES: u64 = 64 << 20;
-/// Processes and threads of an agent and its tools.
-const PROCESSES: u64 = 512;
+/// Processes and threads of an agent and its tools. Numpy starts a thread for each processor.
+const PROCESSES: u64 = 256;
+/// Open files of each of them.
+const OPEN_FILES: u64 = 256;
 /// Where an agent that may reach hosts finds the proxy that leads to them, in the network of its room.
 const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// What a scanner is asked, as a file.
@@ -124,7 +126,7 @@ pub(crate) fn plan(case: &Case, place: &Place, accepted: &[Accepted], wall: Dura
             memory_bytes: limits.agent_memory_bytes,
             processes: PROCESSES,
             file_bytes: limits.max_output_bytes.max(limits.max_inflated_bytes),
-            open_files: 1024,
+            open_files: OPEN_FILES,
         },
     })
 }

@@ -72,7 +72,7 @@ impl Room {
             Err(fault) => return Reason::Hello(fault),
         };
         seen.open = true;
-        let opening = Opening { hello, name: &host, within: self.limits.head };
+        let opening = Opening { hello, name: &host, within: self.limits.head, answer: self.limits.open };
         Reason::Ended(tunnel::run(client, stream, opening, &seen.meter, &self.left, self.limits.idle).await)
     }
 

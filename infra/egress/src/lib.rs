@@ -17,6 +17,7 @@
 mod address;
 mod budget;
 mod connection;
+pub mod fuzz;
 mod head;
 mod hello;
 mod ledger;

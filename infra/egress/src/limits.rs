@@ -9,7 +9,7 @@ pub struct Limits {
     pub connections: usize,
     /// Within what time a request's head must be complete, and after it a ClientHello.
     pub head: Duration,
-    /// Within what time a host must be resolved and reached.
+    /// Within what time a host must be resolved and reached, and after it must answer a ClientHello.
     pub open: Duration,
     /// After what time without a byte in either direction a tunnel is closed.
     pub idle: Duration,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::budget::Budget;
 use crate::hello::{Hello, HelloFault};
@@ -31,6 +31,9 @@ pub enum End {
     /// The host asked for another ClientHello, and got one that may not pass.
     #[error("the host asked for another ClientHello: {0}")]
     Again(HelloFault),
+    /// The host took the hello and did not answer it.
+    #[error("the host did not answer the ClientHello in time")]
+    Unanswered,
     /// Silence.
     #[error("no byte passed for the idle time")]
     Idle,
@@ -88,6 +91,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) hello: Hello,
     pub(crate) name: &'a HostName,
     pub(crate) within: Duration,
+    /// How soon the host must answer. Nothing is read of the client until then, so nobody would notice that it left.
+    pub(crate) answer: Duration,
 }
 
 /// Sends the hello up, then everything both ways.
@@ -99,7 +104,7 @@ pub(crate) async fn run(
     room: &Budget,
     idle: Duration,
 ) -> End {
-    let Opening { hello: Hello { bytes: hello, behind }, name, within } = opening;
+    let Opening { hello: Hello { bytes: hello, behind }, name, within, answer } = opening;
     let (judged, judgement) = oneshot::channel();
     let pulse = Pulse { opened: Instant::now(), last: AtomicU64::new(0) };
     let (from_client, to_client) = tokio::io::split(client);
@@ -117,7 +122,7 @@ pub(crate) async fn run(
     };
     let down = async {
         let (mut from_host, mut to_client, way) = (from_host, to_client, way(&meter.down));
-        let (first, asks) = listen(&mut from_host).await?;
+        let (first, asks) = timeout(answer, listen(&mut from_host)).await.unwrap_or(Err(End::Unanswered))?;
         // Nobody is left to hear it where the other direction has ended.
         judged.send(asks).or(Ok::<(), End>(()))?;
         way.pass(&first, &mut to_client).await?;

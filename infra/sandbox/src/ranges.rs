@@ -73,12 +73,12 @@ pub(crate) mod tests {
     use super::*;
 
     /// What a filter says of a call, by an interpreter of the instructions that filters are made of.
-    pub(crate) fn verdict(program: &BpfProgram, arch: u32, number: u32, args: [u64; 2]) -> u32 {
+    pub(crate) fn verdict(program: &BpfProgram, arch: u32, number: u32, args: [u64; 3]) -> u32 {
         let word = |at: u32| match at {
             0 => number,
             4 => arch,
-            16 | 24 => (args[(at as usize - 16) / 8] & 0xffff_ffff) as u32,
-            20 | 28 => (args[(at as usize - 20) / 8] >> 32) as u32,
+            16 | 24 | 32 => (args[(at as usize - 16) / 8] & 0xffff_ffff) as u32,
+            20 | 28 | 36 => (args[(at as usize - 20) / 8] >> 32) as u32,
             other => panic!("word {other}"),
         };
         let (mut at, mut a) = (0, 0_u32);
@@ -109,7 +109,7 @@ pub(crate) mod tests {
         let listed = [0, 1, 2, 7, 9, 10, 300];
         let program = extend(vec![step(RETURN, 0, 0, 5)], &listed, 1).expect("few gaps");
         for number in 0..400 {
-            assert_eq!(verdict(&program, 0, number, [0, 0]) == 1, listed.contains(&number), "{number}");
+            assert_eq!(verdict(&program, 0, number, [0; 3]) == 1, listed.contains(&number), "{number}");
         }
     }
 }

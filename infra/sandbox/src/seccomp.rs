@@ -22,6 +22,12 @@ const NEW_NAMESPACES: u64 = 0x7e02_0000;
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 const UNIX: u64 = 1;
 const INTERNET: [u64; 2] = [2, 10];
+/// Levels of socket options that any command may set: IP, TCP, UDP, IPv6.
+const OPTION_LEVELS: [u64; 4] = [0, 6, 17, 41];
+/// Of the level of sockets themselves, by `SO_*`: what sets how an address is reused, how long is waited, how an end is
+/// kept alive. Not the sizes of buffers: what lies in a socket is counted by their default.
+const SOCKET_OPTIONS: [u64; 14] = [2, 5, 6, 9, 10, 13, 15, 16, 18, 20, 21, 29, 66, 67];
+const SOCKET_LEVEL: u64 = 1;
 /// What makes memory that no process need hold, so that whoever counts by processes misses it.
 const NOBODYS_MEMORY: [&str; 5] = ["memfd_create", "shmat", "shmctl", "shmdt", "shmget"];
 const SYSTEM_V: [&str; 8] = ["semctl", "semget", "semop", "semtimedop", "shmat", "shmctl", "shmdt", "shmget"];
@@ -56,6 +62,9 @@ fn allowed(profile: Profile, own: bool) -> BTreeMap<String, Rows> {
     let families = std::iter::once(UNIX).chain(INTERNET.into_iter().filter(|_| own));
     calls.insert("socket".to_owned(), families.map(|family| vec![equal(0, family)]).collect());
     calls.insert("socketpair".to_owned(), vec![vec![equal(0, UNIX)]]);
+    let levels = OPTION_LEVELS.into_iter().map(|level| vec![equal(1, level)]);
+    let options = SOCKET_OPTIONS.into_iter().map(|option| vec![equal(1, SOCKET_LEVEL), equal(2, option)]);
+    calls.insert("setsockopt".to_owned(), levels.chain(options).collect());
     let other = |value: u64| json!({ "index": 1, "type": "dword", "op": "ne", "val": value });
     calls.insert("ioctl".to_owned(), vec![TERMINAL_INPUT.into_iter().map(other).collect()]);
     // Of itself: the limits of a neighbour, or of the room's first process, are not its to set.
@@ -163,13 +172,15 @@ mod tests {
             let arch = compared[1].k;
             for number in (0..600).chain([0x4000_0000, 0x4000_0027, u32::MAX]) {
                 for first in [0, 1, 2, 10, 16, 17, 0x1000_0000, 0x2_0000, 1 << 40] {
-                    for second in [0, 0x5401, 0x5412, 0x541c, 0x5412 | 1 << 40] {
-                        let says = |filter| ranges::tests::verdict(filter, arch, number, [first, second]);
-                        assert_eq!(says(&searched), says(&compared), "{number} {first:#x} {second:#x}");
+                    for second in [0, 1, 6, 0x5401, 0x5412, 0x541c, 0x5412 | 1 << 40] {
+                        for third in [0, 7, 9] {
+                            let says = |filter| ranges::tests::verdict(filter, arch, number, [first, second, third]);
+                            assert_eq!(says(&searched), says(&compared), "{number} {first:#x} {second:#x} {third}");
+                        }
                     }
                 }
             }
-            let other = |filter| ranges::tests::verdict(filter, 0, 0, [0, 0]);
+            let other = |filter| ranges::tests::verdict(filter, 0, 0, [0; 3]);
             assert_eq!(other(&searched), libc::SECCOMP_RET_KILL_PROCESS);
         }
     }

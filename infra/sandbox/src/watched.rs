@@ -1,11 +1,14 @@
 //! A room held to its limits by whoever opened it, where the kernel does not hold them: looked at often, killed at a limit.
 //!
-//! A room that cannot be looked at is ended: what is not seen is not taken for nothing.
+//! A room that cannot be looked at is ended: what is not seen is not taken for nothing. Looking is the kernel's work for as
+//! many processes as a room has, so it leaves the runtime, and takes no more than a share of one processor for each room.
 
+use std::io;
 use std::time::Duration;
 
 use rustix::process::Pid;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
 
 use crate::ended::LimitHit;
 use crate::room::Limits;
@@ -15,6 +18,8 @@ use crate::sample::{Sample, sample};
 /// Between two looks at what a room uses. A process that takes all the memory it can get takes a few hundred megabytes
 /// in this time; looking costs tens of microseconds a process.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A look that took long is followed by so many times as long without one.
+const REST: u32 = 10;
 
 /// A running room and its limits; dropping it kills the room, as dropping the [`Running`] in it does.
 #[derive(Debug)]
@@ -22,8 +27,7 @@ pub struct Watched {
     running: Running,
     limits: Limits,
     seen: Most,
-    /// Absent where the kernel holds every limit.
-    look: Option<Interval>,
+    looks: Looks,
     hit: Option<LimitHit>,
 }
 
@@ -38,12 +42,8 @@ impl Watched {
     /// Holds a room to its memory, processes and processor time. Needs a tokio runtime with time.
     pub fn new(running: Running, limits: Limits) -> Self {
         let held = running.memory_guarantee() && running.counts_processes() && limits.cpu_seconds == Limits::UNLIMITED;
-        let look = (!held).then(|| {
-            let mut look = interval(LOOK_EVERY);
-            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            look
-        });
-        Self { running, limits, seen: Most::default(), look, hit: None }
+        let looks = if held { Looks::Never } else { Looks::Due(Instant::now()) };
+        Self { running, limits, seen: Most::default(), looks, hit: None }
     }
 
     /// The room.
@@ -59,25 +59,19 @@ impl Watched {
     /// and call again.
     pub async fn wait(&mut self) -> Result<(Ending, Option<LimitHit>), StartError> {
         loop {
-            let looks = self.look.is_some();
-            let due = async {
-                match &mut self.look {
-                    Some(look) => look.tick().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let first = self.running.pid();
             tokio::select! {
                 ended = self.running.wait() => {
                     let ending = ended?;
                     return Ok((ending, self.hit.or_else(|| ending.out_of_memory.then_some(LimitHit::Memory))));
                 }
-                _ = due, if looks => self.look(self.running.pid())?,
+                seen = self.looks.next(first, self.limits.open_files) => self.judge(seen)?,
             }
         }
     }
 
-    fn look(&mut self, first: Pid) -> Result<(), StartError> {
-        match sample(first) {
+    fn judge(&mut self, seen: io::Result<Sample>) -> Result<(), StartError> {
+        match seen {
             Ok(seen) => {
                 if let Some(hit) = self.seen.over(&self.limits, seen, self.running.memory_guarantee()) {
                     self.hit = self.hit.or(Some(hit));
@@ -95,12 +89,50 @@ impl Watched {
     }
 }
 
+/// One look after the other.
+#[derive(Debug)]
+enum Looks {
+    /// The kernel holds every limit.
+    Never,
+    Due(Instant),
+    /// With how long it took.
+    Underway(JoinHandle<(io::Result<Sample>, Duration)>),
+}
+
+impl Looks {
+    /// What the next look sees. Safe to drop and call again: a look that is under way is waited for, not doubled.
+    async fn next(&mut self, first: Pid, open_files: u64) -> io::Result<Sample> {
+        loop {
+            match self {
+                Self::Never => std::future::pending().await,
+                Self::Due(at) => {
+                    sleep_until(*at).await;
+                    *self = Self::Underway(spawn_blocking(move || {
+                        let began = Instant::now();
+                        (sample(first, open_files), began.elapsed())
+                    }));
+                }
+                Self::Underway(look) => {
+                    let (seen, took) =
+                        look.await.unwrap_or_else(|error| (Err(io::Error::other(error)), Duration::ZERO));
+                    *self = Self::Due(Instant::now() + rest(took));
+                    return seen;
+                }
+            }
+        }
+    }
+}
+
+fn rest(took: Duration) -> Duration {
+    LOOK_EVERY.max(took.saturating_mul(REST))
+}
+
 impl Most {
     /// Which limit a room is over.
     fn over(&mut self, limits: &Limits, seen: Sample, guaranteed: bool) -> Option<LimitHit> {
-        self.peak_bytes = self.peak_bytes.max(seen.resident_bytes);
+        self.peak_bytes = self.peak_bytes.max(seen.memory_bytes);
         self.cpu = self.cpu.max(seen.cpu);
-        if !guaranteed && seen.resident_bytes > limits.memory_bytes {
+        if !guaranteed && seen.memory_bytes > limits.memory_bytes {
             return Some(LimitHit::Memory);
         }
         // The kernel holds this limit where the room has users of its own.
@@ -108,5 +140,35 @@ impl Most {
             return Some(LimitHit::Processes);
         }
         (seen.cpu.as_secs() > limits.cpu_seconds).then_some(LimitHit::Cpu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_takes_long_is_followed_by_ten_times_as_long_without_one() {
+        assert_eq!(rest(Duration::from_micros(80)), LOOK_EVERY);
+        assert_eq!(rest(Duration::from_millis(300)), Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn a_look_under_way_is_waited_for_and_not_doubled_by_whoever_asks_again() {
+        let (seen, told) = std::sync::mpsc::channel();
+        let look = spawn_blocking(move || (told.recv().map_err(io::Error::other), Duration::from_secs(60)));
+        let mut looks = Looks::Underway(look);
+        let own = rustix::process::getpid();
+        for _ in 0..2 {
+            tokio::select! {
+                biased;
+                seen = looks.next(own, 64) => panic!("nothing was told, and {seen:?} seen"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        let memory_bytes = 7;
+        seen.send(Sample { memory_bytes, ..Sample::default() }).expect("it listens");
+        assert_eq!(looks.next(own, 64).await.expect("seen").memory_bytes, memory_bytes);
+        assert!(matches!(looks, Looks::Due(at) if at > Instant::now() + Duration::from_secs(500)));
     }
 }

@@ -24,7 +24,11 @@ const ATTACKS: &[Attack] = &[
     ),
     Attack("find jobs beside", |_| Call::get(format!("/v2/{}/jobs", place())), 403, Allowed::Owner(200)),
     Attack("cancel", |t| Call::post(format!("/v2/{}:cancel", t.item), "{}"), 403, Allowed::Owner(200)),
-    // Not served to anybody.
+    // The owner may, and changes nothing: the name of the job is taken, the etag stale, or no container is named.
+    Attack("make a job with the victim's identity", |_| made(VICTIM, ATTACKER), 403, Allowed::Owner(409)),
+    Attack("make a job that shows the victim's bucket", |_| made(ATTACKER, VICTIM), 403, Allowed::Owner(409)),
+    Attack("give the victim's identity to", |t| changed(t, VICTIM, ATTACKER), 403, Allowed::Owner(409)),
+    Attack("show the victim's bucket in", |t| changed(t, ATTACKER, VICTIM), 403, Allowed::Owner(409)),
     Attack("change", |t| Call::patch(format!("/v2/{}", t.of), "{}"), 403, Allowed::Owner(400)),
     Attack("delete", |t| Call::delete(format!("/v2/{}?etag=stale", t.of)), 403, Allowed::Owner(409)),
     Attack("delete execution", |t| Call::delete(format!("/v2/{}?etag=stale", t.item)), 403, Allowed::Owner(409)),
@@ -33,6 +37,27 @@ const ATTACKS: &[Attack] = &[
 
 const OPERATIONS: &[Attack] =
     &[Attack("look at operation", |t| Call::get(format!("/v2/{}", t.item)), 403, Allowed::Owner(200))];
+
+/// A job as one tenant, with the uploads of one.
+fn body(account: &str, bucket: &str) -> String {
+    let container = json!({
+        "image": "carrel/worker",
+        "volumeMounts": [{ "name": "uploads", "mountPath": "/mnt/uploads" }],
+    });
+    let volume = json!({ "name": "uploads", "gcs": { "bucket": format!("{bucket}-uploads"), "readOnly": true } });
+    let account = format!("worker-{account}@{}.iam.gserviceaccount.com", plan::PROJECT);
+    let template = json!({ "containers": [container], "volumes": [volume], "serviceAccount": account });
+    json!({ "etag": "stale", "template": { "template": template } }).to_string()
+}
+
+/// A new job, under the name of one that the owner sees is there.
+fn made(account: &str, bucket: &str) -> Call {
+    Call::post(format!("/v2/{}/jobs?jobId=review-{ATTACKER}", place()), body(account, bucket))
+}
+
+fn changed(of: &Thing, account: &str, bucket: &str) -> Call {
+    Call::patch(format!("/v2/{}", of.of), body(account, bucket))
+}
 
 fn place() -> String {
     format!("projects/{}/locations/{}", plan::PROJECT, plan::LOCATION)

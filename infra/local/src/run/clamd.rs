@@ -246,6 +246,25 @@ async fn pass(bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> Result<(), Se
     }
 }
 
+/// For fuzzing: whatever a task says, what passes of a stream is whole pieces of what it said, and no more than it may.
+pub(crate) fn fuzz(mut bytes: &[u8]) {
+    const MOST: u64 = 1 << 10;
+    let all = bytes;
+    let walked = async {
+        let said = command(&mut bytes).await;
+        if asked(&said) == Some(Asked::Stream) {
+            let mut passed = Vec::new();
+            // Why it ended is the task's to hear.
+            drop(send(&mut bytes, &mut passed, MOST).await);
+            assert!(all[said.len()..].starts_with(&passed));
+            // A piece holds a byte at least, beside the four of its length.
+            assert!(passed.len() as u64 <= 5 * MOST + 4);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(walked);
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::UnixListener;

@@ -3,7 +3,8 @@
 //! Each socket was made inside the room and handed out, so whoever calls on it is that room's task: the socket is the
 //! identity. At the cloud's own socket only that identity's tokens are good, so that a token which leaked from
 //! elsewhere opens nothing here. Of every door a room has so many places, so that a task that was taken over waits for
-//! itself alone. Refuses nothing else: what a task may do is the policy's to say.
+//! itself alone there; what all tasks share beneath, above all the descriptors on their way through unix sockets, which
+//! the kernel counts by the machine's user, one task alone can use up. Refuses nothing else: what a task may do is the policy's to say.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::serve::Listener as _;
-use carrel_egress::{Limits, Policy, Resolver, Upstream};
+use carrel_egress::{Limits, Policy, Report, Resolver, Upstream};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use tokio::net::{TcpListener, TcpStream};
@@ -135,7 +136,9 @@ impl Doors {
         let Self { volume, proxy, tasks, stop, .. } = self;
         drop(stop);
         if let Some(proxy) = proxy {
-            proxy.finish().await;
+            let Report { decisions, truncated, bytes_up, bytes_down, lookups } = proxy.finish().await;
+            let connections = decisions.len() as u64 + truncated;
+            tracing::info!(egress.decisions = connections, bytes_up, bytes_down, lookups, "a room's way out is closed");
         }
         tasks.close();
         tasks.wait().await;

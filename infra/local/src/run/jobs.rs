@@ -1,6 +1,6 @@
 //! The jobs there are, and every change of them over the wire: made, changed, deleted with all they ran.
 //!
-//! One change at a time, from the look to the commit. Whoever makes a job run as a service account must be allowed to act
+//! One change at a time, from the look to what follows the commit, and whole even if its caller hangs up. Whoever makes a job run as a service account must be allowed to act
 //! as it, or a job would be a way to any identity.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Inner {
     }
 }
 
-impl Call<'_> {
+impl Call {
     /// Makes a job.
     pub(super) async fn create_job(&self, page: &Page, body: Body) -> Answer {
         self.may("run.jobs.create", &self.place.0)?;
@@ -43,53 +43,70 @@ impl Call<'_> {
             return Err(Refusal::NotFound(self.place.0.clone()));
         }
         let job = self.checked(page, &page.job_id, body)?;
-        let _changing = self.run.0.changing.lock().await;
-        if self.run.0.jobs().contains_key(&job.name) {
-            return Err(Refusal::Exists(resource));
-        }
-        self.add(job).await
+        self.alone(move |call| async move {
+            if call.run.0.jobs().contains_key(&job.name) {
+                return Err(Refusal::Exists(resource));
+            }
+            call.add(job).await
+        })
+        .await
     }
 
     /// Puts another job in the place of one.
     pub(super) async fn update_job(&self, job: &str, page: &Page, body: Body) -> Answer {
-        let _changing = self.run.0.changing.lock().await;
-        let former = match self.job("run.jobs.update", job) {
-            Err(Refusal::NotFound(_)) if page.allow_missing && self.is_here() => None,
-            found => Some(found?),
-        };
-        let etag = body.etag.clone();
-        let job = self.checked(page, job, body)?;
-        let Some(former) = former else {
-            self.may("run.jobs.create", &self.place.0)?;
-            return self.add(job).await;
-        };
-        if !etag.is_empty() && etag != former.etag() {
-            return Err(Refusal::Conflict(job.name));
-        }
-        let record = JobRecord { job, updated_us: now_us(), generation: former.generation + 1, ..former };
-        self.keep(record).await
+        let (name, page) = (job.to_owned(), page.clone());
+        self.alone(move |call| async move {
+            let former = match call.job("run.jobs.update", &name) {
+                Err(Refusal::NotFound(_)) if page.allow_missing && call.is_here() => None,
+                found => Some(found?),
+            };
+            let etag = body.etag.clone();
+            let job = call.checked(&page, &name, body)?;
+            let Some(former) = former else {
+                call.may("run.jobs.create", &call.place.0)?;
+                return call.add(job).await;
+            };
+            if !etag.is_empty() && etag != former.etag() {
+                return Err(Refusal::Conflict(job.name));
+            }
+            let record = JobRecord { job, updated_us: now_us(), generation: former.generation + 1, ..former };
+            call.keep(record).await
+        })
+        .await
     }
 
     /// Deletes a job and every execution of it; what runs is ended.
     pub(super) async fn delete_job(&self, job: &str, page: &Page) -> Answer {
-        let _changing = self.run.0.changing.lock().await;
-        let record = self.job("run.jobs.delete", job)?;
-        expect(page, &record.etag(), job)?;
-        let shown = self.job_resource(&record)?;
-        let (inner, id) = (self.run.0.clone(), launch::uuid());
-        let (name, operation) = (job.to_owned(), id.clone());
-        // What is committed is carried out, even if the caller hangs up.
-        let deleted = self.run.0.tasks.spawn(async move {
-            let of = name.clone();
+        let (name, page) = (job.to_owned(), page.clone());
+        self.alone(move |call| async move {
+            let record = call.job("run.jobs.delete", &name)?;
+            expect(&page, &record.etag(), &name)?;
+            let shown = call.job_resource(&record)?;
+            let (inner, id) = (&call.run.0, launch::uuid());
+            let (of, operation) = (name.clone(), id.clone());
             let forgotten = inner.store.write(move |txn| shelf::remove_job(txn, &of, &operation)).await?;
             inner.jobs_mut().remove(&name);
             for execution in &forgotten {
                 inner.forget(execution).await;
             }
-            Ok::<_, Refusal>(())
+            call.answered(call.place.changed(&id, shown))
+        })
+        .await
+    }
+
+    /// Changes the jobs, one change at a time, and to its end: what follows a commit must follow it, and the next change
+    /// must wait for that.
+    async fn alone<F>(&self, deed: impl FnOnce(Self) -> F + Send + 'static) -> Answer
+    where
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let call = self.clone();
+        let changed = self.run.0.tasks.spawn(async move {
+            let inner = call.run.0.clone();
+            let _changing = inner.changing.lock().await;
+            deed(call).await
         });
-        deleted.await??;
-        self.answered(self.place.changed(&id, shown))
+        changed.await?
     }
 
     /// Deletes an execution; if it runs it is ended.
@@ -151,4 +168,44 @@ fn expect(page: &Page, etag: &str, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::Conflict(name.to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::run::tests::{CALLER, bench};
+
+    fn body(text: &str) -> Body {
+        let container = json!({ "image": "shell", "args": [text] });
+        let template = json!({ "containers": [container], "serviceAccount": CALLER });
+        serde_json::from_value(json!({ "template": { "template": template } })).expect("a job")
+    }
+
+    /// Polls a change once and drops it, as a server does when its caller hangs up.
+    async fn hung_up(change: impl Future<Output = Answer>) {
+        tokio::select! {
+            biased;
+            done = change => panic!("done at its first poll: {done:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_caller_hangs_up_is_carried_out_whole_and_the_next_one_waits_for_it() {
+        let (dir, call) = bench().await;
+        let page: Page = serde_json::from_value(json!({ "jobId": "made" })).expect("a query");
+        hung_up(call.create_job(&page, body("one"))).await;
+        // Each waits its turn, so the answer of the last says what the first two came to.
+        hung_up(call.update_job("made", &page, body("two"))).await;
+        let third = call.update_job("made", &page, body("three")).await.expect("it is there to change");
+        assert_eq!(third["response"]["generation"], "3", "{third}");
+        hung_up(call.delete_job("made", &page)).await;
+        let gone = call.delete_job("made", &page).await;
+        assert!(matches!(gone, Err(Refusal::NotFound(_))), "{gone:?}");
+        let again = call.create_job(&page, body("four")).await.expect("its name is free");
+        assert_eq!(again["response"]["generation"], "1", "{again}");
+        drop((call, dir));
+    }
 }

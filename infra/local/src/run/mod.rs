@@ -25,7 +25,7 @@
 //! Refused: more than one container, commands that no image of the configuration has, labels, secrets.
 
 mod body;
-mod clamd;
+pub(crate) mod clamd;
 mod doors;
 mod job;
 mod jobs;
@@ -280,5 +280,45 @@ impl Run {
         self.0.tasks.wait().await;
         // The services hold this one.
         drop(self.0.app.lock().expect("no code panics while it holds the services").take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resource::Place;
+    use super::rest::Call;
+    use super::*;
+    use crate::faults::FaultPlan;
+    use crate::iam::Principal;
+
+    /// Who may do everything here.
+    pub(super) const CALLER: &str = "caller@demo.iam.gserviceaccount.com";
+
+    /// A Cloud Run of nothing but an image, and a call of its owner's; the directory lives as long as both.
+    pub(super) async fn bench() -> (tempfile::TempDir, Call) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let iam = Iam::open(dir.path(), &BTreeMap::new(), &[]).expect("a policy");
+        let image = Image { argv: vec!["/bin/sh".to_owned()], files: Vec::new(), env: BTreeMap::new() };
+        let parts = Parts {
+            store: Store::open(&dir.path().join("db")).expect("opened"),
+            metadata: Metadata::new(iam.clone(), "demo", "here"),
+            iam,
+            faults: Faults::new(FaultPlan::default()),
+            data_dir: dir.path().to_owned(),
+            project: "demo".to_owned(),
+            location: "here".to_owned(),
+            images: BTreeMap::from([("shell".to_owned(), image)]),
+            jobs: Vec::new(),
+            service_accounts: vec![CALLER.to_owned()],
+            quotas: Quotas::default(),
+            isolation: Isolation::None,
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            reach: Vec::new(),
+            clamd: None,
+            volume_server: Vec::new(),
+        };
+        let run = Run::open(parts).await.expect("opened");
+        let call = Call { run, who: Principal::owner(), place: Place("projects/demo/locations/here".to_owned()) };
+        (dir, call)
     }
 }

@@ -48,6 +48,7 @@ async fn answer(run: &Run, method: &Method, path: &str, page: &Page, headers: &H
     let who = run.0.iam.authenticate(token).map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
     let no_method = || Refusal::NoMethod(format!("{method} /v2/{path}"));
     let address = Address::parse(path).ok_or_else(no_method)?;
+    let run = run.clone();
     let call = Call { run, who, place: Place(format!("projects/{}/locations/{}", address.project, address.location)) };
     match (method.as_str(), &address.target, address.verb.as_deref()) {
         ("GET", Target::Jobs, None) => call.list_jobs(page),
@@ -68,13 +69,14 @@ async fn answer(run: &Run, method: &Method, path: &str, page: &Page, headers: &H
 }
 
 /// One request of a known principal.
-pub(super) struct Call<'a> {
-    pub(super) run: &'a Run,
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) run: Run,
     pub(super) who: Principal,
     pub(super) place: Place,
 }
 
-impl Call<'_> {
+impl Call {
     pub(super) fn may(&self, permission: &'static str, resource: &str) -> Result<(), Refusal> {
         let checked = self.run.0.iam.check(&self.who, permission, resource);
         checked.map_err(|_| Refusal::Forbidden { permission, resource: resource.to_owned() })

@@ -28,11 +28,13 @@ const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 const SCANNER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3310);
 const TMP: &str = "/tmp";
 const INODES: u64 = 200_000;
-/// Processes and threads of a task.
-const PROCESSES: u64 = 4096;
-/// Open files of each of them. As many descriptors a user may have on their way through unix sockets, all tasks together;
-/// this cloud, which may open more, still has some then.
-const OPEN_FILES: u64 = 8_192;
+/// Processes and threads of a task: its worker's, and those of an agent and of a scanner in rooms of theirs. Each is
+/// looked at where no cgroup counts.
+const PROCESSES: u64 = 1024;
+/// Open files of each of them. A user may have as many descriptors on their way through unix sockets as its sender may
+/// open, all tasks together: where all have one user, one task with so many on their way has the others' refused. This
+/// cloud, which may open more, still has some then.
+const OPEN_FILES: u64 = 4_096;
 /// The caller holds the task's time limit; this one only says that there is one.
 const WALL: Duration = Duration::from_secs(8 * 24 * 3600);
 

@@ -14,6 +14,9 @@ use crate::store::StoreError;
 /// Completed executions that a job remembers.
 pub(super) const KEEP: usize = 1_000;
 
+/// Changes of jobs whose operations are remembered, all jobs together.
+const KEEP_CHANGES: u64 = 1_000;
+
 /// Job to when it was created, microseconds since 1970.
 const JOBS: TableDefinition<'static, &str, i64> = TableDefinition::new("run.jobs");
 /// Job to what was made of it over the wire, as JSON.
@@ -30,6 +33,9 @@ const FINISHED: TableDefinition<'static, (&str, u64), ()> = TableDefinition::new
 const NAMES: TableDefinition<'static, (&str, &str), u64> = TableDefinition::new("run.names");
 /// Operation to job and sequence number; 0 is a change of the job itself.
 const OPERATIONS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition::new("run.operations");
+
+/// Changes of jobs, in order, to their operations, so that the oldest can be forgotten.
+const CHANGES: TableDefinition<'static, u64, &str> = TableDefinition::new("run.changes");
 
 fn decode(bytes: &[u8]) -> Result<ExecutionRecord, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("of an execution: {error}")))
@@ -49,6 +55,7 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(FINISHED)?;
     txn.open_table(NAMES)?;
     txn.open_table(OPERATIONS)?;
+    txn.open_table(CHANGES)?;
     Ok(())
 }
 
@@ -81,7 +88,18 @@ pub(super) fn put_job(txn: &WriteTransaction, record: &JobRecord, operation: &st
     let name = record.job.name.as_str();
     txn.open_table(JOBS)?.insert(name, record.created_us)?;
     txn.open_table(MADE)?.insert(name, serde_json::to_vec(record)?.as_slice())?;
-    txn.open_table(OPERATIONS)?.insert(operation, (name, 0))?;
+    changed(txn, name, operation)
+}
+
+/// Keeps the operation of a job's change, and forgets the oldest of those beyond [`KEEP_CHANGES`].
+fn changed(txn: &WriteTransaction, job: &str, operation: &str) -> Result<(), StoreError> {
+    let (mut changes, mut operations) = (txn.open_table(CHANGES)?, txn.open_table(OPERATIONS)?);
+    operations.insert(operation, (job, 0))?;
+    let next = changes.last()?.map_or(0, |(last, _)| last.value()) + 1;
+    changes.insert(next, operation)?;
+    for old in changes.extract_from_if(..=next.saturating_sub(KEEP_CHANGES), |_, _| true)? {
+        operations.remove(old?.1.value())?;
+    }
     Ok(())
 }
 
@@ -98,7 +116,7 @@ pub(super) fn remove_job(txn: &WriteTransaction, job: &str, operation: &str) -> 
     for seq in seqs {
         forgotten.extend(remove(txn, job, seq)?);
     }
-    txn.open_table(OPERATIONS)?.insert(operation, (job, 0))?;
+    changed(txn, job, operation)?;
     Ok(forgotten)
 }
 
@@ -241,4 +259,24 @@ pub(super) fn list(
         page.push(decode(entry?.1.value())?);
     }
     Ok((page, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_changes_of_jobs_are_forgotten() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = crate::store::Store::open(&dir.path().join("db")).expect("opened");
+        let last = KEEP_CHANGES + 3;
+        let made = store.write(move |txn| {
+            create_tables(txn)?;
+            (1..=last).try_for_each(|number| changed(txn, "made", &format!("change-{number}")))
+        });
+        made.await.expect("written");
+        let known =
+            |number: u64| store.read(|txn| Ok(operation(txn, &format!("change-{number}"))?.is_some())).expect("read");
+        assert_eq!([1, 3, 4, last].map(known), [false, false, true, true]);
+    }
 }

@@ -182,8 +182,9 @@ fn end_of(ended: io::Result<Ended>) -> End {
     let Ended { code, signal, out_of_memory } = match ended {
         Ok(ended) => ended,
         Err(error) => {
+            // It ran: what is missing is only how it ended.
             let why = format!("{:#}", anyhow::Error::new(error));
-            return End::failed(format!("The container failed to start: {why}."));
+            return End::failed(format!("The container was ended, since nobody could watch it any more: {why}."));
         }
     };
     let (phase, message) = match code {

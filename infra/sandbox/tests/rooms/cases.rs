@@ -1,7 +1,7 @@
 //! The hostile cases as data: number, promise, what is tried, what comes of it in each tier.
 //!
 //! Numbers are those of the project's list of hostile cases; one number may be several attacks. Those that are no
-//! business of a room stand in [`ELSEWHERE`]. What tier `process` does not promise stands here as it is: it hides no
+//! business of a room stand in [`ELSEWHERE`], each with the test that holds it. What tier `process` does not promise stands here as it is: it hides no
 //! files and caps no directory.
 
 use crate::stories;
@@ -33,22 +33,45 @@ pub(crate) struct Case {
     pub(crate) expected: Expected,
 }
 
-/// Cases that are held where their subject lives: number, what, where.
-pub(crate) const ELSEWHERE: &[(u8, &str, &str)] = &[
-    (3, "a symbolic link at delivery", "worker/src/outbox.rs"),
-    (4, "/output swapped during the walk", "worker/src/outbox.rs"),
-    (11, "metadata by other names, through the proxy", "infra/egress"),
-    (13, "a name in a denied CONNECT", "infra/egress"),
-    (16, "a CONNECT relayed by another process", "infra/egress"),
-    (17, "an empty allow-list", "infra/egress"),
-    (18, "an allowed name with a private address", "infra/egress"),
-    (44, "mode 04755 at delivery", "worker/src/outbox.rs"),
-    (46, "a socket at delivery", "worker/src/outbox.rs"),
-    (47, "names that mislead, at delivery", "worker/src/outbox.rs"),
-    (49, "a printed completion event is data", "worker/src/progress.rs"),
-    (51, "archive bombs", "worker/src/scan"),
-    (52, "external links and formulas", "worker/src/scan"),
-    (53, "active PDF content", "worker/src/scan"),
+/// A case that is held where its subject lives: by which test, in which file.
+pub(crate) struct Held {
+    pub(crate) number: u8,
+    pub(crate) what: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) test: &'static str,
+}
+
+const fn held(number: u8, what: &'static str, file: &'static str, test: &'static str) -> Held {
+    Held { number, what, file, test }
+}
+
+const OUTBOX: &str = "worker/src/outbox.rs";
+const PROXY: &str = "infra/egress/src/serve/tests/hostile.rs";
+const FLAGS: &str = "worker/src/scan/tests/flags.rs";
+const ATTACKS_OF_FILES: &str = "tests/promises/hostile_files.rs";
+
+/// Every one of them.
+pub(crate) const ELSEWHERE: &[Held] = &[
+    held(3, "a symbolic link at delivery", OUTBOX, "only_plain_files_leave"),
+    held(4, "/output swapped during the walk", OUTBOX, "a_directory_put_in_the_place_of_the_output_is_not_delivered"),
+    held(
+        11,
+        "metadata by other names, through the proxy",
+        PROXY,
+        "the_metadata_server_is_refused_in_every_spelling_before_anything_is_dialled",
+    ),
+    held(13, "a name in a denied CONNECT", PROXY, "a_denied_name_is_never_put_to_a_resolver"),
+    held(16, "a CONNECT relayed by another process", PROXY, "a_relay_in_the_room_lends_nobody_another_identity"),
+    held(17, "an empty allow-list", PROXY, "an_empty_list_denies_all"),
+    held(18, "an allowed name with a private address", PROXY, "a_listed_name_with_a_private_address_is_refused"),
+    held(44, "mode 04755 at delivery", OUTBOX, "a_program_that_runs_as_its_owner_is_delivered_as_bytes"),
+    held(46, "a socket at delivery", OUTBOX, "only_plain_files_leave"),
+    held(47, "names that mislead, at delivery", OUTBOX, "only_plain_files_leave"),
+    held(49, "a printed completion event is data", "worker/src/review.rs", "a_printed_completion_event_is_data"),
+    held(51, "archive bombs", ATTACKS_OF_FILES, "a_bomb_is_refused_by_its_ratio_before_anything_parses_it"),
+    held(52, "external links and formulas", FLAGS, "what_a_workbook_reaches_for_or_runs_is_flagged"),
+    held(52, "of which none is fetched", ATTACKS_OF_FILES, "links_and_formulas_are_flagged_and_nothing_is_fetched"),
+    held(53, "active PDF content", FLAGS, "what_a_pdf_would_run_or_carries_is_flagged_however_it_is_spelt_and_packed"),
 ];
 
 const fn all(word: &'static str) -> Expected {
@@ -253,4 +276,6 @@ pub(crate) const CASES: &[Case] = &[
         all("0").process("the machine's").oci("64|0").runsc("not told|64|0"),
     ),
     attack(58, "so_is_what_watches_files", &["watchers"], all("8").process("more").runsc("8|more")),
+    attack(59, "memory_in_sockets_is_counted", &["memory-in-sockets", "24", "28"], all("Memory")),
+    attack(59, "no_socket_is_given_a_larger_buffer", &["larger-buffer"], NO_CALL),
 ];

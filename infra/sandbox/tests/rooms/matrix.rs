@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use carrel_sandbox::Tier;
+use libtest_mimic::Trial;
 
-use crate::cases::{CASES, Case, ELSEWHERE};
+use crate::cases::{CASES, Case, ELSEWHERE, Held};
 
 /// Column, then row.
 pub(crate) type Cells = BTreeMap<(String, String), String>;
@@ -77,8 +78,31 @@ pub(crate) fn write() -> std::io::Result<()> {
         text += "\n";
     }
     text += "\nHeld elsewhere\n";
-    for (number, what, place) in ELSEWHERE {
-        writeln!(text, "{number:02} {what}: {place}").expect("a string takes it");
+    for Held { number, what, file, test } in ELSEWHERE {
+        writeln!(text, "{number:02} {what}: {file}, {test}").expect("a string takes it");
     }
     std::fs::write(file(), text)
+}
+
+/// What is said to be held elsewhere is held there, by a test of that name.
+pub(crate) fn held_elsewhere() -> Trial {
+    Trial::test("what_is_held_elsewhere_is_a_test_there", || {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for Held { number, file, test, .. } in ELSEWHERE {
+            let text = std::fs::read_to_string(root.join(file)).map_err(|error| format!("read {file}: {error}"))?;
+            if !is_test(&text, test) {
+                return Err(format!("case {number}: {file} has no test {test}; name the one that holds it").into());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether a function of this name stands under an attribute that makes it a test.
+fn is_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let at = lines.iter().position(|line| line.trim_start_matches("async ").starts_with(&format!("fn {name}(")));
+    let above = at.map_or(&[][..], |at| &lines[..at]);
+    let attributes = above.iter().rev().take_while(|line| line.starts_with('#') || line.starts_with("//"));
+    attributes.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
 }

@@ -89,6 +89,25 @@ async fn a_host_that_never_answers_is_given_up_on() {
 }
 
 #[tokio::test]
+async fn a_host_that_does_not_answer_a_hello_holds_no_place_though_its_client_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let dial: Dial = Arc::new(move |_| Box::pin(TcpStream::connect(address)));
+    let outside = Outside::dialling(Upstream::Direct(pinned(&[(API, &["8.8.8.8"])])), dial);
+    let limits = Limits { connections: 1, open: LATER, grace: Duration::from_secs(60), ..Limits::default() };
+    let (running, proxy) = proxy(&[API], outside, limits).await;
+    let mut stream = accepted(proxy, API).await;
+    let (mut host, _) = listener.accept().await.expect("dialled");
+    let hello = hello_to(API);
+    stream.write_all(&hello).await.expect("the proxy reads");
+    let mut heard = vec![0; hello.len()];
+    host.read_exact(&mut heard).await.expect("the hello travels on");
+    drop(stream);
+    assert_eq!(host.read(&mut heard).await.expect("an end, not a reset"), 0);
+    assert_eq!(only(&running.finish().await).reason, Reason::Ended(End::Unanswered));
+}
+
+#[tokio::test]
 async fn a_host_without_an_open_port_or_an_address_is_a_bad_gateway() {
     let refusing: Dial = Arc::new(|_| Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into()))));
     let upstream = Upstream::Direct(pinned(&[(API, &["8.8.8.8", "8.8.4.4"])]));

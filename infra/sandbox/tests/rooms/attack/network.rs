@@ -38,6 +38,33 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         let family: i32 = args[0].parse().expect("a family");
         call(unsafe { libc::socket(family, libc::SOCK_STREAM, 0) }.into())
     }),
+    ("memory-in-sockets", |args| {
+        // The kernel keeps what was sent and is not read; no process holds it.
+        let (children, pairs): (usize, usize) =
+            (args[0].parse().expect("a number"), args[1].parse().expect("a number"));
+        for _ in 0..children {
+            if unsafe { libc::fork() } == 0 {
+                let held: Vec<_> = (0..pairs).map(|_| UnixStream::pair().expect("a pair")).collect();
+                for socket in held.iter().flat_map(|(one, other)| [one, other]) {
+                    socket.set_nonblocking(true).expect("set");
+                    while (&*socket).write(&[1; 32 << 10]).is_ok() {}
+                }
+                loop {
+                    unsafe { libc::pause() };
+                }
+            }
+        }
+        // The kernel ends the first of them, or somebody ends all.
+        unsafe { libc::wait(std::ptr::null_mut()) };
+        "one is gone".to_owned()
+    }),
+    ("larger-buffer", |_| {
+        let (socket, _other) = UnixStream::pair().expect("a pair");
+        let size: i32 = 1 << 20;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        call(unsafe { libc::setsockopt(fd, level, option, (&raw const size).cast(), 4) }.into())
+    }),
     ("say", |args| {
         let mut stream = TcpStream::connect(&args[0]).expect("somebody listens");
         stream.write_all(b"hello").expect("sent");
