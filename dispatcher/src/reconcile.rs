@@ -72,7 +72,7 @@ pub struct Reconciler {
     pub troubled: Troubled,
 }
 
-/// Packs that a sweep could not look at, as [`Limbo`] is told of them.
+/// Packs that a sweep could not look at, as `Limbo` is told of them.
 #[derive(Debug, Default)]
 pub struct Troubled(Mutex<HashMap<(TenantId, PackId), OpenPack>>);
 

@@ -91,7 +91,7 @@ pub(super) fn put_job(txn: &WriteTransaction, record: &JobRecord, operation: &st
     changed(txn, name, operation)
 }
 
-/// Keeps the operation of a job's change, and forgets the oldest of those beyond [`KEEP_CHANGES`].
+/// Keeps the operation of a job's change, and forgets the oldest of those beyond `KEEP_CHANGES`.
 fn changed(txn: &WriteTransaction, job: &str, operation: &str) -> Result<(), StoreError> {
     let (mut changes, mut operations) = (txn.open_table(CHANGES)?, txn.open_table(OPERATIONS)?);
     operations.insert(operation, (job, 0))?;
