@@ -4,6 +4,7 @@
 //! | found | what becomes of it |
 //! |---|---|
 //! | a record that cannot be read | moves to a table of its own, under table and key; its object is not there any more |
+//! | that of a configured bucket | moves too, and its settings with it: none is made anew, and the cloud does not start |
 //! | content that is shorter than its record says, or missing | is named; the record stays, and each read names it again |
 //! | a file that cannot be a blob, or no file at all | moves to the directory `blobs.aside` beside the blobs |
 //! | a blob that no record refers to | a crash came before its commit: removed |
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::io;
 
-/// Table and key of an unreadable record to what it held.
+/// Table and key of an unreadable record, and a number where one lay there before, to what it held.
 const ASIDE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("storage.aside");
 
 /// What the tables refer to.
@@ -86,10 +87,39 @@ fn set_unreadable_aside<K: Key + 'static, R: DeserializeOwned>(
         }
     }
     for (name, bytes) in &unreadable {
-        aside.insert(name.as_str(), bytes.as_slice())?;
+        let place = free(&aside, name)?;
+        aside.insert(place.as_str(), bytes.as_slice())?;
     }
     table.retain(|_, bytes| serde_json::from_slice::<R>(bytes).is_ok())?;
     Ok(())
+}
+
+/// What was put aside before under the same name stays. No bucket's name holds the sign before the number.
+fn free(aside: &impl ReadableTable<&'static str, &'static [u8]>, name: &str) -> Result<String, StoreError> {
+    let mut place = name.to_owned();
+    let mut number = 0;
+    while aside.get(place.as_str())?.is_some() {
+        number += 1;
+        place = format!("{name}#{number}");
+    }
+    Ok(place)
+}
+
+/// The first of these buckets that is there no more because its record lies aside.
+pub(super) fn lost_bucket<'a>(
+    txn: &WriteTransaction,
+    names: impl IntoIterator<Item = &'a String>,
+) -> Result<Option<String>, StoreError> {
+    let (aside, buckets) = (txn.open_table(ASIDE)?, txn.open_table(bucket::BUCKETS)?);
+    let definition = bucket::BUCKETS;
+    let table_name = redb::TableHandle::name(&definition);
+    for name in names {
+        let lies_aside = aside.get(format!("{table_name}/{name}").as_str())?.is_some();
+        if lies_aside && bucket::find(&buckets, name)?.is_none() {
+            return Ok(Some(name.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Holds the blob directory against what the tables refer to.
@@ -129,12 +159,17 @@ pub(super) fn tidy(blobs: &Blobs, referred: &Referred) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::Faults;
+    use crate::iam::Iam;
+    use crate::pubsub::PubSub;
     use crate::storage::checksum::Sums;
     use crate::storage::generation::Preconditions;
     use crate::storage::record::Settings;
     use crate::storage::shelf::{Content, NewObject};
+    use crate::storage::{OpenError, Parts, Storage};
+    use crate::store::Store;
     use redb::{Database, backends::InMemoryBackend};
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::Path;
 
     fn names(dir: &Path) -> BTreeSet<String> {
@@ -188,5 +223,61 @@ mod tests {
         let torn = torn.get("storage.objects/bucket/torn").expect("reads").expect("is kept");
         assert_eq!(torn.value(), b"{\"bucket");
         assert!(txn.open_table(shelf::OBJECTS).expect("opens").get(("bucket", "torn")).expect("reads").is_none());
+    }
+
+    #[test]
+    fn a_record_that_is_torn_again_does_not_take_the_place_of_the_first() {
+        let db = Database::builder().create_with_backend(InMemoryBackend::new()).expect("creates");
+        let txn = db.begin_write().expect("begins");
+        bucket::create_table(&txn, "p", "l").expect("creates");
+        shelf::create_tables(&txn).expect("creates");
+        sessions::create_table(&txn).expect("creates");
+        for torn in [&b"{\"first"[..], b"{\"second", b"{\"third"] {
+            txn.open_table(shelf::OBJECTS).expect("opens").insert(("bucket", "torn"), torn).expect("writes");
+            read_all(&txn, 1).expect("a torn record stops nothing");
+        }
+        let aside = txn.open_table(ASIDE).expect("opens");
+        let kept = |name: &str| aside.get(name).expect("reads").expect("is kept").value().to_vec();
+        assert_eq!(kept("storage.objects/bucket/torn"), b"{\"first");
+        assert_eq!(kept("storage.objects/bucket/torn#1"), b"{\"second");
+        assert_eq!(kept("storage.objects/bucket/torn#2"), b"{\"third");
+    }
+
+    #[tokio::test]
+    async fn a_bucket_whose_record_is_torn_is_not_made_anew_as_if_it_had_never_been_set() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("db")).expect("opens");
+        let iam = Iam::open(dir.path(), &BTreeMap::new(), &[]).expect("a policy");
+        let pubsub = PubSub::open(store.clone(), iam.clone(), Faults::none(), "p", &[], &[]).await.expect("opens");
+        let open = async |names: &[&str]| {
+            let parts = Parts {
+                store: store.clone(),
+                iam: iam.clone(),
+                faults: Faults::none(),
+                pubsub: pubsub.clone(),
+                blob_dir: dir.path().join("blobs"),
+                endpoint: "http://127.0.0.1:1".to_owned(),
+                project: "p".to_owned(),
+                location: "l".to_owned(),
+            };
+            Storage::open(parts, names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect()).await
+        };
+        open(&["first", "torn"]).await.expect("opens");
+        let torn = store.write(|txn| {
+            txn.open_table(bucket::BUCKETS)?.insert("torn", &b"{\"name"[..])?;
+            Ok(())
+        });
+        torn.await.expect("writes");
+        for _ in 0..2 {
+            let refused = open(&["another", "first", "torn"]).await.err().expect("it was set somehow");
+            assert!(matches!(&refused, OpenError::LostBucket(name) if name == "torn"), "{refused:?}");
+            let says = refused.to_string();
+            assert!(says.contains("bucket torn") && says.contains("backup"), "{says}");
+        }
+        open(&["first"]).await.expect("it opens without");
+        // As whoever creates it over the API says.
+        let created = store.write(|txn| bucket::save(txn, &bucket::BucketRecord::new("torn", "p", "l", 1)));
+        created.await.expect("writes");
+        open(&["first", "torn"]).await.expect("somebody has said how it is set");
     }
 }

@@ -107,6 +107,13 @@ pub enum OpenError {
     /// The database.
     #[error("open the tables of cloud storage")]
     Store(#[from] StoreError),
+    /// A configured bucket of which nobody knows any more how it was set.
+    #[error(
+        "create bucket {0}: there was one whose record could not be read and lies in table storage.aside, with its \
+         versioning, labels, notifications and policy; bring the data directory back from a backup, or start once \
+         without this bucket in the configuration, create it over the API with the settings it had, and configure it again"
+    )]
+    LostBucket(String),
     /// The blob directory.
     #[error("open the blob directory {dir}")]
     Blobs {
@@ -121,7 +128,8 @@ pub enum OpenError {
 impl Storage {
     /// Opens the tables, creates the configured buckets, and looks over everything that is kept.
     ///
-    /// Buckets are only ever added; of the notifications of a bucket, those given here stand beside those of clients.
+    /// Buckets are only ever added, and none in the place of one whose record was put aside; of the notifications of a
+    /// bucket, those given here stand beside those of clients.
     pub async fn open(parts: Parts, buckets: BTreeMap<String, Vec<Notification>>) -> Result<Self, OpenError> {
         let Parts { store, iam, faults, pubsub, blob_dir, endpoint, project, location } = parts;
         for bucket in buckets.keys() {
@@ -129,23 +137,35 @@ impl Storage {
         }
         let failed = |source| OpenError::Blobs { dir: blob_dir.clone(), source };
         let blobs = blobs::Blobs::open(blob_dir.clone()).map_err(failed)?;
-        let (owner, place) = (project.clone(), location.clone());
+        let (owner, place) = (project, location.clone());
+        let (whose, at) = (owner.clone(), place.clone());
         let referred = store
             .write(move |txn| {
-                let now = now_us();
-                bucket::create_table(txn, &owner, &place)?;
+                bucket::create_table(txn, &whose, &at)?;
                 shelf::create_tables(txn)?;
                 sessions::create_table(txn)?;
-                let referred = aside::read_all(txn, now)?;
+                aside::read_all(txn, now_us())
+            })
+            .await?;
+        // What was put aside stays there, whatever is refused now.
+        let lost = store
+            .write(move |txn| {
+                if let Some(lost) = aside::lost_bucket(txn, buckets.keys())? {
+                    return Ok(Some(lost));
+                }
+                let now = now_us();
                 for (name, notifications) in &buckets {
                     let known = bucket::find(&txn.open_table(bucket::BUCKETS)?, name)?;
                     let mut bucket = known.unwrap_or_else(|| BucketRecord::new(name, &owner, &place, now));
                     bucket.configure(notifications.clone());
                     bucket::save(txn, &bucket)?;
                 }
-                Ok(referred)
+                Ok(None)
             })
             .await?;
+        if let Some(lost) = lost {
+            return Err(OpenError::LostBucket(lost));
+        }
         aside::tidy(&blobs, &referred).map_err(failed)?;
         let (uploading, changes) = (Arc::default(), TaskTracker::new());
         let base = endpoint.trim_end_matches('/').to_owned();
