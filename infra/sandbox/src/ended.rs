@@ -56,7 +56,8 @@ pub struct Used {
     pub wall: Duration,
     /// Processor time, user and system.
     pub cpu: Duration,
-    /// Peak resident memory of its largest process, bytes.
+    /// Peak memory, bytes: of the whole room where a cgroup counted it; elsewhere the most that was seen at once, with
+    /// what its sockets can hold, or that its largest process had resident.
     pub peak_bytes: u64,
 }
 

@@ -1,16 +1,26 @@
-//! What this machine can give, found by building a trivial room of each tier; and what to do where it cannot.
+//! What this machine can give, found by running a trivial program in a room of each tier; and what to do where it cannot.
 //!
-//! Nothing is concluded from a version or a setting alone: a setting only explains a step that failed.
+//! Nothing is concluded from a version or a setting alone, nor from a runtime that says that all is well: a setting only
+//! explains a step that failed, and a room stands once its program is heard.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
+use crate::ended::{Ended, Exit, LimitHit};
 use crate::room::{Command, Entry, Limits, Network, Profile, Room};
 use crate::running::StartError;
 use crate::supervise::{Finished, Hearing, run};
-use crate::tier::Tier;
+use crate::tier::{Runtime, Tier};
+
+/// What the program in a trivial room says.
+const WORD: &str = "here";
+/// How long it is waited for.
+const WALL: Duration = Duration::from_secs(10);
 
 /// Something that a machine does not give.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +63,22 @@ pub async fn probe_memory() -> Result<(), Missing> {
     }
 }
 
+/// Whether a room may be opened of a tier that is not used before a room of it has stood; once it has, it is not tried
+/// again. Boxed, because opening a room is part of trying one.
+pub(crate) fn stood(tier: Tier, room: &Room) -> Pin<Box<dyn Future<Output = Result<(), Missing>> + Send>> {
+    static KATA: OnceCell<()> = OnceCell::const_new();
+    let untried = tier == Tier::Oci(Runtime::Kata) && *room != trivial(tier);
+    Box::pin(async move { if untried { KATA.get_or_try_init(|| probe(tier)).await.copied() } else { Ok(()) } })
+}
+
 fn trivial(tier: Tier) -> Room {
     Room {
-        command: Command { program: "/usr/bin/true".into(), args: vec![], env: vec![], cwd: "/".into() },
+        command: Command { program: "/bin/echo".into(), args: vec![WORD.to_owned()], env: vec![], cwd: "/".into() },
         view: if tier == Tier::Process { Vec::new() } else { Entry::system() },
         network: Network::None,
         profile: Profile::Command,
         limits: Limits {
-            wall: Duration::from_secs(10),
+            wall: WALL,
             cpu_seconds: 10,
             memory_bytes: 1 << 30,
             processes: 64,
@@ -71,11 +89,14 @@ fn trivial(tier: Tier) -> Room {
 }
 
 async fn stands(tier: Tier, room: Room) -> Result<Option<Finished>, Missing> {
-    let hearing = Hearing { output_bytes: 4096, line_bytes: 4096, stderr_tail_bytes: 4096 };
-    match run(tier, &room, hearing, drop, |_| {}).await {
-        Ok((finished, ())) => Ok(Some(finished)),
-        // The room stood; that this machine has no `true` is no fault of the tier.
-        Err(StartError::Command { .. }) => Ok(None),
+    let hearing = Hearing { output_bytes: 4096, line_bytes: 4096, stderr_tail_bytes: 400 };
+    let mut heard = false;
+    let ran = run(tier, &room, hearing, drop, |line| heard |= line == WORD.as_bytes()).await;
+    match ran {
+        Ok((finished, ())) if heard && finished.ended.exit == Exit::Code(0) => Ok(Some(finished)),
+        Ok((finished, ())) => Err(unheard(tier, &finished.ended, &Settings::read())),
+        // The room stood; that this machine has no `echo` is no fault of the tier. A runtime was not even asked by then.
+        Err(StartError::Command { .. }) if !matches!(tier, Tier::Oci(_)) => Ok(None),
         Err(StartError::Build { step, source, .. }) => {
             Err(explain(&step, source.raw_os_error(), &source.to_string(), &Settings::read()))
         }
@@ -97,6 +118,8 @@ struct Settings {
     apparmor: bool,
     /// This process runs under somebody's system call filter.
     filtered: bool,
+    /// `/dev/kvm` cannot be opened.
+    no_kvm: bool,
 }
 
 impl Settings {
@@ -108,6 +131,7 @@ impl Settings {
             no_namespaces: is("/proc/sys/user/max_user_namespaces", "0"),
             apparmor: is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
             filtered: status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])),
+            no_kvm: fs::File::options().read(true).write(true).open("/dev/kvm").is_err(),
         }
     }
 }
@@ -149,16 +173,38 @@ fn explain(step: &str, errno: Option<i32>, words: &str, settings: &Settings) -> 
         return missing(&at("a system call filter forbids building rooms"), fix);
     }
     if let Some(program) = step.strip_prefix("find ")
-        && words.contains("not installed")
+        && let Some(remedy) = words.strip_prefix("it is not installed; ")
     {
-        return missing(&format!("{program} is not installed"), &format!("install the package {program}"));
+        return missing(&format!("{program} is not installed"), remedy);
     }
     missing(&format!("{step}: {words}"), "")
+}
+
+/// A room whose program was not heard, or did not end well.
+fn unheard(tier: Tier, ended: &Ended, settings: &Settings) -> Missing {
+    let said = String::from_utf8_lossy(&ended.stderr_tail).trim().replace('\n', "; ");
+    let how = match (ended.limit, ended.exit, said.as_str()) {
+        (Some(LimitHit::Wall), ..) => format!("given up after {} seconds", WALL.as_secs()),
+        (_, Exit::Code(code), "") => format!("it ended with code {code} and without a word"),
+        (_, Exit::Code(code), said) => format!("it ended with code {code}: {said}"),
+        (_, Exit::Signal(signal), said) => format!("it ended by signal {signal} {said}").trim_end().to_owned(),
+    };
+    let fix = match tier {
+        Tier::Oci(runtime @ Runtime::Kata) if said.contains("Invalid command") => {
+            format!("this is Kata Containers 2 or later, which runs no bundle by itself; {}", runtime.remedy())
+        }
+        Tier::Oci(Runtime::Kata) if settings.no_kvm => {
+            "it boots a machine of its own: this user must be let open /dev/kvm, on a machine that has one".to_owned()
+        }
+        _ => String::new(),
+    };
+    missing(&format!("no program runs in a room of tier {tier} ({how})"), &fix)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ended::Used;
 
     #[test]
     fn each_missing_primitive_is_named_with_its_remedy() {
@@ -177,5 +223,26 @@ mod tests {
         let runtime =
             explain("find runsc", None, "it is not installed; install the package runsc", &Settings::default());
         assert_eq!(runtime.to_string(), "runsc is not installed: install the package runsc");
+    }
+
+    #[test]
+    fn a_runtime_that_boots_nothing_is_told_from_one_that_does() {
+        let kata = Tier::Oci(Runtime::Kata);
+        let says = |exit, limit, said: &str, settings: Settings| {
+            let used = Used { wall: WALL, cpu: Duration::ZERO, peak_bytes: 0 };
+            let ended = Ended { exit, limit, used, memory_guarantee: true, stderr_tail: said.into() };
+            unheard(kata, &ended, &settings).to_string()
+        };
+        let here = Settings::default;
+        assert_eq!(
+            says(Exit::Code(0), None, "", here()),
+            "no program runs in a room of tier oci:kata (it ended with code 0 and without a word)"
+        );
+        let hung = says(Exit::Signal(9), Some(LimitHit::Wall), "", here());
+        assert!(hung.contains("given up after 10 seconds"), "{hung}");
+        let later = says(Exit::Code(1), None, "Invalid command \"run\"\n", Settings { no_kvm: true, ..here() });
+        assert!(later.contains("Kata Containers 2") && later.contains("install Kata Containers 1.x"), "{later}");
+        let bare = says(Exit::Code(1), None, "could not access KVM", Settings { no_kvm: true, ..here() });
+        assert!(bare.contains("could not access KVM") && bare.contains("open /dev/kvm"), "{bare}");
     }
 }

@@ -22,6 +22,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::ended::Exit;
 use crate::messages::{Fault, Gone, Launch, Note};
+use crate::probe::{self, Missing};
 use crate::room::{PlanError, Room};
 use crate::tier::Tier;
 use crate::{launcher, sys, wire};
@@ -57,6 +58,14 @@ pub enum StartError {
         /// What the kernel said.
         #[source]
         source: io::Error,
+    },
+    /// No room of this tier is opened before its probe has booted one, and it did not.
+    #[error("open a room of tier {tier}, whose boot probe failed: {missing}")]
+    Unproven {
+        /// The tier.
+        tier: Tier,
+        /// What is missing.
+        missing: Missing,
     },
     /// The room's time was up before it stood.
     #[error("build a room of tier {tier}: not done within its {wall:?}")]
@@ -117,6 +126,7 @@ pub struct Ending {
 /// Opens a room of this tier and starts its command, whose stdout and stderr are these. Needs a tokio runtime with I/O.
 pub async fn start(tier: Tier, room: &Room, stdout: OwnedFd, stderr: OwnedFd) -> Result<(Running, Handed), StartError> {
     room.check()?;
+    probe::stood(tier, room).await.map_err(|missing| StartError::Unproven { tier, missing })?;
     let launcher = launcher::line().ok_or(StartError::NoLauncher)?;
     let (line, theirs) = wire::pair().map_err(StartError::Launcher)?;
     rustix::io::ioctl_fionbio(&line, true).map_err(|error| StartError::Launcher(error.into()))?;

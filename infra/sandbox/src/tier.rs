@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `process` | an own session, system call filter without network, limits, a clean environment; files are not hidden |
 //! | `namespaces` | the above, and files, processes, network, IPC, host name and users of its own |
-//! | `oci:RUNTIME` | the same plan as a bundle for crun, runc, or runsc (gVisor) |
+//! | `oci:RUNTIME` | the same plan as a bundle for crun, runc, runsc (gVisor), or kata (a machine of its own) |
 //!
-//! A tier that a machine cannot give is an error that names what is missing; none falls back to another.
+//! A tier that a machine cannot give is an error that names what is missing; none falls back to another. Of kata no more
+//! is known than that a runtime of its name is there, so no room of it opens before its probe has booted one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,32 +34,57 @@ pub enum Runtime {
     Runc,
     /// <https://gvisor.dev>.
     Runsc,
+    /// <https://katacontainers.io>: of 1.x, for later ones run no bundle by themselves.
+    Kata,
 }
 
 impl Runtime {
-    /// Its program's name.
-    pub fn program(self) -> &'static str {
+    /// As a tier calls it.
+    fn name(self) -> &'static str {
         match self {
             Self::Crun => "crun",
             Self::Runc => "runc",
             Self::Runsc => "runsc",
+            Self::Kata => "kata",
         }
+    }
+
+    /// Its program's name.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Crun | Self::Runc | Self::Runsc => self.name(),
+            Self::Kata => "kata-runtime",
+        }
+    }
+
+    /// What to do where it is not there.
+    pub(crate) fn remedy(self) -> String {
+        match self {
+            Self::Crun | Self::Runc | Self::Runsc => format!("install the package {}", self.program()),
+            Self::Kata => "install Kata Containers 1.x, the last that runs a bundle by itself".to_owned(),
+        }
+    }
+
+    /// Whether it stays as long as the command, which has a kernel, devices and a network of the runtime's own.
+    pub(crate) fn stays(self) -> bool {
+        matches!(self, Self::Runsc | Self::Kata)
     }
 }
 
 /// A word that names no tier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no isolation tier; say process, namespaces, oci:crun, oci:runc or oci:runsc")]
+#[error("{0:?} is no isolation tier; say process, namespaces, oci:crun, oci:runc, oci:runsc or oci:kata")]
 pub struct TierError(pub String);
 
 impl Tier {
     /// Every tier there is.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Process,
         Self::Namespaces,
         Self::Oci(Runtime::Crun),
         Self::Oci(Runtime::Runc),
         Self::Oci(Runtime::Runsc),
+        Self::Oci(Runtime::Kata),
     ];
 }
 
@@ -67,7 +93,7 @@ impl fmt::Display for Tier {
         match self {
             Self::Process => f.write_str("process"),
             Self::Namespaces => f.write_str("namespaces"),
-            Self::Oci(runtime) => write!(f, "oci:{}", runtime.program()),
+            Self::Oci(runtime) => write!(f, "oci:{}", runtime.name()),
         }
     }
 }

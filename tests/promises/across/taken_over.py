@@ -133,7 +133,7 @@ def attack():
     attempt("the victim in its environment", lambda: [name for name, held in os.environ.items() if "bolt" in held and name != "GOALS"])
     attempt("mount", lambda: system("mount", b"none", b"/tmp", b"tmpfs", 0, None))
     attempt("processes from a room in its room", room_in_a_room)
-    attempt("descriptors", lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 8192)
+    attempt("descriptors", lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[1] <= 4096)
     attempt("namespaces", lambda: pathlib.Path("/proc/sys/user/max_user_namespaces").read_text().strip())
     attempt("own temporary files", lambda: entries_below("/tmp"))
     keep("report", outcomes)

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use super::confine::{self, Become};
 use super::{
@@ -25,15 +26,15 @@ pub(super) fn keep(
 ) -> Result<Note, Fault> {
     let Plan { tier, room, .. } = plan;
     let without = |what: &str| Err(Fault::at(what)(io::Error::other(format!("{tier} gives none; use namespaces"))));
-    if room.network != Network::None && runtime == Runtime::Runsc {
+    if room.network != Network::None && runtime.stays() {
         return without("listen in a room");
     }
     if room.view.iter().any(|entry| matches!(entry, Entry::Volume { .. })) {
         return without("mount a volume in a room");
     }
     let program = oci::find(runtime).ok_or_else(|| {
-        let name = runtime.program();
-        Fault::at(format!("find {name}"))(io::Error::other(format!("it is not installed; install the package {name}")))
+        let why = format!("it is not installed; {}", runtime.remedy());
+        Fault::at(format!("find {}", runtime.program()))(io::Error::other(why))
     })?;
     let [line, go] = kept;
     let mut handed = Handed::default();
@@ -43,7 +44,7 @@ pub(super) fn keep(
     hand_out(line, handed).map_err(Fault::at("hand out what belongs to a room"))?;
     let command = oci::start(runtime, &program, plan)?;
     // As whom the command is, this process may ask it to end; a runtime that stays has none to be asked for.
-    let guards = if user == USER && runtime != Runtime::Runsc { Become::User(user) } else { Become::Stay };
+    let guards = if user == USER && !runtime.stays() { Become::User(user) } else { Become::Stay };
     confine::bound(guards).map_err(Fault::at("give up privileges"))?;
     grow_poor(guards, &kept).map_err(Fault::at("give up privileges"))?;
     end_with_launcher(*tier)?;
@@ -60,9 +61,11 @@ pub(super) fn keep(
 
 fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut Handed) -> Result<(), Fault> {
     let programs = oci::programs();
+    // For the runtime alone. Where there is none, it says so itself.
+    let kvm = runtime == Runtime::Kata && Path::new("/dev/kvm").exists();
     let old = mounts::move_out()?;
     let mut site = mounts::Site::at("/".as_ref())?;
-    site.devices(&old)?;
+    site.devices(&old, if kvm { &["kvm"] } else { &[] })?;
     site.proc()?;
     if runtime == Runtime::Runc {
         site.control_groups()?;
@@ -70,7 +73,7 @@ fn lay_container_out(plan: &Plan<'_>, runtime: Runtime, user: u32, handed: &mut 
     site.lay_out(&old, &programs, USER, handed)?;
     std::fs::create_dir_all(oci::ROOM).map_err(Fault::at("make the root of a room"))?;
     let mut site = mounts::Site::at(oci::ROOM.as_ref())?;
-    site.devices(&old)?;
+    site.devices(&old, &[])?;
     site.lay_out(&old, &plan.room.view, user, handed)?;
     oci::write_bundle(plan, runtime, user)?;
     site.seal()?;

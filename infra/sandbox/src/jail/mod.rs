@@ -125,7 +125,7 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
             network::set_up(&room.network, &mut handed.listeners)?;
             let old = mounts::move_out()?;
             let mut site = mounts::Site::at("/".as_ref())?;
-            site.devices(&old)?;
+            site.devices(&old, &[])?;
             site.proc()?;
             site.lay_out(&old, &room.view, USER, &mut handed)?;
             mounts::let_go(old)?;

@@ -85,12 +85,12 @@ impl Site {
         Ok(Self { root, last: None })
     }
 
-    /// What a program finds in /dev.
-    pub(super) fn devices(&mut self, old: &Old) -> Result<(), Fault> {
+    /// What a program finds in /dev, and whatever `more` names.
+    pub(super) fn devices(&mut self, old: &Old, more: &[&'static str]) -> Result<(), Fault> {
         let options = [("mode", "0755"), ("size", "64k"), ("nr_inodes", "32")];
         let dev = memory(&options, HARDENED).map_err(Fault::kernel("mount /dev of a room"))?;
         self.attach(&dev, Path::new("/dev"), true)?;
-        for name in DEVICES {
+        for name in DEVICES.into_iter().chain(more.iter().copied()) {
             let (device, _) = old.clone(&Path::new("/dev").join(name), libc::MOUNT_ATTR_NOSUID)?;
             let on = create(dev.as_fd(), name.as_bytes(), false).map_err(Fault::kernel(format!("make /dev/{name}")))?;
             move_onto(&device, &on).map_err(Fault::kernel(format!("show /dev/{name}")))?;

@@ -67,11 +67,12 @@ fn filter(room: &Room, runtime: Runtime) -> Value {
 }
 
 /// What the keeper has not made already. Its process namespace is the room's: the keeper is process 1 there, which a command
-/// must not be, for the kernel keeps signals from a process 1. gVisor has all of these inside, whatever is said here.
+/// must not be, for the kernel keeps signals from a process 1. A kernel of the runtime's own has all of these inside,
+/// whatever is said here.
 fn namespaces(runtime: Runtime) -> Vec<Value> {
     let kinds: &[&str] = match runtime {
         Runtime::Crun | Runtime::Runc => &["mount", "ipc", "uts"],
-        Runtime::Runsc => &["mount", "ipc", "uts", "pid", "network"],
+        Runtime::Runsc | Runtime::Kata => &["mount", "ipc", "uts", "pid", "network"],
     };
     kinds.iter().map(|kind| json!({ "type": kind })).collect()
 }
@@ -85,14 +86,14 @@ fn mounts(room: &Room, runtime: Runtime) -> Vec<Value> {
         json!({ "destination": at, "type": "bind", "source": source, "options": options })
     };
     let fresh = room.view.iter().filter_map(|entry| match entry {
-        // Each filesystem has a gofer of its own; crossing into another by the root's is refused.
-        Entry::Fresh { at, exec, .. } if runtime == Runtime::Runsc => {
+        // Each filesystem has a server of its own; crossing into another by the root's is refused.
+        Entry::Fresh { at, exec, .. } if runtime.stays() => {
             Some(bind(at, if *exec { &["rbind"] } else { &["rbind", "noexec"] }))
         }
         _ => None,
     });
     // A /dev that is bound is left as it is; otherwise a runtime would fill one.
-    let dev = (runtime != Runtime::Runsc).then(|| bind("/dev".as_ref(), &["rbind", "ro", "nosuid", "noexec"]));
+    let dev = (!runtime.stays()).then(|| bind("/dev".as_ref(), &["rbind", "ro", "nosuid", "noexec"]));
     std::iter::once(proc).chain(dev).chain(fresh).collect()
 }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! keeper, process 1 of its namespace: /room (the view) · /bundle (the plan as JSON) · programs, for the runtime alone
-//!   └─ crun, runc: leaves the command to the keeper, which reaps it    └─ runsc: stays, and ends as the command did
+//!   └─ crun, runc: leaves the command to the keeper, which reaps it    └─ runsc, kata: stays, and ends as the command did
 //! ```
 //! The runtime's state lies in the keeper's memory: what the kernel ends with the keeper leaves nothing behind.
 
@@ -32,7 +32,7 @@ const STATE: &str = "/run/oci";
 const LOG: &str = "/run/oci.log";
 const PID: &str = "/run/oci.pid";
 /// Where runtimes lie.
-const PATH: [&str; 5] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/local/sbin", "/bin"];
+const PATH: [&str; 6] = ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/local/sbin", "/bin", "/opt/kata/bin"];
 /// Bytes of a runtime's last words that are passed on.
 const WORDS: usize = 400;
 
@@ -41,9 +41,9 @@ pub(crate) fn find(runtime: Runtime) -> Option<PathBuf> {
     PATH.into_iter().map(|dir| Path::new(dir).join(runtime.program())).find(|path| path.is_file())
 }
 
-/// The runtime's own view.
+/// The runtime's own view. Kata has its settings, kernel and image in the last two, if not below /usr.
 pub(crate) fn programs() -> Vec<Entry> {
-    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache"]
+    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/kata-containers", "/opt/kata"]
         .into_iter()
         .filter_map(|path| Entry::same(Path::new(path)))
         .collect()
@@ -75,7 +75,7 @@ pub(crate) fn start(runtime: Runtime, program: &Path, plan: &Plan<'_>) -> Result
     let name = runtime.program();
     let words: &[&str] = match runtime {
         Runtime::Crun => &["--cgroup-manager=disabled", "--root", STATE, "--log", "file:/run/oci.log"],
-        Runtime::Runc => &["--root", STATE, "--log", LOG],
+        Runtime::Runc | Runtime::Kata => &["--root", STATE, "--log", LOG],
         Runtime::Runsc => &[
             "--root",
             STATE,
@@ -90,7 +90,7 @@ pub(crate) fn start(runtime: Runtime, program: &Path, plan: &Plan<'_>) -> Result
     };
     let run: &[&str] = match runtime {
         Runtime::Crun | Runtime::Runc => &["run", "--detach", "--pid-file", PID, "--bundle", BUNDLE, "room"],
-        Runtime::Runsc => &["run", "--bundle", BUNDLE, "room"],
+        Runtime::Runsc | Runtime::Kata => &["run", "--bundle", BUNDLE, "room"],
     };
     let text = |word: &str| std::ffi::CString::new(word).expect("a word without NUL");
     let args: Vec<_> = [name].iter().chain(words).chain(run).map(|word| text(word)).collect();
@@ -104,7 +104,7 @@ pub(crate) fn start(runtime: Runtime, program: &Path, plan: &Plan<'_>) -> Result
             sys::exit(127)
         }
     };
-    if runtime == Runtime::Runsc {
+    if runtime.stays() {
         return Ok(child);
     }
     let ended = sys::reap(Which::This(child)).map_err(Fault::at(format!("wait for {name}")))?;
@@ -152,7 +152,7 @@ fn last_words() -> String {
 /// A runtime that stays ends with the code that shells give to a signal.
 pub(crate) fn exit(runtime: Runtime, exit: Exit) -> Exit {
     match exit {
-        Exit::Code(code @ 129..=159) if runtime == Runtime::Runsc => Exit::Signal(code - 128),
+        Exit::Code(code @ 129..=159) if runtime.stays() => Exit::Signal(code - 128),
         other => other,
     }
 }

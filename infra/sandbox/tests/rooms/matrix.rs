@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use carrel_sandbox::Tier;
+use carrel_sandbox::{Runtime, Tier};
 use libtest_mimic::Trial;
 
 use crate::cases::{CASES, Case, ELSEWHERE, Held};
@@ -18,13 +18,14 @@ const COLUMNS: [&str; 6] = ["process as root", "process as user", "namespaces", 
 static SEEN: Mutex<Cells> = Mutex::new(BTreeMap::new());
 
 /// The column of a tier. Of an ordinary user's containers none is kept: there the user is another, and nothing counts
-/// memory.
+/// memory. Of kata none is either, which no machine has booted that wrote the table.
 pub(crate) fn column(tier: Tier) -> Option<String> {
     let root = rustix::process::geteuid().is_root();
     match tier {
         Tier::Process if root => Some("process as root".to_owned()),
         Tier::Process => Some("process as user".to_owned()),
         Tier::Namespaces => Some(tier.to_string()),
+        Tier::Oci(Runtime::Kata) => None,
         Tier::Oci(_) => root.then(|| tier.to_string()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier, Watched};
 use libtest_mimic::{Failed, Trial};
@@ -64,6 +64,10 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("55_a_probe_under_a_filter_names_it", probed_under_a_filter, "named"),
         trial("55_a_probe_without_user_namespaces_names_the_setting", probed_without_namespaces, "named"),
         trial("55_a_probe_of_volumes_and_memory_gives_the_remedy", probed_here, "named"),
+        trial("55_a_kata_that_runs_no_bundle_is_named", probed_later_kata, "named"),
+        trial("55_a_runtime_that_starts_nothing_is_not_believed", probed_idle_runtimes, "named"),
+        trial("55_a_runtime_that_hangs_is_given_up", probed_hung_runtime, "named"),
+        trial("55_no_room_of_kata_opens_before_its_probe", unproven, "held"),
     ]);
     let name = format!("{tier}::a_volume_hands_out_its_channel");
     let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
@@ -339,5 +343,73 @@ fn probed_here(_world: &World) -> Told<'_> {
         let volume_is_told = volume.as_ref().map_or_else(|words| words.contains("/dev/fuse"), |()| fuse);
         let memory_is_told = memory.as_ref().map_or_else(|words| words.contains("Delegate=yes"), |()| true);
         if volume_is_told && memory_is_told { "named".to_owned() } else { format!("{volume:?} {memory:?}") }
+    })
+}
+
+/// What is found of a tier where this script lies in the place of its runtime.
+async fn probed_with(world: &World, tier: &str, runtime: &str, script: &str) -> String {
+    let dir = world.outside(runtime);
+    std::fs::create_dir(&dir).expect("made");
+    // Another process writes it: a program that is still open for writing, here or in whatever another test forks
+    // meanwhile, cannot be started.
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+    let wrote =
+        std::process::Command::new("/bin/sh").args(["-c", write, "sh", runtime, script]).current_dir(&dir).status();
+    assert!(wrote.expect("a shell").success());
+    let mut room = world.task(&["probe", tier]);
+    room.limits.wall = Duration::from_secs(40);
+    // Where runtimes are looked for first.
+    room.view.push(Entry::Show { from: dir, at: "/usr/local/bin".into() });
+    world.open(&room).await.expect("the room opens").word()
+}
+
+fn probed_later_kata(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = probed_with(world, "oci:kata", "kata-runtime", "echo 'Invalid command \"run\"' >&2; exit 1").await;
+        let says = "no program runs in a room of tier oci:kata (it ended with code 1: Invalid command \"run\"): ";
+        if came.starts_with(says) && came.contains("Kata Containers 2") { "named".to_owned() } else { came }
+    })
+}
+
+fn probed_idle_runtimes(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let silent = "(it ended with code 0 and without a word)";
+        let of = [
+            ("oci:kata", "kata-runtime", silent),
+            ("oci:runsc", "runsc", silent),
+            ("oci:crun", "crun", "read what crun started: "),
+        ];
+        for (tier, runtime, says) in of {
+            let came = probed_with(world, tier, runtime, "exit 0").await;
+            if !came.contains(says) {
+                return came;
+            }
+        }
+        "named".to_owned()
+    })
+}
+
+fn probed_hung_runtime(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let began = Instant::now();
+        let came = probed_with(world, "oci:kata", "kata-runtime", "exec sleep 1000").await;
+        let in_time = began.elapsed() < Duration::from_secs(20);
+        if came.contains("oci:kata (given up after 10 seconds)") && in_time { "named".to_owned() } else { came }
+    })
+}
+
+/// Whatever this machine has: a room of kata opens where its probe boots one, and is refused in the probe's words where not.
+fn unproven(_world: &World) -> Told<'_> {
+    Box::pin(async {
+        let kata = Tier::Oci(Runtime::Kata);
+        let world = World::new(kata);
+        let came = world.open(&world.room(&["descriptors"])).await;
+        match (carrel_sandbox::probe(kata).await, came) {
+            (Ok(()), Ok(_)) => "held".to_owned(),
+            (Err(missing), Err(error @ StartError::Unproven { .. })) if error.to_string().contains(&missing.what) => {
+                "held".to_owned()
+            }
+            (probed, came) => format!("{probed:?}, {:?}", came.map(|came| came.said)),
+        }
     })
 }

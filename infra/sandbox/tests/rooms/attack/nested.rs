@@ -23,8 +23,8 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     }),
     ("open-a-room-without-user-namespaces", |_| without_namespaces(|| open(&["descriptors"]))),
     ("many-namespaces", |_| many_namespaces()),
-    ("probe", |_| probe()),
-    ("probe-without-user-namespaces", |_| without_namespaces(probe)),
+    ("probe", |args| probe(args.first().map_or(Tier::Namespaces, |tier| tier.parse().expect("a tier")))),
+    ("probe-without-user-namespaces", |_| without_namespaces(|| probe(Tier::Namespaces))),
 ];
 
 /// In a user namespace of its own a program may lower what it and its children have left.
@@ -65,11 +65,11 @@ fn many_namespaces() -> String {
     }
 }
 
-/// What tier `namespaces` lacks here.
-fn probe() -> String {
+/// What a tier lacks here.
+fn probe(tier: Tier) -> String {
     carrel_sandbox::enter().expect("the launcher starts");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let found = runtime.block_on(carrel_sandbox::probe(Tier::Namespaces));
+    let found = runtime.block_on(carrel_sandbox::probe(tier));
     found.map_or_else(|missing| missing.to_string(), |()| "stands".to_owned())
 }
 
