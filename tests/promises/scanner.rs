@@ -1,11 +1,15 @@
-//! What parses a customer's bytes does so in a room of its own, and dies there alone.
+//! What parses a customer's bytes does so in a room of its own, and dies there alone; clamd is asked through its door.
 
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use carrel_local::config::Isolation;
 use carrel_schemas::outcome::{InputVerdict, RefusalCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use crate::files::{encrypted, sales};
 use crate::world::{World, descends_from, eventually, parent, program, tenant};
@@ -100,4 +104,84 @@ async fn where_nothing_divides_tasks_files_are_looked_at_in_a_child_all_the_same
     let [InputVerdict::Refused { code: RefusalCode::Encrypted, .. }, InputVerdict::Accepted] = verdicts[..] else {
         panic!("{outcome:?}")
     };
+}
+
+/// The harmless file that every scanner agrees to find, in two pieces, so that this source is not found itself.
+const EICAR: [&str; 2] = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD", "-ANTIVIRUS-TEST-FILE!$H+H*"];
+/// Its MD5 and length, as a signature.
+const SIGNATURE: &str = "44d88612fea8a8f36de82e1278abb02f:68:Eicar-Test-Signature\n";
+
+/// A clamd of this test alone, with that one signature.
+struct Clamd {
+    child: Child,
+    socket: PathBuf,
+    _dir: TempDir,
+}
+
+impl Drop for Clamd {
+    fn drop(&mut self) {
+        self.child.kill().expect("it is ours to end");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Clamd {
+    /// None, and why, where it is not installed.
+    async fn start() -> Option<Self> {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let places = std::env::split_paths(&paths).chain(["/usr/sbin".into()]);
+        let Some(program) = places.map(|place| place.join("clamd")).find(|path| path.is_file()) else {
+            println!("SKIPPED: clamd is not installed (apt-get install clamav-daemon)");
+            return None;
+        };
+        let dir = TempDir::with_prefix("carrel-clamd-").expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir(at("signatures")).expect("made");
+        std::fs::write(at("signatures/test.hdb"), SIGNATURE).expect("written");
+        let (socket, signatures) = (at("clamd.ctl"), at("signatures"));
+        let (listens, knows) = (socket.display(), signatures.display());
+        let settings = format!("Foreground yes\nLocalSocket {listens}\nDatabaseDirectory {knows}\nMaxThreads 2\n");
+        std::fs::write(at("clamd.conf"), settings).expect("written");
+        let mut command = Command::new(program);
+        command.arg("--config-file").arg(at("clamd.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("clamd starts");
+        let mut clamd = Self { child, socket, _dir: dir };
+        eventually("clamd at work", async || {
+            assert!(clamd.child.try_wait().expect("ours").is_none(), "clamd ended before it listened");
+            let mut stream = UnixStream::connect(&clamd.socket).await.ok()?;
+            stream.write_all(b"zVERSION\0").await.ok()?;
+            let mut version = String::new();
+            stream.read_to_string(&mut version).await.ok()?;
+            version.starts_with("ClamAV ").then_some(())
+        })
+        .await;
+        Some(clamd)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clamd_knows_is_refused_through_its_door_and_the_rest_is_reviewed() {
+    let Some(clamd) = Clamd::start().await else { return };
+    let at = clamd.socket.to_str().expect("UTF-8").parse().expect("a path");
+    let strict = json!({ "scan": { "antivirus": "required" } });
+    // In its room a task finds neither that socket nor a way to it but the door.
+    let world = World::start(vec![tenant("acme", strict)], |setup| setup.clamd = Some(at)).await;
+    let eicar = EICAR.concat().into_bytes();
+    world.upload("acme", "q3", vec![("eicar.csv", eicar.clone()), ("sales.csv", sales())]).await;
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered", "{:?}", got.completion.verdict);
+    let outcome = world.outcome(&got.completion).await;
+    assert_eq!(outcome.room.as_ref().expect("said").tier, "namespaces");
+    let [structure, version] = &outcome.scanners[..] else { panic!("{:?}", outcome.scanners) };
+    assert!(structure == "structure" && version.starts_with("ClamAV "), "{version}");
+    let verdicts: Vec<_> = outcome.inputs.iter().map(|input| &input.verdict).collect();
+    let [InputVerdict::Refused { code, message }, InputVerdict::Accepted] = verdicts[..] else { panic!("{outcome:?}") };
+    assert_eq!(*code, RefusalCode::Malware);
+    assert!(message.contains("eicar.csv") && message.contains("Eicar-Test-Signature"), "{message}");
+
+    // Alone in its pack, nothing is left to review.
+    world.upload("acme", "q4", vec![("eicar.csv", eicar)]).await;
+    let got = world.completion("acme", "q4").await;
+    assert_eq!(got.completion.verdict.state(), "refused", "{:?}", got.completion.verdict);
 }
