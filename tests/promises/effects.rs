@@ -1,5 +1,8 @@
-//! Every effect of the dispatcher, on every way that a pack takes to its end: refused, lost, done twice, and the
-//! dispatcher killed before and after it. Whichever it is, the pack ends as it would have without.
+//! Every effect of the dispatcher, on every way that a pack takes to its end: refused, throttled, lost, done twice, and
+//! the dispatcher killed before and after it. Whichever it is, the pack ends as it would have without.
+//!
+//! An acknowledgement is an effect like any other. What has not been acknowledged comes again only when its pack has
+//! ended, so that is watched apart.
 //!
 //! On the usual way every effect fails in every manner; on those that share most of their effects with it, once by an
 //! error and once by a death. All manners on all ways are walked on demand.
@@ -20,18 +23,26 @@ use serde_json::{Value, json};
 use crate::files::sales;
 use crate::gate::{agents, worker_above};
 use crate::line::{
-    Armed, Counts, Fault, Line, every_effect, every_lasting_effect, fleet_by_line, launches, reads_of_outcomes,
+    Armed, Counts, Fault, Line, acknowledged_requests, acknowledged_uploads, every_effect, every_lasting_effect,
+    fleet_by_line, launches, reads_of_outcomes,
 };
 use crate::steps::ends_as_ever;
 use crate::world::{World, eventually, program, tenant};
 
 /// The faults that effects fail by, each effect by the next.
-type Round = &'static [Fault];
+pub(crate) type Round = &'static [Fault];
 /// Every effect by every fault.
-const EVERY_FAULT: [Round; 5] =
-    [&[Fault::Refused], &[Fault::Lost], &[Fault::Twice], &[Fault::HeldBefore], &[Fault::HeldAfter]];
+const EVERY_FAULT: [Round; 6] = [
+    &[Fault::Refused],
+    &[Fault::Throttled],
+    &[Fault::Lost],
+    &[Fault::Twice],
+    &[Fault::HeldBefore],
+    &[Fault::HeldAfter],
+];
 /// Every effect by an error, and every effect by a death.
-const IN_TURN: [Round; 2] = [&[Fault::Lost, Fault::Refused, Fault::Twice], &[Fault::HeldAfter, Fault::HeldBefore]];
+pub(crate) const IN_TURN: [Round; 2] =
+    [&[Fault::Lost, Fault::Refused, Fault::Twice, Fault::Throttled], &[Fault::HeldAfter, Fault::HeldBefore]];
 
 /// One way of a pack of acme's: how it comes in, and how it must end whatever fails in between.
 #[derive(Clone, Copy)]
@@ -413,6 +424,40 @@ async fn whichever_effect_fails_in_whichever_manner_every_pack_ends_the_same() {
         course.holds(&EVERY_FAULT, effects).await;
     }
     killer.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_acknowledgement_fails_comes_again_and_nothing_is_done_twice() {
+    let upload = Course { counts: acknowledged_uploads, ..Course::ONE };
+    let request = Course { counts: acknowledged_requests, ..Course::ASKED_FOR };
+    // Killed before it, the dispatcher has noted the message, and its successor is given it anew.
+    let failing = [
+        (upload, Fault::Refused),
+        (upload, Fault::HeldBefore),
+        (request, Fault::Throttled),
+        (request, Fault::HeldBefore),
+    ];
+    join_all(failing.map(|(course, fault)| comes_again(course, fault))).await;
+}
+
+async fn comes_again(course: Course, fault: Fault) {
+    let (mut world, line) = by_line(course.counts, (course.acme)(), course.setup).await;
+    let (pack, what) = ((course.name)(0), format!("{fault:?} at its acknowledgement"));
+    line.arm(0, fault);
+    (course.comes)(&world, &pack).await;
+    (course.ends)(&world, &pack, &what).await;
+    if fault == Fault::HeldBefore {
+        line.holds().await;
+        world.kill_dispatcher();
+        world.restart_dispatcher().await;
+    }
+    eventually(&format!("{what}: the next one"), async || (line.seen() > 1).then_some(())).await;
+    world.settled().await;
+    (course.ends)(&world, &pack, &what).await;
+    let reviews = world.operator().reviews("acme").await.expect("answered");
+    assert_eq!(reviews.len(), 1, "{what}: {reviews:?}");
+    assert_eq!(world.names("acme-outputs", "claims/").await.len(), 1, "{what}: it ran once");
+    assert!(world.dead_letters(Some("acme")).await.is_empty(), "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ async fn what_is_over_and_old_is_removed_with_what_it_left_and_what_was_decided_
 }
 
 /// Changes the registry of a fleet, for the next start of its dispatcher.
-fn rewrite(world: &World, change: impl FnOnce(&mut Vec<Value>)) {
+pub(crate) fn rewrite(world: &World, change: impl FnOnce(&mut Vec<Value>)) {
     let path = world.dir().join("tenants.yaml");
     let mut file: Value =
         serde_yaml_ng::from_str(&std::fs::read_to_string(&path).expect("written")).expect("a registry");

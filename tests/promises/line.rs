@@ -63,7 +63,8 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// What every caller must get over by itself, or by its successor.
-    pub(crate) const ALL: [Self; 5] = [Self::Refused, Self::Lost, Self::Twice, Self::HeldBefore, Self::HeldAfter];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Refused, Self::Throttled, Self::Lost, Self::Twice, Self::HeldBefore, Self::HeldAfter];
 }
 
 /// Which calls are numbered.
@@ -86,6 +87,21 @@ pub(crate) fn every_effect(call: &Parts) -> bool {
 pub(crate) fn every_lasting_effect(call: &Parts) -> bool {
     let uri = call.uri.to_string();
     every_effect(call) && !["leader.json", "sweep.json", "collector.json"].iter().any(|name| uri.contains(name))
+}
+
+/// Acknowledgements of uploads.
+pub(crate) fn acknowledged_uploads(call: &Parts) -> bool {
+    acknowledges(call, "uploads-dispatcher")
+}
+
+/// Acknowledgements of requests.
+pub(crate) fn acknowledged_requests(call: &Parts) -> bool {
+    acknowledges(call, "review-requests-dispatcher")
+}
+
+fn acknowledges(call: &Parts, subscription: &str) -> bool {
+    let of = call.headers.get("x-goog-request-params").and_then(|of| of.to_str().ok());
+    call.uri.path().ends_with("/Acknowledge") && of.is_some_and(|of| of.ends_with(&format!("/{subscription}")))
 }
 
 /// Launches of executions.
@@ -262,11 +278,16 @@ async fn call(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
 }
 
-/// A refusal in the caller's language; gRPC has the first two alone.
+/// A refusal in the caller's language.
 fn refuse(call: &Parts, status: StatusCode) -> Response {
     let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
     if call.headers.get(header::CONTENT_TYPE).is_some_and(grpc) {
-        let code = if status == StatusCode::FORBIDDEN { "7" } else { "14" };
+        let code = match status {
+            StatusCode::BAD_REQUEST => "3",
+            StatusCode::FORBIDDEN => "7",
+            StatusCode::TOO_MANY_REQUESTS => "8",
+            _ => "14",
+        };
         let headers = [(header::CONTENT_TYPE.as_str(), "application/grpc"), ("grpc-status", code)];
         return (headers, ()).into_response();
     }

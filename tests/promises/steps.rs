@@ -1,5 +1,5 @@
-//! Every call of a worker: refused, lost, done twice, and the worker killed before and after it. Whichever it is, the
-//! pack ends as it would have without.
+//! Every call of a worker: refused, throttled, lost, done twice, and the worker killed before and after it. Whichever
+//! it is, the pack ends as it would have without.
 
 use std::collections::BTreeSet;
 
