@@ -16,8 +16,8 @@ use carrel_schemas::timestamp::Timestamp;
 
 use crate::ledger::{ReviewRecord, fresh_nonce};
 
-/// Characters of a stage that a letter keeps.
-const MAX_STAGE: usize = 200;
+/// Characters of a stage, and of how something ended, that a letter keeps.
+const MAX_WORDS: usize = 200;
 /// Bytes of a log's end that a letter keeps.
 const MAX_TAIL: usize = 4096;
 
@@ -78,14 +78,15 @@ impl Outcomes {
             Some(stage) => Some(stage),
             None => self.last_heard_of(tenant, record).await?,
         };
-        let stage = stage.map(|stage| stage.chars().take(MAX_STAGE).collect());
+        let cut = |words: String| words.chars().take(MAX_WORDS).collect();
+        let exit = outcome.as_ref().and_then(|outcome| outcome.exit.clone()).map(cut);
         let log_tail = match outcome.as_ref().map(|outcome| &outcome.verdict) {
             Some(Verdict::Failed { log_tail: Some(tail), .. }) => {
                 Some(tail[tail.ceil_char_boundary(tail.len().saturating_sub(MAX_TAIL))..].to_owned())
             }
             _ => None,
         };
-        Ok(Evidence { stage, usage: outcome.and_then(|outcome| outcome.usage), log_tail })
+        Ok(Evidence { exit, stage: stage.map(cut), usage: outcome.and_then(|outcome| outcome.usage), log_tail })
     }
 
     /// The stage that the record's last attempt was in when it last said so.
@@ -110,16 +111,18 @@ impl Outcomes {
         }
     }
 
-    /// Decides the record's epoch, unless somebody has: then theirs is returned.
+    /// Decides the record's epoch, unless somebody has: then theirs is returned. `exit` is how its last execution ended,
+    /// where that decides it.
     pub async fn decide(
         &self,
         tenant: &Tenant,
         record: &ReviewRecord,
         verdict: Verdict,
+        exit: Option<String>,
         now: Timestamp,
     ) -> Result<Completion, OutcomeError> {
         let failed = |source| OutcomeError { review: record.review.clone(), source };
-        let outcome = own(record, verdict, now);
+        let outcome = Outcome { exit, ..own(record, verdict, now) };
         let name = layout::outcome(&record.review, record.epoch);
         let body = Bytes::from(serde_json::to_vec(&outcome).expect("an outcome is plain JSON"));
         let bucket = tenant.outputs_bucket.as_str();
@@ -146,6 +149,7 @@ fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcom
         decided_at,
         verdict,
         stage: None,
+        exit: None,
         inputs: Vec::new(),
         inputs_omitted: 0,
         scanners: Vec::new(),

@@ -5,6 +5,7 @@
 //! this process or another: each effect is a create-if-absent, a compare-and-swap, or harmless twice.
 
 mod ending;
+mod former;
 
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ use crate::ledger::{AttemptEnd, Ledger, LedgerError, ReviewRecord, State, Versio
 use crate::limbo::Limbo;
 use crate::pack::open::Opener;
 use crate::schedule::Urgency;
+
+pub use former::Former;
 
 use ending::{expires_at, is_over_its_head, worth_more};
 
@@ -150,7 +153,7 @@ impl Driver {
                 return Ok(Some(completion.verdict.clone()));
             }
             let verdict = Verdict::Cancelled { reason: reason.clone() };
-            let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+            let completion = self.outcomes.decide(tenant, &held.value, verdict, None, crate::now()).await?;
             if worth_more(tenant, &held.value, &completion).is_some() {
                 // That would not be the end of it: its next epoch is cancelled.
                 self.settle(tenant, held, completion).await?;
@@ -183,8 +186,8 @@ impl Driver {
                 if tenant.suspended {
                     return Ok(Step::Rest(Rest::Behind(None)));
                 }
-                if let Some(former) = self.former_undecided(&held.value).await? {
-                    return Ok(Step::Rest(Rest::Behind(former)));
+                if let Some(former) = Former::of(&self.ledger, &held.value).await? {
+                    return Ok(Step::Rest(Rest::Behind(former.waits.then_some(former.review))));
                 }
                 if !std::mem::take(granted) {
                     let expires_at = expires_at(tenant, &held.value);
@@ -219,33 +222,6 @@ impl Driver {
         Ok(true)
     }
 
-    /// One active review per pack: it waits until the review of an earlier revision has an outcome. That review is
-    /// named if it waits as well.
-    async fn former_undecided(&self, record: &ReviewRecord) -> Result<Option<Option<ReviewId>>, DriveError> {
-        let mut revision = record.revision;
-        // One that a later revision named again comes after what was sealed in between.
-        if record.replayed_at.is_some()
-            && let Some(last) = self.ledger.last_filled_seal(&record.tenant, &record.pack).await?
-            && last.review == record.review
-        {
-            revision = last.revision;
-        }
-        while let Some(former) = revision.previous() {
-            let Some(seal) = self.ledger.seal(&record.tenant, &record.pack, former).await? else { return Ok(None) };
-            if seal.review != record.review && !seal.members.is_empty() {
-                return match self.ledger.review(&record.tenant, &seal.review).await?.map(|held| held.value.state) {
-                    Some(State::Settled { .. }) => Ok(None),
-                    Some(State::Queued { .. }) => Ok(Some(Some(seal.review))),
-                    Some(State::Launching { .. } | State::Running { .. }) => Ok(Some(None)),
-                    // Sealed a moment ago: its record is about to be opened.
-                    None => Ok(self.ledger.is_open(&record.tenant, &record.pack, former).await?.then_some(None)),
-                };
-            }
-            revision = former;
-        }
-        Ok(None)
-    }
-
     /// The review that waits for this one, if one does.
     async fn successor(&self, record: &ReviewRecord) -> Result<Option<ReviewId>, DriveError> {
         let mut revision = record.revision.next();
@@ -277,7 +253,7 @@ impl Driver {
             Launched::PutOff(cause) => self.put_off(tenant, held, cause).await,
             Launched::Denied(cause) if !is_last_attempt(tenant, &held.value) => {
                 tracing::warn!(review.id = %held.value.review, cause, "launch denied, will retry");
-                self.requeue(tenant, held, AttemptEnd::Denied(cause)).await
+                self.requeue(tenant, held, AttemptEnd::Denied(cause), Evidence::default()).await
             }
             Launched::Denied(cause) | Launched::Refused(cause) => self.decide(tenant, held, refused(cause)).await,
             Launched::InDoubt => Ok(Step::Rest(Rest::Active { since: now })),
@@ -310,12 +286,12 @@ impl Driver {
             return self.settle(tenant, held, completion).await;
         }
         if let Some(verdict) = self.ending(tenant, &held.value, crate::now()).await? {
-            self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+            self.outcomes.decide(tenant, &held.value, verdict, None, crate::now()).await?;
             return Ok(Step::Overtaken);
         }
-        if !self.launcher.is_terminal(&execution).await? {
+        let Some(ended) = self.launcher.ended(&execution).await? else {
             return Ok(Step::Rest(Rest::Active { since }));
-        }
+        };
         // The cloud may have started the attempt twice: it is given up only once no execution of it is left to act.
         if let Look::Found(claimant) = self.launcher.revoke(tenant, &held.value, attempt).await?
             && claimant != execution
@@ -327,15 +303,15 @@ impl Driver {
         if let Some(completion) = self.outcomes.read(tenant, &held.value).await? {
             return self.settle(tenant, held, completion).await;
         }
-        if is_last_attempt(tenant, &held.value) {
-            let spent = held.value.spent_attempts() + 1;
-            let message =
-                format!("{spent} execution(s) ended without an outcome, the last was {execution}; see its log");
-            let verdict = Verdict::Failed { class: FailureClass::Crashed, message, log_tail: None };
-            return self.decide(tenant, held, verdict).await;
-        }
-        tracing::warn!(review.id = %held.value.review, execution.name = %execution, "ended without an outcome, will retry");
-        self.requeue(tenant, held, AttemptEnd::Lost(format!("{execution} ended without an outcome"))).await
+        self.lost(tenant, held, &execution, ended).await
+    }
+
+    /// What the attempt in hand left behind. It adorns a letter, and must not hold it back.
+    async fn evidence(&self, tenant: &Tenant, record: &ReviewRecord) -> Evidence {
+        self.outcomes.evidence(tenant, record).await.unwrap_or_else(|error| {
+            tracing::warn!(review.id = %record.review, error = crate::chain(&error), "goes on without evidence");
+            Evidence::default()
+        })
     }
 
     /// Back into the queue without counting, unless that has gone on for too long.
@@ -344,7 +320,7 @@ impl Driver {
             let message = format!("the launch was put off {} times, at last because: {cause}", held.value.put_off);
             return self.decide(tenant, held, refused(message)).await;
         }
-        self.requeue(tenant, held, AttemptEnd::PutOff(cause)).await
+        self.requeue(tenant, held, AttemptEnd::PutOff(cause), Evidence::default()).await
     }
 
     async fn requeue(
@@ -352,8 +328,9 @@ impl Driver {
         tenant: &Tenant,
         held: Versioned<ReviewRecord>,
         end: AttemptEnd,
+        left: Evidence,
     ) -> Result<Step, DriveError> {
-        let next = held.value.requeue(end, crate::now()).map_err(LedgerError::from)?;
+        let next = held.value.requeue(end, crate::now()).map_err(LedgerError::from)?.noting(left);
         let Some(queued) = self.ledger.swap(held.generation, next).await? else { return Ok(Step::Overtaken) };
         // Somebody may have cancelled what was launched, and told it nobody who looks at what waits.
         match self.outcomes.read(tenant, &queued.value).await? {
@@ -371,7 +348,8 @@ impl Driver {
         let next = match worth_more(tenant, &held.value, &completion) {
             Some(why) => {
                 tracing::warn!(review.id = %held.value.review, why, "out of memory or time");
-                held.value.enlarge(why, crate::now())
+                let left = self.evidence(tenant, &held.value).await;
+                held.value.enlarge(why, crate::now()).map(|next| next.noting(left))
             }
             None => held.value.settle(completion),
         };
@@ -386,18 +364,14 @@ impl Driver {
         held: Versioned<ReviewRecord>,
         verdict: Verdict,
     ) -> Result<Step, DriveError> {
-        let completion = self.outcomes.decide(tenant, &held.value, verdict, crate::now()).await?;
+        let completion = self.outcomes.decide(tenant, &held.value, verdict, None, crate::now()).await?;
         self.settle(tenant, held, completion).await
     }
 
     async fn announce(&self, tenant: &Tenant, held: Versioned<ReviewRecord>) -> Result<Step, DriveError> {
         let State::Settled { completion, .. } = &held.value.state else { return Ok(Step::Overtaken) };
         if dead_letters::is_owed(&completion.verdict) {
-            // It adorns the letter, and must not hold it back.
-            let evidence = self.outcomes.evidence(tenant, &held.value).await.unwrap_or_else(|error| {
-                tracing::warn!(review.id = %held.value.review, error = crate::chain(&error), "filed without evidence");
-                Evidence::default()
-            });
+            let evidence = self.evidence(tenant, &held.value).await;
             if let Some(letter) = dead_letters::of_completion(completion, &held.value, evidence, crate::now()) {
                 self.ledger.file(&letter).await?;
             }

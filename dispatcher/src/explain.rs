@@ -5,22 +5,29 @@
 //! ```
 //! Owns the words. Refuses to change anything: looking never disturbs.
 
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use carrel_cloud::{CallError, Objects};
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterState};
-use carrel_schemas::ids::{BucketName, Generation, ObjectName, PackId, ReviewId, TenantId};
+use carrel_schemas::campaign::LetterFilter;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
+use carrel_schemas::ids::{BucketName, Generation, ObjectName, PackId, ReviewId};
 use carrel_schemas::layout::{self, MANIFEST, MARKER, UploadKind};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
 use carrel_schemas::seal::{ClosedBy, Seal};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use crate::dead_letters;
+use crate::dead_letters::{self, Index};
+use crate::drive::Former;
 use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, State};
 
 /// Seals of one pack that are looked through for an object, the newest first.
 const SEALS: usize = 20;
+/// Tenants looked at at once for a review that may be anybody's.
+const LOOKS: usize = 32;
 
 /// Explains uploads and reviews.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub struct Explainer {
     pub objects: Objects,
     /// The tenants.
     pub registry: Arc<Registry>,
+    /// Finds the letters of messages.
+    pub index: Arc<Index>,
 }
 
 /// What is to be explained.
@@ -85,37 +94,72 @@ struct Facts<'a> {
     open: Option<OpenPack>,
     seal: Option<Seal>,
     record: Option<ReviewRecord>,
-    /// The review of an earlier revision that is not decided.
-    before_it: Option<ReviewId>,
+    /// What it comes after, if that is not decided.
+    former: Option<Former>,
+    /// The tenant's bucket is about to be listed, because its uploads came too fast.
+    is_swept: bool,
     letter: Option<DeadLetter>,
 }
 
 impl Explainer {
-    /// Answers in sentences; `None` if nobody whom `may_see` lets through has such a thing.
+    /// Answers in sentences, to one tenant or to an operator; `None` if the tenant, or nobody, has such a thing.
     pub async fn explain(
         &self,
         question: Question,
-        may_see: impl Fn(&TenantId) -> bool,
+        asker: Option<&Tenant>,
     ) -> Result<Option<Vec<String>>, ExplainError> {
         match question {
-            Question::Upload(bucket, name) => {
-                let tenant = self.registry.by_uploads_bucket(&bucket).filter(|tenant| may_see(&tenant.id));
-                let Some(tenant) = tenant else { return Ok(None) };
-                Ok(Some(told(&self.of_upload(tenant, name).await?)))
-            }
-            Question::Review(review) => {
-                for tenant in self.registry.tenants().filter(|tenant| may_see(&tenant.id)) {
-                    if let Some(record) = self.ledger.review(&tenant.id, &review).await? {
-                        let record = record.value;
-                        let seal = self.ledger.seal(&tenant.id, &record.pack, record.revision).await?;
-                        let open = self.ledger.find_open_pack(&tenant.id, &record.pack).await?;
-                        let pack = record.pack.clone();
-                        return Ok(Some(told(&self.with(tenant, None, pack, open, seal, Some(record)).await?)));
-                    }
+            Question::Upload(bucket, name) => match (self.registry.by_uploads_bucket(&bucket), asker) {
+                (Some(tenant), asker) if asker.is_none_or(|asker| asker.id == tenant.id) => {
+                    Ok(Some(told(&self.of_upload(tenant, name).await?)))
                 }
-                Ok(None)
+                (Some(_), _) | (None, Some(_)) => Ok(None),
+                (None, None) => self.of_nobody(&bucket, &name).await.map(Some),
+            },
+            Question::Review(review) => {
+                let ids: Vec<_> = match asker {
+                    Some(asker) => vec![asker.id.clone()],
+                    None => self.registry.tenants().map(|tenant| tenant.id.clone()).collect(),
+                };
+                let looks = stream::iter(ids).map(async |id| self.ledger.review(&id, &review).await);
+                let looks = looks.buffer_unordered(LOOKS).try_filter_map(|found| ready(Ok(found)));
+                let Some(record) = pin!(looks).try_next().await?.map(|held| held.value) else { return Ok(None) };
+                let Some(tenant) = self.registry.tenant(&record.tenant) else { return Ok(None) };
+                let seal = self.ledger.seal(&tenant.id, &record.pack, record.revision).await?;
+                let open = self.ledger.find_open_pack(&tenant.id, &record.pack).await?;
+                let pack = record.pack.clone();
+                Ok(Some(told(&self.with(tenant, None, pack, open, seal, Some(record)).await?)))
             }
         }
+    }
+
+    async fn of_nobody(&self, bucket: &BucketName, name: &ObjectName) -> Result<Vec<String>, ExplainError> {
+        let mut said = vec![format!(
+            "gs://{bucket} is the uploads bucket of no tenant in the registry: nothing in it is looked at. Add it to the \
+             tenant whose it is, then replay what was refused."
+        )];
+        let letter = self.of_message(LetterFilter::NOBODY, bucket, name).await?;
+        said.extend(letter.map(|letter| about_letter(&letter)));
+        Ok(said)
+    }
+
+    /// The newest letter of a message that told of this object.
+    async fn of_message(
+        &self,
+        owner: &str,
+        bucket: &BucketName,
+        name: &ObjectName,
+    ) -> Result<Option<DeadLetter>, LedgerError> {
+        let filter = LetterFilter { tenant: Some(owner.to_owned()), ..LetterFilter::default() };
+        let letters = self.index.find(&filter).await?;
+        let tells = |letter: &&Arc<DeadLetter>| match &letter.source {
+            DeadLetterSource::Message { attributes, .. } => {
+                let is = |key: &str, value: &str| attributes.get(key).is_some_and(|held| held == value);
+                is("bucketId", bucket.as_str()) && is("objectId", name.as_str())
+            }
+            DeadLetterSource::Review { .. } | DeadLetterSource::Pack { .. } => false,
+        };
+        Ok(letters.iter().find(tells).map(|letter| DeadLetter::clone(letter)))
     }
 
     async fn of_upload<'a>(&self, tenant: &'a Tenant, name: ObjectName) -> Result<Facts<'a>, ExplainError> {
@@ -157,10 +201,11 @@ impl Explainer {
         seal: Option<Seal>,
         record: Option<ReviewRecord>,
     ) -> Result<Facts<'a>, ExplainError> {
-        let before_it = match (&record, &seal) {
-            (Some(ReviewRecord { state: State::Queued { .. }, .. }), Some(seal)) => self.undecided_before(seal).await?,
+        let former = match &record {
+            Some(record) if matches!(record.state, State::Queued { .. }) => Former::of(&self.ledger, record).await?,
             _ => None,
         };
+        let is_swept = self.ledger.is_marked_for_sweep(&tenant.id).await?;
         let mut ids = Vec::new();
         match (&record, &seal) {
             (Some(record), _) => {
@@ -181,15 +226,10 @@ impl Explainer {
                 break;
             }
         }
-        Ok(Facts { tenant, upload, pack, open, seal, record, before_it, letter })
-    }
-
-    async fn undecided_before(&self, seal: &Seal) -> Result<Option<ReviewId>, LedgerError> {
-        let Some(former) = seal.revision.previous() else { return Ok(None) };
-        let Some(former) = self.ledger.seal(&seal.tenant, &seal.pack, former).await? else { return Ok(None) };
-        let record = self.ledger.review(&seal.tenant, &former.review).await?;
-        let is_open = record.is_some_and(|record| !matches!(record.value.state, State::Settled { .. }));
-        Ok(Some(former.review).filter(|review| is_open && *review != seal.review))
+        if let (None, None, Some(upload)) = (&letter, &record, &upload) {
+            letter = self.of_message(tenant.id.as_str(), &tenant.uploads_bucket, &upload.name).await?;
+        }
+        Ok(Facts { tenant, upload, pack, open, seal, record, former, is_swept, letter })
     }
 }
 
@@ -213,27 +253,45 @@ fn told(facts: &Facts<'_>) -> Vec<String> {
             open.revision,
             closes(facts.tenant.policy, open)
         ));
-    } else if facts.seal.is_none() {
-        said.push(
-            "The ledger holds nothing of this pack: no event of it was heard of yet. The sweep of the bucket finds it."
-                .to_owned(),
-        );
+    } else if facts.seal.is_none() && facts.letter.is_none() {
+        said.push(about_nothing(facts));
     }
     if let Some(record) = &facts.record {
         said.extend(about_review(facts, record));
     }
-    if let Some(letter) = &facts.letter {
-        let state = match letter.state {
-            DeadLetterState::Open if letter.class == DeadLetterClass::Stuck => "it is tried on".to_owned(),
-            DeadLetterState::Open => format!("replay it once that is mended: carrel dead-letters replay {}", letter.id),
-            DeadLetterState::Replaying => "a campaign replays it now".to_owned(),
-            DeadLetterState::Resolved | DeadLetterState::Discarded => {
-                letter.resolution.clone().unwrap_or_else(|| "it was dealt with".to_owned())
-            }
-        };
-        said.push(format!("Dead letter {} was filed at {}: {}; {state}.", letter.id, letter.filed_at, letter.reason));
-    }
+    said.extend(facts.letter.as_ref().map(about_letter));
     said
+}
+
+fn about_nothing(facts: &Facts<'_>) -> String {
+    let tenant = &facts.tenant.id;
+    match facts.upload.as_ref().is_some_and(|upload| upload.live.is_some()) {
+        false => "The ledger holds nothing of its pack.".to_owned(),
+        true if facts.tenant.deleting => {
+            format!("Tenant {tenant} is being deleted: nothing it uploads is reviewed any more.")
+        }
+        true if facts.is_swept => format!(
+            "Uploads of tenant {tenant} came faster than its max_events_per_minute: instead of each event its bucket is \
+             listed, which finds this one."
+        ),
+        true => {
+            "The ledger holds nothing of this pack: no event of it was heard of yet, or more came than the tenant's \
+                 max_events_per_minute. The sweep of the bucket finds it."
+                .to_owned()
+        }
+    }
+}
+
+fn about_letter(letter: &DeadLetter) -> String {
+    let state = match letter.state {
+        DeadLetterState::Open if letter.class == DeadLetterClass::Stuck => "it is tried on".to_owned(),
+        DeadLetterState::Open => format!("replay it once that is mended: carrel dead-letters replay {}", letter.id),
+        DeadLetterState::Replaying => "a campaign replays it now".to_owned(),
+        DeadLetterState::Resolved | DeadLetterState::Discarded => {
+            letter.resolution.clone().unwrap_or_else(|| "it was dealt with".to_owned())
+        }
+    };
+    format!("Dead letter {} was filed at {}: {}; {state}.", letter.id, letter.filed_at, letter.reason)
 }
 
 fn about_upload(facts: &Facts<'_>, upload: &Asked) -> Vec<String> {
@@ -300,8 +358,10 @@ fn about_review(facts: &Facts<'_>, record: &ReviewRecord) -> Vec<String> {
         State::Queued { .. } if facts.tenant.suspended => {
             "It waits: the tenant is suspended in the registry.".to_owned()
         }
-        State::Queued { not_before } => match &facts.before_it {
-            Some(former) => format!("It waits until review {former}, of an earlier revision of the pack, is decided."),
+        State::Queued { not_before } => match &facts.former {
+            Some(former) => {
+                format!("It waits until review {}, of an earlier revision of the pack, is decided.", former.review)
+            }
             None => format!("It waits for a slot of the fleet and of the tenant, not before {not_before}."),
         },
         State::Launching { attempt, since, .. } => format!("Attempt {attempt} is being launched since {since}."),

@@ -5,7 +5,7 @@
 //! is found or its claim is revoked, after which no execution of it can ever act.
 
 use bytes::Bytes;
-use carrel_cloud::{CallError, Created, Jobs, Launch, LaunchError, Objects, ReadError};
+use carrel_cloud::{CallError, Created, Ended, Jobs, Launch, LaunchError, Objects, ReadError};
 use carrel_schemas::claim::{Claim, ClaimHolder};
 use carrel_schemas::ids::{Attempt, ExecutionName, JobName};
 use carrel_schemas::layout;
@@ -109,15 +109,16 @@ impl Launcher {
         self.revoke(tenant, record, attempt).await
     }
 
-    /// True if the execution runs no more and never will.
-    pub async fn is_terminal(&self, execution: &ExecutionName) -> Result<bool, CallError> {
-        Ok(self.jobs.execution(execution.as_str()).await?.is_none_or(|execution| execution.terminal))
+    /// How the execution ended; `None` while it runs or will.
+    pub async fn ended(&self, execution: &ExecutionName) -> Result<Option<Ended>, CallError> {
+        let forgotten = || Some(Ended { limit: None, message: "the cloud has forgotten it".to_owned() });
+        Ok(self.jobs.execution(execution.as_str()).await?.map_or_else(forgotten, |execution| execution.ended))
     }
 
     /// Ends an execution, unless it has ended.
     pub async fn cancel(&self, execution: &ExecutionName) -> Result<(), CallError> {
         match self.jobs.cancel(execution.as_str()).await {
-            Err(error) if !self.is_terminal(execution).await? => Err(error),
+            Err(error) if self.ended(execution).await?.is_none() => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
     }

@@ -20,6 +20,7 @@ use crate::dead_letters::Index;
 use crate::desk::desk;
 use crate::drive::Driver;
 use crate::explain::Explainer;
+use crate::flight::Flight;
 use crate::flood::Floods;
 use crate::intake::{Carries, Intake, Source};
 use crate::launch::Launcher;
@@ -193,8 +194,8 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         parts.spawn(async move { leadership.run(&ledger, &holder, stop).await });
     }
 
-    let explainer = Explainer { ledger: ledger.clone(), objects, registry: registry.clone() };
-    let index = Index::new(ledger.clone(), registry.clone());
+    let index = Arc::new(Index::new(ledger.clone(), registry.clone()));
+    let explainer = Explainer { ledger: ledger.clone(), objects, registry: registry.clone(), index: index.clone() };
     let identities = config.oidc.as_ref().map(api::Identities::new).transpose()?;
     let (paces, streams) = (api::Paces::new(config.calls_per_second), api::Streams::default());
     let inner = api::Inner {
@@ -210,6 +211,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         identities,
         paces,
         streams,
+        ready: Flight::default(),
         stop: stop.clone(),
     };
     Ok(api::router(api::State::new(inner)))

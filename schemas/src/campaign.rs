@@ -170,6 +170,9 @@ pub struct CampaignItem {
     pub begun_at: Option<Timestamp>,
     /// How far it is.
     pub state: ItemState,
+    /// Fields of a newer schema, kept as they are.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// How far the replay of one letter is.

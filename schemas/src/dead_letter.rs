@@ -108,11 +108,17 @@ pub struct LetterAttempt {
     pub at: Timestamp,
     /// Why, in words.
     pub cause: String,
+    /// What it left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
 }
 
-/// What the last attempt left behind. Its texts are a stranger's: escape them before they reach a terminal.
+/// What an attempt left behind. Its texts are a stranger's: escape them before they reach a terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
+    /// How it ended: the agent as its worker saw it, or the task as the cloud says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
     /// The stage it was last heard of in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,

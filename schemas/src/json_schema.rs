@@ -62,6 +62,6 @@ mod tests {
     fn held(folder: &Path, name: &str, made: &str) {
         let path = folder.join(format!("{name}.json"));
         let stored = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(stored, made, "{} has drifted; run `cargo run --example json_schemas`", path.display());
+        assert!(stored == made, "{} has drifted; run `cargo run --example json_schemas`", path.display());
     }
 }

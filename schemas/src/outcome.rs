@@ -36,6 +36,9 @@ pub struct Outcome {
     /// The stage that the worker decided in, as it or the agent called it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
+    /// How what it was about ended, in words: the agent, or the task where it ended without an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<String>,
     /// What became of each sealed member, in the seal's order; empty where the inputs were never looked at.
     #[serde(default)]
     pub inputs: Vec<InputReport>,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::files::sales;
 use crate::gate::Gate;
-use crate::world::{Received, World, eventually, program, tenant};
+use crate::world::{Prepared, Received, World, eventually, program, tenant};
 
 /// The first completion of a pack in this state that `wanted` accepts.
 async fn ended(world: &World, pack: (&str, &str), state: &str, wanted: impl Fn(&Received) -> bool) -> Received {
@@ -115,7 +115,57 @@ async fn a_review_that_runs_out_of_memory_is_tried_once_more_with_more_and_then_
     assert_eq!((letter.class, letter.replay_of.clone()), (DeadLetterClass::OutOfMemory, None));
     let causes: Vec<_> = letter.attempts.iter().map(|attempt| attempt.cause.as_str()).collect();
     assert!(matches!(causes[..], [first] if first.contains("once more with larger limits")), "{causes:?}");
-    assert!(letter.evidence.is_some_and(|evidence| evidence.usage.is_some()));
+    let of_both = [letter.attempts[0].evidence.clone(), letter.evidence.clone()];
+    for evidence in of_both.map(|evidence| evidence.expect("what each try left behind")) {
+        assert_eq!(evidence.exit.as_deref(), Some("exit code 1, beyond its memory"));
+        assert!(evidence.usage.is_some() && evidence.log_tail.is_some_and(|tail| tail.contains("memory exhausted")));
+    }
     world.settled().await;
     assert_eq!(world.received().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cloud_ends_for_its_memory_or_time_is_told_from_a_crash_and_not_tried_again_as_it_was() {
+    let larger = json!({ "retry_limits": { "agent_memory_bytes": 2_u64 << 30, "timeout_seconds": 1800 } });
+    let prepared = Prepared::new(vec![tenant("acme", larger), tenant("bolt", json!({}))], |setup| {
+        setup.agent = ["/bin/sh", "-c", "exec sleep 600"].map(str::to_owned).to_vec();
+    });
+    prepared.reconfigure(|config| {
+        // In place of acme's worker, one that reads zeros and remembers them all.
+        config["images"]["greedy"] = json!({ "argv": ["/bin/sh", "-c", "exec tail /dev/zero", "greedy"] });
+        for job in config["jobs"].as_array_mut().expect("jobs") {
+            if job["name"] == "review-bolt" {
+                job["timeout_seconds"] = json!(5);
+            } else {
+                (job["image"], job["memory_bytes"]) = (json!("greedy"), json!(64 << 20));
+            }
+        }
+    });
+    let world = prepared.start().await;
+    world.upload("acme", "hungry", vec![("sales.csv", sales())]).await;
+    world.upload("bolt", "slow", vec![("sales.csv", sales())]).await;
+
+    let got = ended(&world, ("bolt", "slow"), "failed", |_| true).await.completion;
+    let Verdict::Failed { class, message, .. } = &got.verdict else { panic!("{:?}", got.verdict) };
+    assert_eq!(*class, FailureClass::TimedOut);
+    assert!(
+        message.starts_with("the last of 1 execution(s), ") && message.contains("timeout was reached"),
+        "{message}"
+    );
+    let letter = world.dead_letter(Some("bolt"), "its letter", |_| true).await;
+    assert_eq!(letter.class, DeadLetterClass::TimedOut);
+    let evidence = letter.evidence.expect("what is known of its end");
+    assert!(evidence.exit.is_some_and(|exit| exit.contains("The configured timeout was reached.")));
+    assert_eq!(evidence.stage.as_deref(), Some("review"), "as the worker last said");
+
+    let got = ended(&world, ("acme", "hungry"), "failed", |_| true).await.completion;
+    let is_hungry = matches!(got.verdict, Verdict::Failed { class: FailureClass::OutOfMemory, .. });
+    assert!(is_hungry && got.epoch.get() == 2, "nobody was told of the first try: {got:?}");
+    assert_eq!(world.outcome(&got).await.decided_by, DecidedBy::Dispatcher);
+    let letter = world.dead_letter(Some("acme"), "its letter", |_| true).await;
+    assert_eq!((letter.class, letter.attempts.len()), (DeadLetterClass::OutOfMemory, 1));
+    for evidence in [letter.attempts[0].evidence.clone(), letter.evidence] {
+        let exit = evidence.and_then(|evidence| evidence.exit).expect("how each try ended");
+        assert!(exit.ends_with("The configured memory limit was reached."), "{exit}");
+    }
 }

@@ -24,9 +24,9 @@ async fn says(world: &World, what: &str, words: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_explained_from_its_first_event_to_its_completion() {
-    let mut gate = None;
+    let (mut gate, each) = (None, tenant("cord", json!({ "policy": { "close": "each" } })));
     let limits = json!({ "limits": { "max_concurrent": 1 } });
-    let world = World::start(vec![tenant("acme", limits), tenant("bolt", json!({}))], |setup| {
+    let world = World::start(vec![tenant("acme", limits), tenant("bolt", json!({})), each], |setup| {
         gate = Some(Gate::install(setup));
     })
     .await;
@@ -62,6 +62,14 @@ async fn an_upload_is_explained_from_its_first_event_to_its_completion() {
     world.upload("acme", "none", vec![]).await;
     says(&world, "gs://acme-uploads/none/_COMPLETE", &["says that pack \"none\"", "with 0 file(s)", "Dead letter dl_"])
         .await;
+
+    for (bucket, words) in
+        [("cord-uploads", "is not there now"), ("nobodys-uploads", "the uploads bucket of no tenant")]
+    {
+        let event = [("bucketId", bucket), ("objectId", "a.csv"), ("objectGeneration", "1"), ("payloadFormat", "NONE")];
+        world.publish("uploads", "", &[&event[..], &[("eventType", "OBJECT_FINALIZE")]].concat()).await;
+        says(&world, &format!("gs://{bucket}/a.csv"), &[words, "Dead letter dl_"]).await;
+    }
 
     for (what, refused) in [
         ("gs://bolt-uploads/q3/sales.csv", "no such upload or review"),

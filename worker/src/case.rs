@@ -27,6 +27,8 @@ pub(crate) struct Case {
     pub(crate) scanners: Vec<String>,
     /// How what touched hostile bytes so far was confined.
     pub(crate) room: Option<RoomReport>,
+    /// How the agent ended, in words; absent before that.
+    pub(crate) exit: Option<String>,
 }
 
 /// Why the journey ends before its last stage.

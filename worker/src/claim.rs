@@ -75,6 +75,7 @@ pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progr
         nonce,
         began,
         scanners: Vec::new(),
+        exit: None,
         room: None,
     }))
 }

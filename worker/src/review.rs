@@ -55,7 +55,7 @@ impl Reviewed {
 }
 
 pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
-    let Scanned { case, looked, accepted, place } = scanned;
+    let Scanned { mut case, looked, accepted, place } = scanned;
     case.progress.stage("review");
     let wall = case.time_left();
     let tier = case.config.isolation;
@@ -72,6 +72,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
         None => None,
     };
     tracing::info!(exit = ?ended.exit, limit = ?ended.limit, wall_ms = millis(ended.used.wall), "agent ended");
+    case.exit = Some(exit(&ended));
     // The very directory that the agent had, not what it may have put in its place; nobody is left who could write.
     let output = inside.at("output");
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
@@ -137,6 +138,23 @@ enum End {
     Retry(&'static str),
 }
 
+/// How it ended, in words.
+fn exit(ended: &Ended) -> String {
+    let beyond = match ended.limit {
+        None => "",
+        Some(LimitHit::Wall) => ", beyond its time",
+        Some(LimitHit::Cpu) => ", beyond its processor time",
+        Some(LimitHit::Memory) => ", beyond its memory",
+        Some(LimitHit::Processes) => ", beyond its number of processes",
+        Some(LimitHit::FileSize) => ", beyond the size of a file",
+        Some(LimitHit::Output) => ", beyond what it may print",
+    };
+    match ended.exit {
+        Exit::Code(code) => format!("exit code {code}{beyond}"),
+        Exit::Signal(signal) => format!("signal {signal}{beyond}"),
+    }
+}
+
 fn end(ended: &Ended) -> End {
     let wall = ended.used.wall.as_secs();
     match (ended.limit, ended.exit) {
@@ -148,7 +166,7 @@ fn end(ended: &Ended) -> End {
         }
         (Some(LimitHit::Memory), _) => {
             let peak = ended.used.peak_bytes >> 20;
-            End::Failed(FailureClass::OutOfMemory, format!("the agent ran out of memory, at {peak} MiB resident"))
+            End::Failed(FailureClass::OutOfMemory, format!("the agent ran out of memory, at {peak} MiB"))
         }
         (Some(LimitHit::Processes), _) => {
             End::Failed(FailureClass::AgentFailed, "the agent started more processes than it may".to_owned())

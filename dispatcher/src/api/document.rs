@@ -140,7 +140,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/openapi.json");
         let stored = std::fs::read_to_string(&path).unwrap_or_default();
         let made = carrel_schemas::json_schema::render(&open_api());
-        assert_eq!(stored, made, "{} has drifted; run `cargo run --example json_schemas`", path.display());
+        assert!(stored == made, "{} has drifted; run `cargo run --example json_schemas`", path.display());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State as Extract};
-use carrel_schemas::ids::TenantId;
+use carrel_schemas::registry::Tenant;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ pub(super) async fn own(
     caller: Caller,
 ) -> Result<Json<Told>, Refused> {
     let tenant = caller.tenant(&state.0.registry, &tenant)?;
-    explain(&state, &asked, |id| *id == tenant.id).await
+    explain(&state, &asked, Some(tenant)).await
 }
 
 pub(super) async fn any(
@@ -37,12 +37,12 @@ pub(super) async fn any(
     caller: Caller,
 ) -> Result<Json<Told>, Refused> {
     caller.operator()?;
-    explain(&state, &asked, |_| true).await
+    explain(&state, &asked, None).await
 }
 
-async fn explain(state: &State, asked: &Asked, may_see: impl Fn(&TenantId) -> bool) -> Result<Json<Told>, Refused> {
+async fn explain(state: &State, asked: &Asked, asker: Option<&Tenant>) -> Result<Json<Told>, Refused> {
     let what = asked.get("what").ok_or_else(|| Refused::Bad("say what: gs://BUCKET/NAME or a review's id".into()))?;
     let question = Question::parse(what).map_err(|why| Refused::Bad(format!("what: {why}")))?;
-    let told = state.0.explainer.explain(question, may_see).await?;
+    let told = state.0.explainer.explain(question, asker).await?;
     Ok(Json(Told { told: told.ok_or(Refused::NotFound("upload or review"))? }))
 }

@@ -57,6 +57,7 @@ use crate::dead_letters::Index;
 use crate::desk::Bell;
 use crate::drive::Driver;
 use crate::explain::Explainer;
+use crate::flight::Flight;
 use crate::ledger::Ledger;
 use crate::pack::seal::Sealer;
 use crate::replay::Replayer;
@@ -87,7 +88,7 @@ pub struct Inner {
     /// Explains uploads and reviews.
     pub explainer: Explainer,
     /// Finds dead letters.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// How long what is over is kept.
     pub retention: Duration,
     /// Who vouches for callers, besides the registry's keys.
@@ -96,7 +97,9 @@ pub struct Inner {
     pub paces: Paces,
     /// Streams of events that are open.
     pub streams: Streams,
-    /// Ends them.
+    /// However many ask whether it is ready, one looks.
+    pub ready: Flight<()>,
+    /// Ends the streams.
     pub stop: CancellationToken,
     /// Foresees replays.
     pub replayer: Arc<Replayer>,
@@ -128,6 +131,6 @@ async fn traced(request: Request, next: Next) -> Response {
 
 /// Ready means: the ledger answers.
 async fn ready(axum::extract::State(state): axum::extract::State<State>) -> Result<&'static str, Refused> {
-    state.0.ledger.answers().await?;
+    state.0.ready.join(|_| state.0.ledger.answers()).await?;
     Ok("ready\n")
 }

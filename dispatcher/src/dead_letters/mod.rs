@@ -134,8 +134,12 @@ pub fn of_completion(
         epoch: completion.epoch,
         pack: completion.pack.clone(),
     };
-    let attempt =
-        |ended: &EndedAttempt| LetterAttempt { attempt: ended.attempt, at: ended.at, cause: ended.cause.clone() };
+    let attempt = |ended: &EndedAttempt| LetterAttempt {
+        attempt: ended.attempt,
+        at: ended.at,
+        cause: ended.cause.clone(),
+        evidence: ended.evidence.clone(),
+    };
     let replay_of = record.former_epoch().map(|epoch| of_epoch(&completion.review, epoch));
     Some(DeadLetter {
         attempts: record.ended.iter().map(attempt).collect(),

@@ -1,19 +1,24 @@
 //! What ends a review, or gives it another try, before anybody else decides: its tenant leaves, a later revision takes
-//! its place, its deadline has passed, its memory or time ran out.
+//! its place, its deadline has passed, its memory or time ran out, its execution ended without a word.
 //!
 //! Owns these rules. Who creates the outcome first has decided all the same, so each may lose to a worker.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use carrel_cloud::{Ended, Limit};
 use carrel_schemas::completion::Completion;
-use carrel_schemas::ids::ReviewId;
+use carrel_schemas::dead_letter::Evidence;
+use carrel_schemas::ids::{ExecutionName, ReviewId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::Tenant;
 use carrel_schemas::timestamp::Timestamp;
 
-use super::Driver;
-use crate::ledger::{LedgerError, ReviewRecord, State};
+use super::{DriveError, Driver, Step, is_last_attempt};
+use crate::ledger::{AttemptEnd, LedgerError, ReviewRecord, State, Versioned};
+
+/// Characters that a cause quotes of the cloud.
+const MAX_SAID: usize = 300;
 
 impl Driver {
     /// How a review that waits or runs is to end now, if it is.
@@ -33,6 +38,34 @@ impl Driver {
             return Ok(Some(Verdict::Superseded { by }));
         }
         Ok(expires_at(tenant, record).filter(|at| now >= *at).map(|at| expired(record, at)))
+    }
+
+    /// An execution ended and decided nothing.
+    pub(super) async fn lost(
+        &self,
+        tenant: &Tenant,
+        held: Versioned<ReviewRecord>,
+        execution: &ExecutionName,
+        ended: Ended,
+    ) -> Result<Step, DriveError> {
+        let exit = Some(ended.message).filter(|message| !message.is_empty());
+        let cause = format!("{execution} ended without an outcome{}", said(exit.as_deref()));
+        let class = match ended.limit {
+            Some(Limit::Memory) => FailureClass::OutOfMemory,
+            Some(Limit::Time) => FailureClass::TimedOut,
+            None if is_last_attempt(tenant, &held.value) => FailureClass::Crashed,
+            None => {
+                tracing::warn!(review.id = %held.value.review, cause, "will retry");
+                let left = self.evidence(tenant, &held.value).await;
+                let left = Evidence { exit: exit.or(left.exit), ..left };
+                return self.requeue(tenant, held, AttemptEnd::Lost(cause), left).await;
+            }
+        };
+        let spent = held.value.spent_attempts() + 1;
+        let message = format!("the last of {spent} execution(s), {cause}; see its log");
+        let verdict = Verdict::Failed { class, message, log_tail: None };
+        let completion = self.outcomes.decide(tenant, &held.value, verdict, exit, crate::now()).await?;
+        self.settle(tenant, held, completion).await
     }
 
     /// The review that took this one's place: that of the pack's last revision, if it is of other files. The same files
@@ -68,6 +101,11 @@ fn expired(record: &ReviewRecord, at: Timestamp) -> Verdict {
          or give the tenant a longer deadline"
     );
     Verdict::Failed { class: FailureClass::Expired, message, log_tail: None }
+}
+
+/// `: what was said`, cut, if anything was.
+fn said(words: Option<&str>) -> String {
+    words.map(|words| format!(": {}", words.chars().take(MAX_SAID).collect::<String>())).unwrap_or_default()
 }
 
 /// True if the verdict came over the head of whatever runs, which can decide nothing any more.

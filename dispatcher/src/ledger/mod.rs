@@ -311,7 +311,7 @@ impl Ledger {
         generation: i64,
         mut next: ReviewRecord,
     ) -> Result<Option<Versioned<ReviewRecord>>, LedgerError> {
-        next.writer = fresh_nonce();
+        (next.schema, next.writer) = (ReviewRecord::SCHEMA, fresh_nonce());
         let name = names::record(&next.tenant, &next.review);
         match self.objects.swap(&self.bucket, &name, generation, encode(&next), JSON).await? {
             Swapped::Done(generation) => Ok(Some(Versioned { value: next, generation })),

@@ -14,6 +14,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use carrel_schemas::completion::Completion;
+use carrel_schemas::dead_letter::Evidence;
 use carrel_schemas::ids::{Attempt, Epoch, ExecutionName, JobName, Nonce, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::seal::{ClosedBy, Seal};
@@ -125,6 +126,18 @@ pub struct EndedAttempt {
     /// Whether it counts against the tenant's attempts: a launch that the cloud put off does not, nor does what came
     /// before the larger limits.
     pub counted: bool,
+    /// What it left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// Fields of a newer schema, kept as they are.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
+}
+
+impl EndedAttempt {
+    fn new(attempt: Attempt, at: Timestamp, cause: String, counted: bool) -> Self {
+        Self { attempt, at, cause, counted, evidence: None, unknown: BTreeMap::new() }
+    }
 }
 
 /// How an attempt came to nothing, in words.
@@ -170,8 +183,9 @@ impl State {
 }
 
 impl ReviewRecord {
-    /// The schema number that this code writes.
-    pub const SCHEMA: u32 = 1;
+    /// The schema number that this code writes. Since 2, attempts that ended stand with what they left behind, which a
+    /// program that reads up to 1 would drop.
+    pub const SCHEMA: u32 = 2;
 
     /// The first record of a sealed pack.
     pub fn open(seal: &Seal, now: Timestamp, traceparent: Option<String>, writer: Nonce) -> Self {
@@ -272,7 +286,7 @@ impl ReviewRecord {
             AttemptEnd::PutOff(cause) => (cause, self.put_off as usize, false),
         };
         self.put_off = if counted { 0 } else { self.put_off.saturating_add(1) };
-        self.ended.push(EndedAttempt { attempt, at: now, cause, counted });
+        self.ended.push(EndedAttempt::new(attempt, now, cause, counted));
         if self.ended.iter().filter(|ended| !ended.counted).count() > PUT_OFFS_KEPT
             && let Some(oldest) = self.ended.iter().position(|ended| !ended.counted)
         {
@@ -282,6 +296,15 @@ impl ReviewRecord {
         let not_before = now.plus(backoff + backoff.mul_f64(self.jitter(attempt)));
         self.state = State::Queued { not_before };
         Ok(self)
+    }
+
+    /// Notes what the attempt that ended last left behind.
+    #[must_use]
+    pub fn noting(mut self, evidence: Evidence) -> Self {
+        if let Some(last) = self.ended.last_mut() {
+            last.evidence = Some(evidence).filter(|evidence| *evidence != Evidence::default());
+        }
+        self
     }
 
     /// Any unsettled state → Settled: an outcome exists, the ledger copies it.
@@ -304,7 +327,7 @@ impl ReviewRecord {
             return Err(self.refuse("enlarge"));
         }
         let attempt = Attempt::new(self.attempts).unwrap_or(Attempt::FIRST);
-        self.ended.push(EndedAttempt { attempt, at: now, cause, counted: false });
+        self.ended.push(EndedAttempt::new(attempt, now, cause, false));
         self.ended.iter_mut().for_each(|ended| ended.counted = false);
         self.epoch = self.epoch.next();
         self.larger_since = Some(self.epoch);

@@ -52,6 +52,7 @@ mod tests {
     use super::*;
 
     /// As the first dispatcher wrote it.
+    /// It is of the number before that of now.
     const OLDEST: &str = include_str!("schema/oldest_record.json");
 
     #[test]
@@ -62,6 +63,7 @@ mod tests {
         let (next, _) = record.authorise(job, crate::now()).expect("it is queued");
         let rewritten = serde_json::to_value(&next).expect("plain JSON");
         assert_eq!(rewritten["invented_later"]["kept"], true);
+        assert_eq!(rewritten["ended"][0]["also_later"], "kept");
         let letter = serde_json::json!({
             "schema": 1, "id": format!("dl_{}", "0".repeat(32)), "class": "malformed", "reason": "r", "fingerprint": "r",
             "source": { "kind": "message", "subscription": "s", "message_id": "1", "attributes": {}, "data": "" },
@@ -73,10 +75,14 @@ mod tests {
 
     #[test]
     fn a_later_number_is_refused_by_name_whatever_else_it_holds() {
-        for text in [OLDEST.replace("\"schema\": 1", "\"schema\": 2"), "{\"schema\": 2}".to_owned()] {
+        let later = format!("\"schema\": {}", ReviewRecord::SCHEMA + 1);
+        for text in [OLDEST.replace("\"schema\": 1", &later), format!("{{{later}}}")] {
             let refused = decode::<ReviewRecord>("tenants/acme/reviews/r.json", text.as_bytes()).expect_err("later");
             let text = refused.to_string();
-            assert!(text.contains("tenants/acme/reviews/r.json") && text.contains("schema 2"), "{text}");
+            assert!(
+                text.contains("tenants/acme/reviews/r.json") && text.contains(&later.replace(['"', ':'], "")),
+                "{text}"
+            );
             assert!(!refused.is_permanent(), "a later program reads it");
         }
     }

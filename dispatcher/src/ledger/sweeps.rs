@@ -12,12 +12,17 @@ impl Ledger {
     /// Marks a tenant's bucket to be swept; false if it was marked already. Looking first keeps a flood from writing
     /// one object more often than Cloud Storage allows, which is once in a second.
     pub async fn mark_for_sweep(&self, tenant: &TenantId) -> Result<bool, LedgerError> {
-        let name = names::sweep_mark(tenant);
-        if self.objects.find(&self.bucket, &name).await?.is_some() {
+        if self.is_marked_for_sweep(tenant).await? {
             return Ok(false);
         }
+        let name = names::sweep_mark(tenant);
         let mark = json!({ "tenant": tenant });
         Ok(matches!(self.objects.create(&self.bucket, &name, encode(&mark), JSON).await?, Created::New(_)))
+    }
+
+    /// True if the tenant's bucket is marked, and the sweep that the mark asks for has not begun.
+    pub async fn is_marked_for_sweep(&self, tenant: &TenantId) -> Result<bool, LedgerError> {
+        Ok(self.objects.find(&self.bucket, &names::sweep_mark(tenant)).await?.is_some())
     }
 
     /// The tenants whose buckets are marked.

@@ -81,6 +81,7 @@ pub fn drawn_up(
         fingerprint: letter.fingerprint.clone(),
         begun_at: None,
         state: ItemState::Pending,
+        unknown: BTreeMap::new(),
     };
     let chunk = |letters: &[Arc<DeadLetter>]| CampaignChunk {
         schema: Campaign::SCHEMA,

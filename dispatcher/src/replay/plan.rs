@@ -164,6 +164,7 @@ mod tests {
             fingerprint: "it broke".to_owned(),
             begun_at: None,
             state: ItemState::Pending,
+            unknown: BTreeMap::new(),
         };
         (0..count).map(item).collect()
     }

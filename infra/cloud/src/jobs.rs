@@ -37,8 +37,35 @@ pub struct Execution {
     pub name: String,
     /// The container's arguments, by which a lost launch is found again.
     pub args: Vec<String>,
-    /// No task of it runs or will run.
-    pub terminal: bool,
+    /// How it ended; absent while a task of it runs or will run.
+    pub ended: Option<Ended>,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The limit of its job that ended it, if one did.
+    pub limit: Option<Limit>,
+    /// The cloud's words for it, with the exit code where there was one; may be empty.
+    pub message: String,
+}
+
+/// A limit of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The memory of a task.
+    Memory,
+    /// The time of an attempt.
+    Time,
+}
+
+impl Limit {
+    /// Cloud Run has no code for either, only these words: what says neither is taken for a crash, which is tried again.
+    fn named_in(message: &str) -> Option<Self> {
+        let words =
+            [("configured memory limit was reached", Self::Memory), ("configured timeout was reached", Self::Time)];
+        words.into_iter().find_map(|(words, limit)| message.contains(words).then_some(limit))
+    }
 }
 
 /// Why a launch has no execution to show.
@@ -129,12 +156,33 @@ impl Jobs {
 
 fn execution(wire: WireExecution) -> Execution {
     let container = wire.template.and_then(|template| template.containers.into_iter().next());
-    let decided = wire.conditions.iter().any(|condition| {
-        condition.r#type == "Completed" && matches!(condition.state, State::ConditionSucceeded | State::ConditionFailed)
+    let completed = wire.conditions.into_iter().find(|condition| condition.r#type == "Completed");
+    let is_decided = completed
+        .as_ref()
+        .is_some_and(|condition| matches!(condition.state, State::ConditionSucceeded | State::ConditionFailed));
+    let ended = (wire.completion_time.is_some() || is_decided).then(|| {
+        let message = completed.map(|condition| condition.message).unwrap_or_default();
+        Ended { limit: Limit::named_in(&message), message }
     });
-    Execution {
-        name: wire.name,
-        args: container.map(|container| container.args).unwrap_or_default(),
-        terminal: wire.completion_time.is_some() || decided,
+    Execution { name: wire.name, args: container.map(|container| container.args).unwrap_or_default(), ended }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_ended_an_execution_is_told_from_a_crash_by_the_clouds_words() {
+        for (message, limit) in [
+            (
+                "Task t-task0 failed with exit code: 0 and message: The configured memory limit was reached.",
+                Some(Limit::Memory),
+            ),
+            ("Task t-task0 failed with message: The configured timeout was reached.", Some(Limit::Time)),
+            ("Task t-task0 failed with exit code: 1 and message: The container exited with an error.", None),
+            ("", None),
+        ] {
+            assert_eq!(Limit::named_in(message), limit, "{message}");
+        }
     }
 }

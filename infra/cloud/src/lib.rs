@@ -17,7 +17,7 @@ pub use call::Call;
 pub use connect::{ConnectError, Connector, Endpoints, install_crypto};
 pub use error::CallError;
 pub use folder::Folder;
-pub use jobs::{Execution, Jobs, Launch, LaunchError};
+pub use jobs::{Ended, Execution, Jobs, Launch, LaunchError, Limit};
 pub use objects::{Body, Created, DownloadError, Downloaded, ObjectMeta, Objects, Page, ReadError, Swapped};
 pub use publish::Topic;
 pub use range::{Arriving, RangeError};

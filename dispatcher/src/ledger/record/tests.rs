@@ -67,6 +67,7 @@ fn completion(record: &ReviewRecord) -> Completion {
         decided_at: at(9),
         verdict: Verdict::Cancelled { reason: "test".into() },
         stage: None,
+        exit: None,
         inputs: vec![],
         inputs_omitted: 0,
         scanners: vec![],

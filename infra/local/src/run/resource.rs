@@ -243,7 +243,14 @@ fn completed(record: &ExecutionRecord) -> Value {
     failed
 }
 
+/// In Cloud Run's words, as far as people have quoted them.
 fn why(record: &ExecutionRecord) -> String {
-    let first = record.tasks.iter().find(|task| !task.message.is_empty());
-    first.map_or_else(|| "A task failed.".to_owned(), |task| task.message.clone())
+    let mut failed = record.tasks.iter().enumerate().filter(|(_, task)| !task.message.is_empty());
+    let Some((index, task)) = failed.next() else { return "A task failed.".to_owned() };
+    let (id, message) = (task_id(record, index), &task.message);
+    match task.exit_code {
+        _ if task.phase == Phase::Cancelled => message.clone(),
+        Some(code) => format!("Task {id} failed with exit code: {code} and message: {message}"),
+        None => format!("Task {id} failed with message: {message}"),
+    }
 }

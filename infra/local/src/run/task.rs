@@ -189,10 +189,10 @@ fn end_of(ended: io::Result<Ended>) -> End {
     };
     let (phase, message) = match code {
         code if out_of_memory && code != Some(0) => {
-            (Phase::Failed, "The container was ended: it exceeded the memory limit of its job.".to_owned())
+            (Phase::Failed, "The configured memory limit was reached.".to_owned())
         }
         Some(0) => (Phase::Succeeded, String::new()),
-        Some(code) => (Phase::Failed, format!("The container exited with code {code}.")),
+        Some(_) => (Phase::Failed, "The container exited with an error.".to_owned()),
         None => (Phase::Failed, format!("The container was ended by signal {}.", signal.unwrap_or(0))),
     };
     End { phase, exit_code: code, signal, message }
