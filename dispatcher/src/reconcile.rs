@@ -155,18 +155,26 @@ impl Reconciler {
 
     /// Reviews first: they are rung for by name alone. What cannot be read of packs stops neither them nor other packs.
     async fn hot(&self, known: &mut OpenPacks) {
-        match self.ledger.open_review_ids().await {
+        let reviews = match self.ledger.open_review_ids().await {
             Ok(reviews) => {
+                let found = reviews.len();
                 for (tenant, review) in reviews {
                     self.bell.ring(Wake::Open(tenant, review)).await;
                 }
                 // A new leader grants slots after this alone, so it tells of a whole list of reviews or is not rung.
                 self.bell.ring(Wake::Walked).await;
+                Some(found)
             }
-            Err(error) => tracing::warn!(error = crate::chain(&error), "open reviews are listed again later"),
-        }
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "open reviews are listed again later");
+                None
+            }
+        };
         match self.ledger.open_pack_names().await {
-            Ok(found) => self.ring_for_packs(found, known).await,
+            Ok(found) => {
+                tracing::debug!(reviews, packs = found.len(), "walked");
+                self.ring_for_packs(found, known).await;
+            }
             Err(error) => tracing::warn!(error = crate::chain(&error), "open packs are listed again later"),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use carrel::fleet::Part;
 use carrel::plan;
 use carrel_local::faults::FaultPlan;
 use carrel_schemas::outcome::Verdict;
@@ -62,7 +63,12 @@ async fn soak() {
 async fn storm(seed: u64, packs: usize) -> String {
     let generous = json!({ "limits": { "max_attempts": 50, "max_concurrent": 4 } });
     let tenants = TENANTS.iter().map(|id| tenant(id, generous.clone())).collect();
-    let mut world = World::start(tenants, |setup| setup.faults = faults(seed)).await;
+    let mut world = World::start(tenants, |setup| {
+        setup.faults = faults(seed);
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "500".to_owned()));
+        setup.dispatcher.push(("CARREL_LOG".to_owned(), "info,carrel_dispatcher::reconcile=debug".to_owned()));
+    })
+    .await;
     let pack = |at: usize| (TENANTS[at % TENANTS.len()].to_owned(), format!("pack-{:05}", at / TENANTS.len()));
     let wanted: BTreeSet<(String, String)> = (0..packs * TENANTS.len()).map(pack).collect();
     let mut kills = 0;
@@ -94,6 +100,8 @@ async fn storm(seed: u64, packs: usize) -> String {
         }
     }
     eventually("every pack completed", async || (arrived(&world) == wanted).then_some(())).await;
+    let walks = after_the_storm(&mut world).await;
+    assert!(walks <= 2, "something was stuck until the reconciler's walk {walks}");
     world.settled().await;
 
     let mut events: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
@@ -120,6 +128,23 @@ async fn storm(seed: u64, packs: usize) -> String {
         assert!(launched > packs, "no launch of {id} was doubled or repeated: the storm did not blow");
     }
     format!(
-        "{total} packs delivered, each by one outcome under one completion id; {received} events received, the dispatcher killed {kills} times"
+        "{total} packs delivered, each by one outcome under one completion id; {received} events received, the dispatcher killed {kills} times, nothing \
+         open after the reconciler's walk {walks}"
     )
+}
+
+/// Loses the whole machine once more, without any fault after that; returns how many walks of the reconciler what was left
+/// has taken.
+async fn after_the_storm(world: &mut World) -> usize {
+    let walked = |world: &World| -> Vec<bool> {
+        let log = std::fs::read_to_string(world.dir().join("logs/dispatcher.log")).expect("a log");
+        let walks = log.lines().filter(|line| line.contains("carrel_dispatcher::reconcile: walked "));
+        walks.map(|line| line.contains("reviews=0 packs=0")).collect()
+    };
+    world.kill_dispatcher();
+    world.fleet.kill(Part::Cloud).expect("it runs");
+    world.reconfigure(|config| config["faults"] = json!({}));
+    let before = walked(world).len();
+    world.restart_all().await;
+    eventually("a walk that finds nothing", async || walked(world)[before..].iter().position(|nothing| *nothing)).await
 }

@@ -69,10 +69,7 @@ impl Prepared {
 
     /// Changes what its cloud will be told.
     pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.fleet.dir().join("cloud.json");
-        let mut config = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
-        change(&mut config);
-        std::fs::write(&path, config.to_string()).expect("rewritten");
+        reconfigure(&self.fleet, change);
     }
 
     /// Starts it.
@@ -125,6 +122,11 @@ impl World {
         self.consumer.abort();
         let (objects, _, consumer) = connect_into(&self.fleet, self.inbox.clone()).await;
         (self.objects, self.consumer) = (objects, consumer);
+    }
+
+    /// Changes what the cloud will be told when it is started again.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&mut Value)) {
+        reconfigure(&self.fleet, change);
     }
 
     /// Where the fleet keeps everything.
@@ -231,6 +233,13 @@ impl Drop for World {
             eprintln!("the fleet's directory is kept: {}", dir.keep().display());
         }
     }
+}
+
+fn reconfigure(fleet: &Fleet, change: impl FnOnce(&mut Value)) {
+    let path = fleet.dir().join("cloud.json");
+    let mut config = serde_json::from_slice(&std::fs::read(&path).expect("written")).expect("JSON");
+    change(&mut config);
+    std::fs::write(&path, config.to_string()).expect("rewritten");
 }
 
 async fn connect(fleet: &Fleet) -> (Objects, Inbox, JoinHandle<()>) {
