@@ -4,6 +4,8 @@
 //! where the tenant's worker writes, so it is read with a cap and held against the record: what does not fit is not
 //! copied but replaced by a failure that says so.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use carrel_cloud::{CallError, Created, Objects, ReadError, Topic};
 use carrel_schemas::completion::Completion;
@@ -86,7 +88,13 @@ impl Outcomes {
             }
             _ => None,
         };
-        Ok(Evidence { exit, stage: stage.map(cut), usage: outcome.and_then(|outcome| outcome.usage), log_tail })
+        Ok(Evidence {
+            exit,
+            stage: stage.map(cut),
+            usage: outcome.and_then(|outcome| outcome.usage),
+            log_tail,
+            unknown: BTreeMap::new(),
+        })
     }
 
     /// The stage that the record's last attempt was in when it last said so.

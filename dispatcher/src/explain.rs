@@ -135,8 +135,8 @@ impl Explainer {
 
     async fn of_nobody(&self, bucket: &BucketName, name: &ObjectName) -> Result<Vec<String>, ExplainError> {
         let mut said = vec![format!(
-            "gs://{bucket} is the uploads bucket of no tenant in the registry: nothing in it is looked at. Add it to the \
-             tenant whose it is, then replay what was refused."
+            "gs://{bucket} is the uploads bucket of no tenant in the registry: nothing in it is looked at. Name it as a \
+             tenant's uploads bucket, then replay what was refused."
         )];
         let letter = self.of_message(LetterFilter::NOBODY, bucket, name).await?;
         said.extend(letter.map(|letter| about_letter(&letter)));
@@ -271,8 +271,8 @@ fn about_nothing(facts: &Facts<'_>) -> String {
             format!("Tenant {tenant} is being deleted: nothing it uploads is reviewed any more.")
         }
         true if facts.is_swept => format!(
-            "Uploads of tenant {tenant} came faster than its max_events_per_minute: instead of each event its bucket is \
-             listed, which finds this one."
+            "The bucket of tenant {tenant} is about to be listed, which finds this one: its uploads came faster than its \
+             max_events_per_minute, or a pack could not be looked at."
         ),
         true => {
             "The ledger holds nothing of this pack: no event of it was heard of yet, or more came than the tenant's \

@@ -108,9 +108,12 @@ pub struct LetterAttempt {
     pub at: Timestamp,
     /// Why, in words.
     pub cause: String,
-    /// What it left behind.
+    /// What it left behind, as far as it left anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Fields of a newer schema, kept as they are.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// What an attempt left behind. Its texts are a stranger's: escape them before they reach a terminal.
@@ -128,6 +131,9 @@ pub struct Evidence {
     /// The last lines it wrote, at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
+    /// Fields of a newer schema, kept as they are.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// What was refused.

@@ -65,7 +65,7 @@ async fn storm(seed: u64, packs: usize) -> String {
     let tenants = TENANTS.iter().map(|id| tenant(id, generous.clone())).collect();
     let mut world = World::start(tenants, |setup| {
         setup.faults = faults(seed);
-        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "500".to_owned()));
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "1000".to_owned()));
         setup.dispatcher.push(("CARREL_LOG".to_owned(), "info,carrel_dispatcher::reconcile=debug".to_owned()));
     })
     .await;
@@ -133,8 +133,8 @@ async fn storm(seed: u64, packs: usize) -> String {
     )
 }
 
-/// Loses the whole machine once more, without any fault after that; returns how many walks of the reconciler what was left
-/// has taken.
+/// Once every pack was told of: loses the whole machine once more, without any fault after that, and returns how many walks of
+/// the reconciler were needed before nothing was left open of what the storm had left.
 async fn after_the_storm(world: &mut World) -> usize {
     let walked = |world: &World| -> Vec<bool> {
         let log = std::fs::read_to_string(world.dir().join("logs/dispatcher.log")).expect("a log");

@@ -53,7 +53,7 @@ async fn a_record_of_an_earlier_dispatcher_is_carried_on_and_one_of_a_later_is_r
     assert_eq!(rewritten["invented_meanwhile"], json!({ "kept": [1, 2] }));
 
     assert_eq!(read(&later).await, foreign);
-    let told = format!("ledger object {} has schema 7, and this program reads up to 2", name(&later));
+    let told = format!("ledger object {} has schema 7, and this program reads up to 1", name(&later));
     eventually("its name in the log", async || {
         let log = std::fs::read_to_string(world.dir().join("logs/dispatcher.log")).expect("a log");
         log.contains(&told).then_some(())

@@ -2,8 +2,8 @@
 //!
 //! One layer finds out, once for each call, and lets nobody call faster than the configured pace; handlers take a
 //! [`Caller`] and ask it for what they need. A call without one is refused there, so the open calls need no exception
-//! here. Whoever is nobody shares one pace with all who are, so that guessing is slow and slows no caller; only the
-//! probes of health are spared, which cost next to nothing however often they come. Keys are 32 random bytes, not passwords: a plain hash is enough to keep them by.
+//! here; it costs next to nothing however often it is made, so nobody else's pace is spent on it. Keys are 32 random
+//! bytes, not passwords: a plain hash is enough to keep them by.
 
 use axum::extract::{FromRequestParts, Request, State as Extract};
 use axum::http::HeaderMap;
@@ -41,16 +41,12 @@ impl Paces {
         Self(RateLimiter::hashmap(Quota::per_second(pace).allow_burst(pace.saturating_mul(BURST))))
     }
 
-    fn pass(&self, caller: &str) -> Result<(), Refused> {
-        let wait = self.0.check_key(&caller.to_owned()).map_err(|not| not.wait_time_from(self.0.clock().now()));
+    fn pass(&self, caller: &Caller) -> Result<(), Refused> {
+        let wait = self.0.check_key(&caller.name()).map_err(|not| not.wait_time_from(self.0.clock().now()));
         wait.map_err(Refused::TooMany)
     }
 }
 
-/// What all who are nobody are counted under: no name of a caller.
-const STRANGERS: &str = "strangers";
-/// Open calls that are answered at any pace.
-const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 /// Seconds' worth of calls that may come at once.
 const BURST: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("ten is not zero");
 
@@ -58,17 +54,12 @@ const BURST: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("ten is
 pub(super) async fn known(Extract(state): Extract<State>, mut request: Request, next: Next) -> Response {
     match caller(&state.0.registry, state.0.identities.as_ref(), request.headers()).await {
         Ok(caller) => {
-            if let Err(refused) = state.0.paces.pass(&caller.name()) {
+            if let Err(refused) = state.0.paces.pass(&caller) {
                 return refused.into_response();
             }
             request.extensions_mut().insert(caller);
         }
-        Err(Refused::Stranger) if PROBES.contains(&request.uri().path()) => {}
-        Err(Refused::Stranger) => {
-            if let Err(refused) = state.0.paces.pass(STRANGERS) {
-                return refused.into_response();
-            }
-        }
+        Err(Refused::Stranger) => {}
         Err(refused) => return refused.into_response(),
     }
     next.run(request).await
@@ -184,13 +175,11 @@ mod tests {
     #[test]
     fn a_caller_that_hurries_is_told_when_to_come_back_and_delays_nobody_else() {
         let paces = Paces::new(Pace::new(1).expect("one"));
-        let of = |id: &str| Caller::Tenant(TenantId::parse(id).expect("an id")).name();
+        let of = |id: &str| Caller::Tenant(TenantId::parse(id).expect("an id"));
         let passed = (0..20).take_while(|_| paces.pass(&of("acme")).is_ok()).count();
         assert!((10..20).contains(&passed), "{passed}");
         let refused = paces.pass(&of("acme"));
         assert!(matches!(refused, Err(Refused::TooMany(wait)) if wait.as_millis() <= 1000), "{refused:?}");
         paces.pass(&of("bolt")).expect("its own pace");
-        while paces.pass(STRANGERS).is_ok() {}
-        paces.pass(&of("cord")).expect("who is nobody delays no caller");
     }
 }

@@ -139,6 +139,7 @@ pub fn of_completion(
         at: ended.at,
         cause: ended.cause.clone(),
         evidence: ended.evidence.clone(),
+        unknown: BTreeMap::new(),
     };
     let replay_of = record.former_epoch().map(|epoch| of_epoch(&completion.review, epoch));
     Some(DeadLetter {

@@ -17,9 +17,6 @@ use carrel_schemas::timestamp::Timestamp;
 use super::{DriveError, Driver, Step, is_last_attempt};
 use crate::ledger::{AttemptEnd, LedgerError, ReviewRecord, State, Versioned};
 
-/// Characters that a cause quotes of the cloud.
-const MAX_SAID: usize = 300;
-
 impl Driver {
     /// How a review that waits or runs is to end now, if it is.
     pub(super) async fn ending(
@@ -49,20 +46,21 @@ impl Driver {
         ended: Ended,
     ) -> Result<Step, DriveError> {
         let exit = Some(ended.message).filter(|message| !message.is_empty());
-        let cause = format!("{execution} ended without an outcome{}", said(exit.as_deref()));
-        let class = match ended.limit {
-            Some(Limit::Memory) => FailureClass::OutOfMemory,
-            Some(Limit::Time) => FailureClass::TimedOut,
-            None if is_last_attempt(tenant, &held.value) => FailureClass::Crashed,
+        // Not in the cloud's words, which name a task: letters of what ended alike are one group.
+        let cause = format!("{execution} ended without an outcome");
+        let (class, why) = match ended.limit {
+            Some(Limit::Memory) => (FailureClass::OutOfMemory, " at the memory limit of its job"),
+            Some(Limit::Time) => (FailureClass::TimedOut, " at the timeout of its job"),
+            None if is_last_attempt(tenant, &held.value) => (FailureClass::Crashed, ""),
             None => {
                 tracing::warn!(review.id = %held.value.review, cause, "will retry");
                 let left = self.evidence(tenant, &held.value).await;
-                let left = Evidence { exit: exit.or(left.exit), ..left };
+                let left = Evidence { exit, ..left };
                 return self.requeue(tenant, held, AttemptEnd::Lost(cause), left).await;
             }
         };
         let spent = held.value.spent_attempts() + 1;
-        let message = format!("the last of {spent} execution(s), {cause}; see its log");
+        let message = format!("the last of {spent} execution(s), {cause}{why}; see its log");
         let verdict = Verdict::Failed { class, message, log_tail: None };
         let completion = self.outcomes.decide(tenant, &held.value, verdict, exit, crate::now()).await?;
         self.settle(tenant, held, completion).await
@@ -101,11 +99,6 @@ fn expired(record: &ReviewRecord, at: Timestamp) -> Verdict {
          or give the tenant a longer deadline"
     );
     Verdict::Failed { class: FailureClass::Expired, message, log_tail: None }
-}
-
-/// `: what was said`, cut, if anything was.
-fn said(words: Option<&str>) -> String {
-    words.map(|words| format!(": {}", words.chars().take(MAX_SAID).collect::<String>())).unwrap_or_default()
 }
 
 /// True if the verdict came over the head of whatever runs, which can decide nothing any more.

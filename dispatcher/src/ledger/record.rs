@@ -183,9 +183,8 @@ impl State {
 }
 
 impl ReviewRecord {
-    /// The schema number that this code writes. Since 2, attempts that ended stand with what they left behind, which a
-    /// program that reads up to 1 would drop.
-    pub const SCHEMA: u32 = 2;
+    /// The schema number that this code writes. Another comes with a field whose loss would hurt, not with each new one.
+    pub const SCHEMA: u32 = 1;
 
     /// The first record of a sealed pack.
     pub fn open(seal: &Seal, now: Timestamp, traceparent: Option<String>, writer: Nonce) -> Self {

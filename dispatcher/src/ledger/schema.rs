@@ -52,12 +52,12 @@ mod tests {
     use super::*;
 
     /// As the first dispatcher wrote it.
-    /// It is of the number before that of now.
     const OLDEST: &str = include_str!("schema/oldest_record.json");
 
     #[test]
     fn the_oldest_record_is_read_and_what_it_holds_besides_survives_a_rewrite() {
-        let record: ReviewRecord = decode("r", OLDEST.as_bytes()).expect("it is read");
+        let with_more = OLDEST.replace("\"counted\": false", "\"counted\": false, \"also_later\": \"kept\"");
+        let record: ReviewRecord = decode("r", with_more.as_bytes()).expect("it is read");
         assert_eq!((record.put_off, record.larger_since, record.ended.len()), (0, None, 1));
         let job = carrel_schemas::ids::JobName::parse("projects/p/locations/l/jobs/j").expect("a name");
         let (next, _) = record.authorise(job, crate::now()).expect("it is queued");
@@ -71,6 +71,14 @@ mod tests {
         });
         let letter: DeadLetter = decode("l", letter.to_string().as_bytes()).expect("it is read");
         assert_eq!(serde_json::to_value(letter).expect("plain JSON")["invented_later"][0], 1);
+    }
+
+    #[test]
+    fn a_record_of_each_number_before_that_of_now_is_read() {
+        for number in 0..=ReviewRecord::SCHEMA {
+            let before = OLDEST.replace("\"schema\": 1", &format!("\"schema\": {number}"));
+            decode::<ReviewRecord>("r", before.as_bytes()).expect("it is read");
+        }
     }
 
     #[test]

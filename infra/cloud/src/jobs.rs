@@ -46,8 +46,13 @@ pub struct Execution {
 pub struct Ended {
     /// The limit of its job that ended it, if one did.
     pub limit: Option<Limit>,
-    /// The cloud's words for it, with the exit code where there was one; may be empty.
+    /// The cloud's words for it, with the exit code where there was one, at most [`Ended::MAX_WORDS`] characters; may be empty.
     pub message: String,
+}
+
+impl Ended {
+    /// More of what the cloud says is cut.
+    pub const MAX_WORDS: usize = 200;
 }
 
 /// A limit of a job.
@@ -162,7 +167,7 @@ fn execution(wire: WireExecution) -> Execution {
         .is_some_and(|condition| matches!(condition.state, State::ConditionSucceeded | State::ConditionFailed));
     let ended = (wire.completion_time.is_some() || is_decided).then(|| {
         let message = completed.map(|condition| condition.message).unwrap_or_default();
-        Ended { limit: Limit::named_in(&message), message }
+        Ended { limit: Limit::named_in(&message), message: message.chars().take(Ended::MAX_WORDS).collect() }
     });
     Execution { name: wire.name, args: container.map(|container| container.args).unwrap_or_default(), ended }
 }

@@ -1,12 +1,12 @@
 //! What this machine can give, found by running a trivial program in a room of each tier; and what to do where it cannot.
 //!
 //! Nothing is concluded from a version or a setting alone, nor from a runtime that says that all is well: a setting only
-//! explains a step that failed, and a room stands once its program is heard.
+//! explains a step that failed, and a room stands once its program is heard; or, but for runtimes, once it was ready for one
+//! that the machine does not have.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 use crate::ended::{Ended, Exit, LimitHit};
 use crate::room::{Command, Entry, Limits, Network, Profile, Room};
 use crate::running::StartError;
-use crate::supervise::{Finished, Hearing, run};
+use crate::supervise::{Finished, Hearing, run_unproven};
 use crate::tier::{Runtime, Tier};
 
 /// What the program in a trivial room says.
@@ -64,11 +64,14 @@ pub async fn probe_memory() -> Result<(), Missing> {
 }
 
 /// Whether a room may be opened of a tier that is not used before a room of it has stood; once it has, it is not tried
-/// again. Boxed, because opening a room is part of trying one.
-pub(crate) fn stood(tier: Tier, room: &Room) -> Pin<Box<dyn Future<Output = Result<(), Missing>> + Send>> {
+/// again.
+pub(crate) async fn stood(tier: Tier) -> Result<(), StartError> {
     static KATA: OnceCell<()> = OnceCell::const_new();
-    let untried = tier == Tier::Oci(Runtime::Kata) && *room != trivial(tier);
-    Box::pin(async move { if untried { KATA.get_or_try_init(|| probe(tier)).await.copied() } else { Ok(()) } })
+    if tier != Tier::Oci(Runtime::Kata) {
+        return Ok(());
+    }
+    let proven = KATA.get_or_try_init(|| probe(tier)).await.copied();
+    proven.map_err(|missing| StartError::Unproven { tier, missing })
 }
 
 fn trivial(tier: Tier) -> Room {
@@ -91,7 +94,7 @@ fn trivial(tier: Tier) -> Room {
 async fn stands(tier: Tier, room: Room) -> Result<Option<Finished>, Missing> {
     let hearing = Hearing { output_bytes: 4096, line_bytes: 4096, stderr_tail_bytes: 400 };
     let mut heard = false;
-    let ran = run(tier, &room, hearing, drop, |line| heard |= line == WORD.as_bytes()).await;
+    let ran = run_unproven(tier, &room, hearing, drop, |line| heard |= line == WORD.as_bytes()).await;
     match ran {
         Ok((finished, ())) if heard && finished.ended.exit == Exit::Code(0) => Ok(Some(finished)),
         Ok((finished, ())) => Err(unheard(tier, &finished.ended, &Settings::read())),

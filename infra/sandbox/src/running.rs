@@ -125,8 +125,18 @@ pub struct Ending {
 
 /// Opens a room of this tier and starts its command, whose stdout and stderr are these. Needs a tokio runtime with I/O.
 pub async fn start(tier: Tier, room: &Room, stdout: OwnedFd, stderr: OwnedFd) -> Result<(Running, Handed), StartError> {
+    probe::stood(tier).await?;
+    open(tier, room, stdout, stderr).await
+}
+
+/// The same, of a tier of which no room may have stood yet.
+pub(crate) async fn open(
+    tier: Tier,
+    room: &Room,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<(Running, Handed), StartError> {
     room.check()?;
-    probe::stood(tier, room).await.map_err(|missing| StartError::Unproven { tier, missing })?;
     let launcher = launcher::line().ok_or(StartError::NoLauncher)?;
     let (line, theirs) = wire::pair().map_err(StartError::Launcher)?;
     rustix::io::ioctl_fionbio(&line, true).map_err(|error| StartError::Launcher(error.into()))?;

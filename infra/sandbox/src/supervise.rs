@@ -16,8 +16,9 @@ use tokio::time::Instant;
 
 use crate::ended::{Ended, LimitHit, Used, infer};
 use crate::lines::{Lines, Tail};
+use crate::probe;
 use crate::room::Room;
-use crate::running::{Handed, StartError, start};
+use crate::running::{Handed, StartError, open};
 use crate::tier::Tier;
 use crate::watched::Watched;
 
@@ -53,12 +54,25 @@ pub async fn run<S>(
     room: &Room,
     hearing: Hearing,
     serve: impl FnOnce(Handed) -> S,
+    on_line: impl FnMut(&[u8]),
+) -> Result<(Finished, S), StartError> {
+    // On nobody's time: the room's begins with the room.
+    probe::stood(tier).await?;
+    run_unproven(tier, room, hearing, serve, on_line).await
+}
+
+/// The same, of a tier of which no room may have stood yet.
+pub(crate) async fn run_unproven<S>(
+    tier: Tier,
+    room: &Room,
+    hearing: Hearing,
+    serve: impl FnOnce(Handed) -> S,
     mut on_line: impl FnMut(&[u8]),
 ) -> Result<(Finished, S), StartError> {
     let began = Instant::now();
     let (mut stdout, out) = listen().map_err(StartError::Launcher)?;
     let (mut stderr, err) = listen().map_err(StartError::Launcher)?;
-    let opened = tokio::time::timeout_at(began + room.limits.wall, start(tier, room, out, err)).await;
+    let opened = tokio::time::timeout_at(began + room.limits.wall, open(tier, room, out, err)).await;
     // What is shown may lie on a filesystem that hangs.
     let (running, mut handed) = opened.map_err(|_| StartError::Late { tier, wall: room.limits.wall })??;
     let fresh = std::mem::take(&mut handed.fresh);

@@ -240,3 +240,19 @@ fn a_delivered_review_is_never_replayed() {
     assert!(!told.may_be_replayed());
     told.replay(at(6)).expect_err("an epoch is delivered");
 }
+
+#[test]
+fn what_is_noted_stands_with_the_attempt_that_ended_last_and_nothing_is_noted_of_nothing() {
+    let left = |exit: &str| Evidence { exit: Some(exit.to_owned()), ..Evidence::default() };
+    let mut queued = record();
+    for turn in 1..=20 {
+        let (launching, _) = queued.authorise(job(), at(turn)).expect("from queued");
+        queued = launching.requeue(AttemptEnd::PutOff("quota".into()), at(turn)).expect("from launching");
+        queued = queued.noting(left(&turn.to_string()));
+    }
+    let last = queued.ended.last().expect("put off").clone();
+    assert_eq!((last.attempt.get(), last.evidence), (20, Some(left("20"))));
+    let (launching, _) = queued.authorise(job(), at(21)).expect("from queued");
+    let lost = launching.requeue(AttemptEnd::Lost("crashed".into()), at(21)).expect("from launching");
+    assert_eq!(lost.noting(Evidence::default()).ended.last().expect("lost").evidence, None);
+}
