@@ -1,8 +1,8 @@
 //! The house's own rules, held over `cargo metadata` and the source text.
 //!
 //! Owns what no lint can say: which room may link which, transitively; what every file begins with and how long it may
-//! grow; where `unsafe` and the environment may be touched; which words the loopback cloud must not know; that what the
-//! documents name exists. Refuses style: that is rustfmt's and clippy's.
+//! grow; where `unsafe` and the environment may be touched; which words the loopback cloud must not know; that a test that
+//! is skipped is heard; that what the documents name exists. Refuses style: that is rustfmt's and clippy's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -289,6 +289,25 @@ fn the_loopback_cloud_knows_googles_nouns_only() {
         .flat_map(|source| source.hits(|line| ours.iter().any(|noun| word(line, noun))))
         .collect();
     assert!(hits.is_empty(), "{hits:#?}");
+}
+
+#[test]
+fn a_test_that_is_skipped_says_so_where_nobody_captures_it() {
+    let mut captured = Vec::new();
+    // A bench is run by a main of its own; this file spells the words it looks for.
+    let may =
+        |source: &Source| source.has_part("bench") || source.has_part("benches") || source.within("tests/house.rs");
+    for source in sources().into_iter().filter(|source| !may(source)) {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.contains("SKIPPED: ")) {
+            // `print!` and `eprint!`, with or without an end of line, on the line itself or on one just above.
+            let near = lines[at.saturating_sub(2)..=at].iter();
+            if near.into_iter().any(|line| line.contains("println!(") || line.contains("print!(")) {
+                captured.push(format!("{}:{}: use writeln!(std::io::stderr(), …)", source.path.display(), at + 1));
+            }
+        }
+    }
+    assert!(captured.is_empty(), "{captured:#?}");
 }
 
 const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];

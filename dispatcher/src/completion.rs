@@ -76,33 +76,35 @@ impl Outcomes {
     pub async fn evidence(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Evidence, OutcomeError> {
         let outcome = self.object(tenant, record, layout::outcome(&record.review, record.epoch)).await?;
         let outcome = outcome.and_then(|bytes| parse(&bytes, record).ok());
-        let stage = match outcome.as_ref().and_then(|outcome| outcome.stage.clone()) {
-            Some(stage) => Some(stage),
-            None => self.last_heard_of(tenant, record).await?,
+        let decided_in = outcome.as_ref().and_then(|outcome| outcome.stage.clone());
+        // A worker that decided has said all; of one that did not, its last progress is all there is.
+        let heard = match decided_in {
+            Some(_) => serde_json::Value::Null,
+            None => self.last_heard(tenant, record).await?,
         };
+        let said = |field: &str| heard[field].as_str().map(str::to_owned);
+        let stage = decided_in.or_else(|| said("stage"));
         let cut = |words: String| words.chars().take(MAX_WORDS).collect();
         let exit = outcome.as_ref().and_then(|outcome| outcome.exit.clone()).map(cut);
         let log_tail = match outcome.as_ref().map(|outcome| &outcome.verdict) {
-            Some(Verdict::Failed { log_tail: Some(tail), .. }) => {
-                Some(tail[tail.ceil_char_boundary(tail.len().saturating_sub(MAX_TAIL))..].to_owned())
-            }
-            _ => None,
+            Some(Verdict::Failed { log_tail: Some(tail), .. }) => Some(tail.clone()),
+            _ => said("message"),
         };
+        let end = |tail: String| tail[tail.ceil_char_boundary(tail.len().saturating_sub(MAX_TAIL))..].to_owned();
         Ok(Evidence {
             exit,
             stage: stage.map(cut),
             usage: outcome.and_then(|outcome| outcome.usage),
-            log_tail,
+            log_tail: log_tail.map(end),
             unknown: BTreeMap::new(),
         })
     }
 
-    /// The stage that the record's last attempt was in when it last said so.
-    async fn last_heard_of(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<Option<String>, OutcomeError> {
-        let Some(attempt) = Attempt::new(record.attempts) else { return Ok(None) };
+    /// What the record's last attempt said last of how far it was; null if it said nothing.
+    async fn last_heard(&self, tenant: &Tenant, record: &ReviewRecord) -> Result<serde_json::Value, OutcomeError> {
+        let Some(attempt) = Attempt::new(record.attempts) else { return Ok(serde_json::Value::Null) };
         let progress = self.object(tenant, record, layout::progress(&record.review, record.epoch, attempt)).await?;
-        let progress: Option<serde_json::Value> = progress.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Ok(progress.and_then(|progress| progress["stage"].as_str().map(str::to_owned)))
+        Ok(progress.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
     }
 
     /// A small object of the tenant's outputs bucket, unless there is none or it is too large to be one.
@@ -167,7 +169,7 @@ fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcom
 }
 
 /// Reads an outcome and holds it against the record; the error says what does not fit.
-fn parse(bytes: &[u8], record: &ReviewRecord) -> Result<Outcome, String> {
+pub(crate) fn parse(bytes: &[u8], record: &ReviewRecord) -> Result<Outcome, String> {
     let outcome: Outcome = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let about = (&outcome.tenant, &outcome.review, outcome.epoch, &outcome.pack, outcome.revision);
     if about != (&record.tenant, &record.review, record.epoch, &record.pack, record.revision) {

@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use carrel_cloud::CallError;
 use carrel_schemas::completion::Completion;
-use carrel_schemas::dead_letter::Evidence;
-use carrel_schemas::ids::{ReviewId, TenantId};
+use carrel_schemas::dead_letter::{DeadLetter, Evidence};
+use carrel_schemas::ids::{DeadLetterId, ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
+use carrel_schemas::seal::ClosedBy;
 use carrel_schemas::timestamp::Timestamp;
 use tracing::Instrument as _;
 
@@ -373,7 +374,12 @@ impl Driver {
         if dead_letters::is_owed(&completion.verdict) {
             let evidence = self.evidence(tenant, &held.value).await;
             if let Some(letter) = dead_letters::of_completion(completion, &held.value, evidence, crate::now()) {
-                self.ledger.file(&letter).await?;
+                let asked_by = match self.asked_by(&held.value).await {
+                    // It adorns the letter, and must not hold it back.
+                    Err(error) if error.is_permanent() => None,
+                    found => found?,
+                };
+                self.ledger.file(&DeadLetter { replay_of: letter.replay_of.or(asked_by), ..letter }).await?;
             }
         }
         if matches!(completion.verdict, Verdict::InputsChanged { .. }) && tenant.policy != PackPolicy::Each {
@@ -390,6 +396,19 @@ impl Driver {
         self.limbo.resolve_review(&held.value, crate::now()).await;
         let next = held.value.announced(crate::now()).map_err(LedgerError::from)?;
         Ok(self.ledger.swap(held.generation, next).await?.into())
+    }
+
+    /// The letter of a pack whose replay asked for this review. A key is anybody's word: only a letter of the tenant's own
+    /// counts.
+    async fn asked_by(&self, record: &ReviewRecord) -> Result<Option<DeadLetterId>, LedgerError> {
+        if record.closed_by != ClosedBy::Request {
+            return Ok(None);
+        }
+        let seal = self.ledger.seal(&record.tenant, &record.pack, record.revision).await?;
+        let Some(id) = seal.and_then(|seal| dead_letters::replayed_under(&seal.idempotency_key?)) else {
+            return Ok(None);
+        };
+        Ok(self.ledger.dead_letter(Some(&record.tenant), &id).await?.map(|held| held.value.id))
     }
 
     /// A superseded review is over, unless the pack holds just its files again: then its next epoch begins. Whoever

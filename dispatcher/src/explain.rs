@@ -17,7 +17,7 @@ use carrel_schemas::ids::{BucketName, Generation, ObjectName, PackId, ReviewId};
 use carrel_schemas::layout::{self, MANIFEST, MARKER, UploadKind};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
-use carrel_schemas::seal::{ClosedBy, Seal};
+use carrel_schemas::seal::{ClosedBy, Member, Seal};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::dead_letters::{self, Index};
@@ -83,6 +83,8 @@ struct Asked {
     kind: UploadKind,
     /// The version that lies there now.
     live: Option<Generation>,
+    /// Its pack was sealed before, with it or without.
+    has_seals: bool,
 }
 
 /// Everything that is known.
@@ -170,26 +172,23 @@ impl Explainer {
         let found = self.objects.find(tenant.uploads_bucket.as_str(), name.as_str()).await?;
         let live = found.map(|object| Generation::new(object.generation));
         let open = self.ledger.find_open_pack(&tenant.id, &pack).await?;
-        let last = self.ledger.last_seal(&tenant.id, &pack).await?;
-        let mut seal = last.clone();
-        for _ in 0..SEALS {
-            let Some(held) = &seal else { break };
-            let is_in = |member: &carrel_schemas::seal::Member| {
-                member.name == name && live.is_none_or(|generation| member.generation == generation)
-            };
-            if kind != UploadKind::File || held.members.iter().any(is_in) {
-                break;
-            }
-            seal = match held.revision.previous() {
+        let is_it = |member: &Member| member.name == name && live.is_none_or(|live| member.generation == live);
+        let tells = |seal: &Seal| kind != UploadKind::File || seal.members.iter().any(is_it);
+        let mut seal = self.ledger.last_seal(&tenant.id, &pack).await?;
+        let has_seals = seal.is_some();
+        for _ in 1..SEALS {
+            let Some(other) = seal.as_ref().filter(|&seal| !tells(seal)) else { break };
+            seal = match other.revision.previous() {
                 Some(former) => self.ledger.seal(&tenant.id, &pack, former).await?,
                 None => None,
             };
         }
+        let seal = seal.filter(tells);
         let record = match &seal {
             Some(seal) => self.ledger.review(&tenant.id, &seal.review).await?.map(|record| record.value),
             None => None,
         };
-        self.with(tenant, Some(Asked { name, kind, live }), pack, open, seal, record).await
+        self.with(tenant, Some(Asked { name, kind, live, has_seals }), pack, open, seal, record).await
     }
 
     async fn with<'a>(
@@ -265,7 +264,9 @@ fn told(facts: &Facts<'_>) -> Vec<String> {
 
 fn about_nothing(facts: &Facts<'_>) -> String {
     let tenant = &facts.tenant.id;
+    let has_seals = facts.upload.as_ref().is_some_and(|upload| upload.has_seals);
     match facts.upload.as_ref().is_some_and(|upload| upload.live.is_some()) {
+        false if has_seals => format!("None of the last {SEALS} seals of its pack holds it."),
         false => "The ledger holds nothing of its pack.".to_owned(),
         true if facts.tenant.deleting => {
             format!("Tenant {tenant} is being deleted: nothing it uploads is reviewed any more.")
@@ -275,9 +276,15 @@ fn about_nothing(facts: &Facts<'_>) -> String {
              max_events_per_minute, or a pack could not be looked at."
         ),
         true => {
-            "The ledger holds nothing of this pack: no event of it was heard of yet, or more came than the tenant's \
-                 max_events_per_minute. The sweep of the bucket finds it."
-                .to_owned()
+            let nothing = if has_seals {
+                "No seal of the pack holds this version"
+            } else {
+                "The ledger holds nothing of this pack"
+            };
+            format!(
+                "{nothing}: no event of it was heard of yet, or more came than the tenant's max_events_per_minute. The \
+                 sweep of the bucket finds it."
+            )
         }
     }
 }

@@ -150,10 +150,8 @@ impl Intake {
             Ok(Some(refusal)) => self.file(subscription, &delivery, refusal).await,
             // Whatever the cause: given back, it would be lost once Pub/Sub keeps it no longer.
             Err(error) if source.is_dead_letter => {
-                let error = crate::chain(&error);
-                let reason = format!("a message could not be dealt with, and will not be delivered again: {error}");
                 let tenant = self.owner(source.carries, &delivery);
-                let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant, reason };
+                let refusal = Refusal { class: DeadLetterClass::Undeliverable, tenant, reason: given_up(&error) };
                 self.file(subscription, &delivery, refusal).await
             }
             Err(error) => Err(error),
@@ -310,6 +308,11 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Why a message is given up: in the words of its letter, and of a replay that meets the same again.
+pub fn given_up(error: &NoteError) -> String {
+    format!("a message could not be dealt with, and will not be delivered again: {}", crate::chain(error))
 }
 
 fn log_lost(done: Result<(), tokio::task::JoinError>) {

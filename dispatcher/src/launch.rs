@@ -111,7 +111,8 @@ impl Launcher {
 
     /// How the execution ended; `None` while it runs or will.
     pub async fn ended(&self, execution: &ExecutionName) -> Result<Option<Ended>, CallError> {
-        let forgotten = || Some(Ended { limit: None, message: "the cloud has forgotten it".to_owned() });
+        let forgotten =
+            || Some(Ended { limit: None, exit_code: None, message: "the cloud has forgotten it".to_owned() });
         Ok(self.jobs.execution(execution.as_str()).await?.map_or_else(forgotten, |execution| execution.ended))
     }
 

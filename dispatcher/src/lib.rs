@@ -21,6 +21,7 @@ pub mod drive;
 pub mod explain;
 pub mod flight;
 pub mod flood;
+pub mod fuzz;
 pub mod intake;
 pub mod launch;
 pub mod leadership;

@@ -1,25 +1,28 @@
 //! What cannot be moved on for long is filed, though it is tried on and on: nothing stands in between.
 //!
-//! Owns since when each pack and each review has failed. That is kept in memory, so a new process begins to count anew.
+//! Owns since when each pack and each review has failed. That is kept in memory, so a new process begins to count anew;
+//! but a pack that should have closed long ago, or a record that has stood as long, is filed whatever was started when.
 //! A letter of something stuck is filed once, beside whatever letter its end may bring, and is resolved with that end.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::registry::{PackPolicy, Registry};
 use carrel_schemas::timestamp::Timestamp;
 
 use crate::dead_letters;
 use crate::drive::{DriveError, Rest};
-use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord};
+use crate::ledger::{Ledger, LedgerError, OpenPack, ReviewRecord, State};
 use crate::pack::seal::{Considered, SealError};
 
 /// What is stuck, and since when.
 #[derive(Debug)]
 pub struct Limbo {
     ledger: Ledger,
+    registry: Arc<Registry>,
     after: Duration,
     failing: Mutex<HashMap<Thing, Failing>>,
 }
@@ -39,18 +42,25 @@ struct Failing {
 
 /// Troubles that are further apart than so many times what is called long are two troubles, and not one that lasts.
 const APART: u32 = 4;
+/// What has stood for long by the ledger's word need fail for one part of these of what is called long: a moment's
+/// trouble with something old is no limbo.
+const MOMENT: u32 = 60;
 
 impl Limbo {
     /// Files what has failed for as long as `after`.
-    pub fn new(ledger: Ledger, after: Duration) -> Self {
-        Self { ledger, after, failing: Mutex::default() }
+    pub fn new(ledger: Ledger, registry: Arc<Registry>, after: Duration) -> Self {
+        Self { ledger, registry, after, failing: Mutex::default() }
     }
 
     /// Somebody looked at an open pack.
     pub async fn pack_looked(&self, open: &OpenPack, found: &Result<Considered, SealError>, now: Timestamp) {
         let thing = Thing::Pack(open.tenant.clone(), open.pack.clone(), open.revision);
         let Err(error) = found else { return self.moved(&thing) };
-        let Some(since) = self.lasts(&thing, now) else { return };
+        let Some(since) = self.fails(&thing, now) else { return };
+        let since = since.min(self.closes_at(open));
+        if now.since(since) < self.after {
+            return;
+        }
         let reason = format!(
             "pack {:?} could not be closed since {since}: {}; it is tried on, and goes on by itself once that is mended",
             open.pack.as_str(),
@@ -75,11 +85,15 @@ impl Limbo {
             Ok(Rest::Waiting { .. } | Rest::Behind(_)) => return,
             Ok(Rest::Active { .. } | Rest::Finished(_) | Rest::Unknown) => return self.moved(&thing),
         };
-        let Some(since) = self.lasts(&thing, now) else { return };
-        let Ok(Some(open)) = self.ledger.open_review_of(tenant, review).await else { return };
+        let Some(since) = self.fails(&thing, now) else { return };
         // A record that cannot be read is what is told of.
-        let epoch =
-            self.ledger.review(tenant, review).await.ok().flatten().map_or(Epoch::FIRST, |held| held.value.epoch);
+        let record = self.ledger.review(tenant, review).await.ok().flatten().map(|held| held.value);
+        let since = record.as_ref().map_or(since, |record| since.min(stands_since(record)));
+        if now.since(since) < self.after {
+            return;
+        }
+        let Ok(Some(open)) = self.ledger.open_review_of(tenant, review).await else { return };
+        let epoch = record.map_or(Epoch::FIRST, |record| record.epoch);
         let reason = format!(
             "review {review} could not be moved on since {since}: {}; it is tried on, and goes on by itself once that is mended",
             crate::chain(error)
@@ -96,8 +110,17 @@ impl Limbo {
         self.failing().remove(thing);
     }
 
-    /// Since when it fails, if that is to be filed now.
-    fn lasts(&self, thing: &Thing, now: Timestamp) -> Option<Timestamp> {
+    /// When the pack closes at the latest, as its tenant's policy says.
+    fn closes_at(&self, open: &OpenPack) -> Timestamp {
+        let seconds = match self.registry.tenant(&open.tenant).map(|tenant| tenant.policy) {
+            Some(PackPolicy::Marker { max_age_seconds } | PackPolicy::Quiet { max_age_seconds, .. }) => max_age_seconds,
+            Some(PackPolicy::Each) | None => 0,
+        };
+        open.opened_at.plus(Duration::from_secs(seconds))
+    }
+
+    /// Since when it fails, unless that is filed, or too short to be more than a moment's trouble.
+    fn fails(&self, thing: &Thing, now: Timestamp) -> Option<Timestamp> {
         let mut failing = self.failing();
         let first = Failing { since: now, last: now, is_filed: false };
         let held = failing.entry(thing.clone()).or_insert(first);
@@ -105,7 +128,7 @@ impl Limbo {
             *held = first;
         }
         held.last = now;
-        (!held.is_filed && now.since(held.since) >= self.after).then_some(held.since)
+        (!held.is_filed && now.since(held.since) >= self.after / MOMENT).then_some(held.since)
     }
 
     async fn file(&self, thing: Thing, tenant: &TenantId, reason: String, source: DeadLetterSource, now: Timestamp) {
@@ -168,5 +191,14 @@ impl Limbo {
             }
         }
         Ok(())
+    }
+}
+
+/// Since when the record is as it is: nothing has moved it since.
+fn stands_since(record: &ReviewRecord) -> Timestamp {
+    match &record.state {
+        State::Queued { not_before } => *not_before,
+        State::Launching { since, .. } | State::Running { since, .. } => *since,
+        State::Settled { completion, announced_at } => announced_at.unwrap_or(completion.decided_at),
     }
 }

@@ -14,7 +14,7 @@ use carrel_cloud::{CallError, ObjectMeta, Objects};
 use carrel_schemas::ids::{ObjectName, PackId, Revision, TenantId};
 use carrel_schemas::layout::{self, UploadKind};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
-use carrel_schemas::seal::Seal;
+use carrel_schemas::timestamp::Timestamp;
 use futures::future::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Semaphore;
@@ -324,13 +324,16 @@ impl Reconciler {
 
     /// True if the page holds a file or manifest of the pack that its last seal does not, and no open marker waits for it.
     async fn is_unsealed(&self, tenant: &Tenant, pack: &PackId, objects: &[&ObjectMeta]) -> Result<bool, LedgerError> {
-        let sealed: BTreeSet<(String, i64)> = match self.ledger.last_seal(&tenant.id, pack).await? {
-            Some(Seal { members, manifest, .. }) => {
-                members.into_iter().chain(manifest).map(|m| (m.name.as_str().to_owned(), m.generation.get())).collect()
-            }
-            None => BTreeSet::new(),
+        let seal = self.ledger.last_seal(&tenant.id, pack).await?;
+        let named = seal.iter().flat_map(|seal| seal.members.iter().chain(&seal.manifest));
+        let named: BTreeSet<_> = named.map(|member| (member.name.as_str(), member.generation.get())).collect();
+        // Of more than a pack may have a seal names none.
+        let excess = seal.as_ref().filter(|seal| seal.excess).map(|seal| seal.sealed_at);
+        let is_sealed = |object: &ObjectMeta| match (excess, object.created) {
+            (Some(sealed_at), Some(created)) => Timestamp::from(created) <= sealed_at,
+            _ => named.contains(&(object.name.as_str(), object.generation)),
         };
-        let missing = objects.iter().any(|object| !sealed.contains(&(object.name.clone(), object.generation)));
+        let missing = !objects.iter().all(|object| is_sealed(object));
         Ok(missing && self.ledger.find_open_pack(&tenant.id, pack).await?.is_none())
     }
 }

@@ -13,6 +13,10 @@
 //! for one launch of each tenant before it at most. No slot is taken back: whoever may hold all of them at once can keep
 //! others waiting for as long as a run of its takes.
 //!
+//! What is charged is the time of a slot, from the start that the ledger knows until the dispatcher noticed the end: one
+//! that nobody was woken for costs its tenant what it took to be found. Estimates and debts are kept in memory alone, so
+//! a new leader begins with none. [`crate::pace`] is no part of this: it bounds launches, each alike and whosever.
+//!
 //! Slots follow from what the ledger says of each review, so none leaks: whatever is reported last about a review
 //! replaces what was known of it. A tenant with many reviews waits behind its own lane only, where what somebody asked
 //! for goes before what was uploaded. No decision looks at more than a few entries of ordered maps.

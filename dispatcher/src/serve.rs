@@ -119,7 +119,7 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
 
     let ledger = Ledger::new(objects.clone(), &config.control_bucket);
     refuse_the_buried(&ledger, &registry).await?;
-    let limbo = Arc::new(Limbo::new(ledger.clone(), config.stuck_after));
+    let limbo = Arc::new(Limbo::new(ledger.clone(), registry.clone(), config.stuck_after));
     let sealer = Sealer::new(ledger.clone(), objects.clone(), registry.clone(), limbo.clone());
     let announcer = Announcer::new(completions);
     let opener = Arc::new(Opener::new(ledger.clone()));
@@ -180,6 +180,8 @@ async fn start(config: &Config, parts: &mut JoinSet<()>, stop: &CancellationToke
         intake,
         sealer: sealer.clone(),
         bell: bell.clone(),
+        capacity: config.capacity,
+        launches_per_minute: config.launches_per_minute,
     });
     let campaigns = Campaigns::new(ledger.clone(), replayer.clone(), leadership.clone());
     parts.spawn(campaigns.run(config.reconcile, stop.clone()));

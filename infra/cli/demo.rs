@@ -45,8 +45,8 @@ pub(crate) async fn run(
     };
     let packs = carrel_samples::packs();
     let samples = packs.iter().map(|pack| pack.tenant.to_owned()).collect();
-    let setup = Setup { samples, isolation, ..Setup::here(dir)? };
-    eprintln!("{}", rooms::check(&setup).await?);
+    let mut setup = Setup { samples, isolation, ..Setup::here(dir)? };
+    eprintln!("{}", rooms::check(&mut setup).await?);
     let mut fleet = Fleet::prepare(setup)?;
     let done = tokio::select! {
         done = review(&mut fleet, packs) => done,

@@ -107,7 +107,13 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
                 let wanted: Vec<_> = query.iter().cloned().chain(page.map(|page| ("page", page))).collect();
                 let found = api.find("/v1/dead-letters", &wanted).await?;
                 for letter in found["dead_letters"].as_array().into_iter().flatten() {
-                    println!("{}", api.get(&format!("/v1/dead-letters/{}", text(letter, "id"))).await?);
+                    let path = format!("/v1/dead-letters/{}", text(letter, "id"));
+                    match api.get(&path).await {
+                        Ok(whole) => println!("{whole}"),
+                        // Removed since it was listed.
+                        Err(error) if error.to_string().starts_with(&format!("GET {path}: 404")) => {}
+                        Err(error) => return Err(error),
+                    }
                 }
                 let Some(next) = found["next"].as_str() else { return Ok(()) };
                 page = Some(next.to_owned());

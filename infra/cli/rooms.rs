@@ -18,8 +18,8 @@ const INSECURE: &str = "warning: --insecure: nothing divides tenants, agents and
 /// Said where rooms stand.
 const DIVIDED: &str = "each task and each agent runs in a room of its own (Linux namespaces)";
 
-/// Says what divides tenants here and how files come in, or why nothing can divide them and what to do.
-pub(crate) async fn check(setup: &Setup) -> anyhow::Result<String> {
+/// Says what divides tenants here and how files come in, which it settles, or why nothing can divide them and what to do.
+pub(crate) async fn check(setup: &mut Setup) -> anyhow::Result<String> {
     if setup.isolation == Isolation::None {
         return Ok(INSECURE.to_owned());
     }
@@ -29,16 +29,21 @@ pub(crate) async fn check(setup: &Setup) -> anyhow::Result<String> {
     }
     let nested = open(&setup.program, &["internal", "room"], Profile::Task).await;
     nested.with_context(|| format!("this machine builds no room within a room; {ELSE}"))?;
-    let input = if setup.volume { SHOWN } else { FETCHED };
-    Ok(format!("{DIVIDED}; {input}"))
+    let volume = carrel_sandbox::probe_volume().await;
+    setup.volume = volume.is_ok();
+    Ok(format!("{DIVIDED}; {}", input(volume)))
 }
 
-/// Said of the files of a pack.
-const SHOWN: &str = "files are read from the tenant's bucket, mounted read-only";
-const FETCHED: &str =
-    "files are fetched first, since /dev/fuse cannot be opened (to mount instead: chmod 666 /dev/fuse)";
+/// What is said of the files of a pack.
+fn input(volume: Result<(), Missing>) -> String {
+    match volume {
+        Ok(()) => "files are read from the tenant's bucket, mounted read-only".to_owned(),
+        Err(missing) => format!("files are fetched first, since no room mounts a bucket: {missing}"),
+    }
+}
 
-/// Whether a room may mount a volume: whoever opens the device may, in a namespace of its own.
+/// Whether a room may mount a volume, as far as can be told before one is tried: whoever opens the device may, in a
+/// namespace of its own.
 pub(crate) fn can_mount() -> bool {
     std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok()
 }
@@ -106,4 +111,20 @@ async fn open(program: &Path, args: &[&str], profile: Profile) -> anyhow::Result
         bail!("{}", String::from_utf8_lossy(&ended.stderr_tail).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_fetched_are_said_to_be_with_what_is_missing_and_the_remedy() {
+        let missing = Missing { what: "this machine has no /dev/fuse".to_owned(), fix: "modprobe fuse".to_owned() };
+        let said = input(Err(missing));
+        assert!(
+            said.starts_with("files are fetched first") && said.contains("has no /dev/fuse: modprobe fuse"),
+            "{said}"
+        );
+        assert!(input(Ok(())).contains("mounted read-only"));
+    }
 }

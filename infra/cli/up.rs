@@ -11,8 +11,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Keeps a fleet running until a signal, or until a part of it has died.
 pub(crate) async fn run(setup: Setup, json: bool, interrupt: &mut Interrupt) -> anyhow::Result<()> {
     let samples = carrel_samples::packs().iter().map(|pack| pack.tenant.to_owned()).collect();
-    eprintln!("{}", rooms::check(&setup).await?);
-    let mut fleet = Fleet::prepare(Setup { samples, ..setup })?;
+    let mut setup = Setup { samples, ..setup };
+    eprintln!("{}", rooms::check(&mut setup).await?);
+    let mut fleet = Fleet::prepare(setup)?;
     let ended = tokio::select! {
         ended = keep(&mut fleet, json) => ended,
         signal = interrupt.received() => {

@@ -136,3 +136,31 @@ fn uploaded() -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ReviewId;
+    use crate::outcome::{FailureClass, Verdict};
+
+    #[test]
+    fn completions_are_filtered_by_the_states_that_there_are() {
+        let document = document();
+        let kinds = document["components"]["schemas"]["Verdict"]["oneOf"].as_array().expect("its variants");
+        let kinds: Vec<&Value> = kinds.iter().map(|kind| &kind["properties"]["state"]["const"]).collect();
+        let by = ReviewId::parse(format!("rv_{}", "0".repeat(32))).expect("an id");
+        let class = FailureClass::Crashed;
+        let states = [
+            Verdict::Delivered { files: Vec::new(), top_findings: Vec::new() },
+            Verdict::Refused { reason: String::new() },
+            Verdict::InputsChanged { changed: Vec::new() },
+            Verdict::Failed { class, message: String::new(), log_tail: None },
+            Verdict::Cancelled { reason: String::new() },
+            Verdict::Superseded { by },
+        ]
+        .map(|verdict| verdict.state());
+        let headers = &document["components"]["messages"]["review_completed"]["headers"]["properties"];
+        assert_eq!(headers[ATTRIBUTE_STATE]["enum"], json!(states));
+        assert_eq!(json!(kinds), json!(states), "each variant is among them");
+    }
+}

@@ -44,6 +44,9 @@ pub struct Completion {
     pub decided_at: Timestamp,
     /// What was decided.
     pub verdict: Verdict,
+    /// Fields of a newer schema, kept and announced as they are.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl Completion {
@@ -63,6 +66,7 @@ impl Completion {
             outputs_bucket,
             decided_at: outcome.decided_at,
             verdict: outcome.verdict.clone(),
+            unknown: BTreeMap::new(),
         }
     }
 

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScanPolicy {
-    /// What runs once a person opens the file: `javascript`, `launch`, `dde`, `embedded_program`, `command_formula`.
+    /// What runs once a person opens the file, or may, for it cannot be seen through: `javascript`, `launch`, `dde`,
+    /// `embedded_program`, `command_formula`, `unseen_objects`.
     pub active: Treatment,
-    /// What reaches out of the file, carries another, or cannot be seen through: every other code.
+    /// What reaches out of the file or carries another: every other code.
     pub outside: Treatment,
     /// Whether a file may be reviewed that no virus scanner has seen.
     pub antivirus: Antivirus,
@@ -95,10 +96,15 @@ pub enum FlagCode {
 }
 
 impl FlagCode {
-    /// True for what runs, false for what reaches out, carries or hides.
+    /// True for what runs, or may where nobody has looked; false for what reaches out or carries.
     pub fn is_active(self) -> bool {
         match self {
-            Self::Javascript | Self::Launch | Self::Dde | Self::EmbeddedProgram | Self::CommandFormula => true,
+            Self::Javascript
+            | Self::Launch
+            | Self::Dde
+            | Self::EmbeddedProgram
+            | Self::CommandFormula
+            | Self::UnseenObjects => true,
             Self::ExternalLink
             | Self::DataConnection
             | Self::FetchingFormula
@@ -106,8 +112,7 @@ impl FlagCode {
             | Self::EmbeddedFile
             | Self::AutomaticAction
             | Self::SubmittingForm
-            | Self::XfaForm
-            | Self::UnseenObjects => false,
+            | Self::XfaForm => false,
         }
     }
 }
@@ -120,6 +125,7 @@ mod tests {
     fn what_runs_is_refused_and_what_reaches_out_is_flagged_unless_a_tenant_says_otherwise() {
         let usual: ScanPolicy = serde_json::from_str("{}").expect("every part has a default");
         assert_eq!(usual.treatment(FlagCode::Launch), Treatment::Refuse);
+        assert_eq!(usual.treatment(FlagCode::UnseenObjects), Treatment::Refuse, "what hides there may run");
         assert_eq!(usual.treatment(FlagCode::ExternalLink), Treatment::Flag);
         let turned: ScanPolicy = serde_json::from_str(r#"{"active":"flag","outside":"refuse"}"#).expect("a policy");
         assert_eq!(turned.treatment(FlagCode::Launch), Treatment::Flag);

@@ -14,6 +14,9 @@ start    submit answered to the first instruction of the job's program; one job 
 flood    tenant A submits FLOOD jobs at once, then tenant B one every PAUSE seconds; B's start latency. "One key": A's
          jobs share a folder, or a lock of procrastinate's, which runs its holders one by one. "Split keys": every job
          of A has its own folder or lock. Carrel shares places by tenant; procrastinate takes jobs as they came.
+         Carrel's tenants may hold SLOTS / 2 places each (`max_concurrent`), so that B always finds one free: these rows
+         measure that cap, which procrastinate's tenants do not have, and not the sharing by time. Without it A would hold
+         all places, and B would wait for one of A's runs to end first.
 kill     JOBS jobs, and kill -9 every few seconds until KILLS are done: of procrastinate's worker alone, and of Carrel
          whole, the cloud that keeps the data included. An effect is what others see: a row that procrastinate's job
          writes at its end, a completion event under an id of its own. procrastinate's stalled jobs are taken up by the

@@ -1,11 +1,14 @@
-//! What a subscription promises beyond delivery, over the streams of Google's own Rust client: order, once, in time.
+//! What a subscription promises beyond delivery, over the streams of Google's own Rust client: order, once, in time, and
+//! no more at once than fits.
 
 use google_cloud_pubsub::client::Subscriber;
 use google_cloud_pubsub::error::AckError;
 use google_cloud_pubsub::model::{RetryPolicy, Subscription};
 use google_cloud_pubsub::subscriber::handler::Handler;
+use serde_json::{Value, json};
 
 use crate::calls::{Caller, Inbox, message, text};
+use crate::http::Http;
 use crate::world::World;
 
 const EVENTS: &str = "projects/demo/topics/events";
@@ -103,6 +106,37 @@ async fn what_is_given_back_waits_as_its_policy_says() {
         // The client tells of a nack a little later, never earlier.
         assert!(given_back.elapsed().as_millis() >= wait, "{:?} instead of {wait} ms", given_back.elapsed());
         handler.nack();
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_come_as_many_at_once_as_fit_and_one_at_least() {
+    const COUNT: usize = 40;
+    let world = World::start().await;
+    let owner = world.as_owner();
+    let (pulled, streamed) = (Subscription::new().set_ack_deadline_seconds(600), Subscription::new());
+    let (pulled, streamed) = (subscribe(&owner, "pulled", pulled).await, subscribe(&owner, "streamed", streamed).await);
+    publish(&owner, (0..COUNT).map(|_| "x".repeat(1 << 20)), "").await;
+    let http = Http::new(&world);
+    let mut came = 0;
+    while came < COUNT {
+        let pull = http.request("POST", &format!("/v1/{pulled}:pull")).json(&json!({ "maxMessages": 1_000 }));
+        let answer = pull.send().await.expect("answers").bytes().await.expect("is read");
+        assert!(answer.len() < 20_000_000, "{} bytes", answer.len());
+        let answer: Value = serde_json::from_slice(&answer).expect("is JSON");
+        came += answer["receivedMessages"].as_array().expect("some come").len();
+    }
+    assert_eq!(came, COUNT);
+
+    let subscriber = owner.subscriber().await;
+    let limited = |bytes: i64| Inbox(subscriber.subscribe(&streamed).set_max_outstanding_bytes(bytes).build());
+    let (mut narrow, mut tiny) = (limited(3 << 20), limited(1));
+    let held = [narrow.next().await, narrow.next().await, tiny.next().await];
+    // Neither has room for a third or a second: all others come here.
+    let mut wide = stream(&subscriber, &streamed);
+    for _ in held.len()..COUNT {
+        wide.next().await.1.ack();
     }
     world.stop().await;
 }

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use carrel_cloud::install_crypto;
 use carrel_local::{Cloud, CloudConfig};
 use google_cloud_gax::paginator::ItemPaginator as _;
+use google_cloud_pubsub::model::Subscription;
+use google_cloud_pubsub::subscriber::handler::Handler;
 use google_cloud_run_v2::model::condition::State;
 use google_cloud_storage::client::Storage;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::calls::{Caller, eventually, has_ended, message, status};
 use crate::http::Http;
@@ -23,6 +25,8 @@ use crate::world::{JOB, World, config};
 const BUCKET: &str = "projects/_/buckets/bucket-a";
 const EVENTS: &str = "projects/demo/topics/events";
 const INBOX: &str = "projects/demo/subscriptions/inbox";
+/// Delivers exactly once.
+const ONCE: &str = "projects/demo/subscriptions/once";
 /// Tells this binary, run as a cloud, where its configuration lies.
 const CONFIG: &str = "CONFORMANCE_CLOUD_CONFIG";
 /// More than what lies in the database: content of this size is a file.
@@ -88,6 +92,8 @@ async fn a_cloud() {
 struct Acknowledged {
     /// Body by message id.
     messages: BTreeMap<String, String>,
+    /// Ids of messages whose acknowledgement it has confirmed.
+    confirmed: BTreeSet<String>,
     /// Generation and size by object.
     objects: BTreeMap<String, (i64, usize)>,
     executions: Vec<String>,
@@ -121,6 +127,21 @@ async fn publish(caller: Caller, writer: usize, acknowledged: Book) {
         let body = format!("{writer}-{number}");
         let Ok(id) = publisher.publish(message(body.clone())).await else { return };
         book(&acknowledged).messages.insert(id, body);
+    }
+}
+
+/// Acknowledges exactly once, until it is aborted: the client goes on asking.
+async fn acknowledge(caller: Caller, acknowledged: Book) {
+    let mut inbox = caller.inbox(ONCE).await;
+    let mut acks = tokio::task::JoinSet::new();
+    while let Some(Ok((message, handler))) = inbox.0.next().await {
+        let Handler::ExactlyOnce(handler) = handler else { panic!("the stream says what its subscription promises") };
+        let acknowledged = acknowledged.clone();
+        acks.spawn(async move {
+            if handler.confirmed_ack().await.is_ok() {
+                book(&acknowledged).confirmed.insert(message.message_id);
+            }
+        });
     }
 }
 
@@ -211,7 +232,7 @@ async fn what_was_acknowledged_survives_a_kill_under_load() {
     while let Some(ended) = load.join_next().await {
         ended.expect("it ends with the cloud");
     }
-    let Acknowledged { mut messages, objects, executions, uploads } = std::mem::take(&mut *book(&acknowledged));
+    let Acknowledged { mut messages, objects, executions, uploads, .. } = std::mem::take(&mut *book(&acknowledged));
 
     let cloud = Cloud::start(config.clone()).await.expect("it starts on what is there");
     let owner = Caller::new(cloud.endpoint(), cloud.owner_token());
@@ -255,6 +276,48 @@ async fn what_was_acknowledged_survives_a_kill_under_load() {
         // A task that was killed before it said its number is not there either.
         eventually("the end of a task", async || log.lines().all(has_ended).then_some(())).await;
     }
+    cloud.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_exactly_once_does_not_come_back_after_a_kill() {
+    install_crypto();
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = config(dir.path());
+    let (mut child, caller, _) = spawn(dir.path(), &config).await;
+    let wanted = Subscription::new().set_name(ONCE).set_topic(EVENTS).set_enable_exactly_once_delivery(true);
+    caller.subscriptions().await.create_subscription().with_request(wanted).send().await.expect("is new");
+    let acknowledged = Book::default();
+    let mut load = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        load.spawn(publish(caller.clone(), writer, acknowledged.clone()));
+    }
+    let reader = tokio::spawn(acknowledge(caller, acknowledged.clone()));
+    eventually("the load", async || (book(&acknowledged).confirmed.len() >= 100).then_some(())).await;
+    child.kill();
+    reader.abort();
+    while let Some(ended) = load.join_next().await {
+        ended.expect("it ends with the cloud");
+    }
+    if let Err(ended) = reader.await {
+        assert!(ended.is_cancelled(), "{ended}");
+    }
+    let confirmed = std::mem::take(&mut book(&acknowledged).confirmed);
+
+    let cloud = Cloud::start(config).await.expect("it starts on what is there");
+    let owner = Caller::new(cloud.endpoint(), cloud.owner_token());
+    let last = owner.publisher(EVENTS).await.publish(message("last")).await.expect("is published");
+    let http = Http::at(cloud.endpoint(), cloud.owner_token());
+    let mut came = BTreeSet::new();
+    loop {
+        let pull = json!({ "maxMessages": 1_000, "returnImmediately": true });
+        let answer = http.ok("POST", &format!("/v1/{ONCE}:pull"), Some(pull)).await;
+        let Some(received) = answer["receivedMessages"].as_array() else { break };
+        let id = |received: &Value| received["message"]["messageId"].as_str().expect("it has an id").to_owned();
+        came.extend(received.iter().map(id));
+    }
+    assert!(came.is_disjoint(&confirmed), "{:?} were confirmed", came.intersection(&confirmed).collect::<Vec<_>>());
+    assert!(came.contains(&last), "what nobody has acknowledged comes");
     cloud.shutdown().await;
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use carrel_local::iam::{Iam, Principal};
 use google_cloud_pubsub::client::{SubscriptionAdmin, TopicAdmin};
-use google_cloud_pubsub::model::{Snapshot, Subscription, Topic};
+use google_cloud_pubsub::model::{DeadLetterPolicy, Snapshot, Subscription, Topic};
 use google_cloud_pubsub::subscriber::ShutdownBehavior;
 use google_cloud_run_v2::client::{Executions, Jobs, Tasks};
 use google_cloud_run_v2::model::{Container, ExecutionTemplate, Job, TaskTemplate};
 use google_cloud_storage::client::{Storage, StorageControl};
 use google_cloud_storage::model::Object;
+use google_cloud_storage::model::compose_object_request::SourceObject;
 use google_cloud_wkt::FieldMask;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -53,6 +54,8 @@ const fn row(verb: &'static str, allowed: u16, needs: &'static [&'static str], t
 
 const CREATE: &str = "storage.objects.create";
 const GET: &str = "storage.objects.get";
+const SUBSCRIBE: &str = "pubsub.subscriptions.create";
+const ATTACH: &str = "pubsub.topics.attachSubscription";
 
 /// Every verb that the cloud serves.
 pub(crate) const TABLE: &[Row] = &[
@@ -71,6 +74,10 @@ pub(crate) const TABLE: &[Row] = &[
     row("delete b", 404, &["storage.objects.delete", "storage.objects.list"], &[]),
     row("copy a to b", 200, &[GET, CREATE], &[]),
     row("copy b to a", 200, &[GET, CREATE], &[]),
+    row("open a", 200, &[GET], &[ALICE]),
+    row("compose a", 200, &[GET, CREATE], &[ALICE]),
+    row("continue upload", 404, &[CREATE], &[ALICE]),
+    row("cancel upload", 404, &[CREATE], &[ALICE]),
     row("get bucket", 200, &["storage.buckets.get"], &[]),
     row("list buckets", 200, &["storage.buckets.list"], &[]),
     row("create bucket", 409, &["storage.buckets.create"], &[]),
@@ -78,13 +85,24 @@ pub(crate) const TABLE: &[Row] = &[
     row("delete bucket", 409, &["storage.buckets.delete"], &[]),
     row("get policy", 200, &["storage.buckets.getIamPolicy"], &[]),
     row("set policy", 412, &["storage.buckets.setIamPolicy"], &[]),
+    row("test permissions", 200, &[], &[ALICE, BOB, CAROL, DAVE, EVE]),
+    row("list notifications", 200, &["storage.buckets.get"], &[]),
+    row("get notification", 404, &["storage.buckets.get"], &[]),
+    row("add notification", 404, &["storage.buckets.update", "pubsub.topics.publish"], &[]),
+    row("remove notification", 404, &["storage.buckets.update"], &[]),
     row("publish to events", 200, &["pubsub.topics.publish"], &[ALICE, EVE]),
     row("publish to graves", 200, &["pubsub.topics.publish"], &[EVE]),
     row("publish to missing", 404, &["pubsub.topics.publish"], &[EVE]),
     row("pull from inbox", 200, &["pubsub.subscriptions.consume"], &[CAROL, EVE]),
     row("pull from strict", 200, &["pubsub.subscriptions.consume"], &[EVE]),
+    row("take from inbox", 200, &["pubsub.subscriptions.consume"], &[CAROL, EVE]),
+    row("acknowledge to inbox", 200, &["pubsub.subscriptions.consume"], &[CAROL, EVE]),
+    row("prolong for inbox", 200, &["pubsub.subscriptions.consume"], &[CAROL, EVE]),
+    row("seek to time", 404, &["pubsub.subscriptions.consume"], &[EVE]),
     row("get topic", 200, &["pubsub.topics.get"], &[EVE]),
     row("list topics", 200, &["pubsub.topics.list"], &[EVE]),
+    row("list topic-subscriptions", 200, &["pubsub.topics.get"], &[EVE]),
+    row("list topic-snapshots", 200, &["pubsub.topics.get"], &[EVE]),
     row("create topic", 409, &["pubsub.topics.create"], &[EVE]),
     row("delete topic", 404, &["pubsub.topics.delete"], &[EVE]),
     row("update topic", 404, &["pubsub.topics.update"], &[EVE]),
@@ -97,8 +115,10 @@ pub(crate) const TABLE: &[Row] = &[
     row("seek to snapshot", 404, &["pubsub.subscriptions.consume", "pubsub.snapshots.seek"], &[EVE]),
     row("get subscription", 200, &["pubsub.subscriptions.get"], &[EVE]),
     row("list subscriptions", 200, &["pubsub.subscriptions.list"], &[EVE]),
-    row("create subscription", 409, &["pubsub.subscriptions.create", "pubsub.topics.attachSubscription"], &[EVE]),
+    row("create subscription", 409, &[SUBSCRIBE, ATTACH], &[EVE]),
     row("update subscription", 200, &["pubsub.subscriptions.update"], &[EVE]),
+    row("create dead-letters", 409, &[SUBSCRIBE, ATTACH, "pubsub.topics.publish"], &[EVE]),
+    row("update dead-letters", 404, &["pubsub.subscriptions.update", "pubsub.topics.publish"], &[EVE]),
     row("delete subscription", 404, &["pubsub.subscriptions.delete"], &[EVE]),
     row("get job", 200, &["run.jobs.get"], &[DAVE]),
     row("list jobs", 200, &["run.jobs.list"], &[]),
@@ -181,10 +201,33 @@ impl Hand {
             ("update", "bucket") => self.asks(Method::PATCH, "b/bucket-a", json!({ "labels": {} })).await,
             ("delete", "bucket") => self.asks(Method::DELETE, "b/bucket-a", Value::Null).await,
             ("get", "policy") => self.asks(Method::GET, "b/bucket-a/iam", Value::Null).await,
+            ("test", "permissions") => {
+                self.asks(Method::GET, &format!("b/bucket-a/iam/testPermissions?permissions={GET}"), Value::Null).await
+            }
+            (verb, "upload") => {
+                let method = if verb == "cancel" { Method::DELETE } else { Method::PUT };
+                let path = "upload/storage/v1/b/bucket-a/o?uploadType=resumable&upload_id=00";
+                self.calls(method, path, Value::Null).await
+            }
+            (verb, "notification" | "notifications") => self.tries_notification(verb).await,
             // One that was read before another was set.
             ("set", "policy") => {
                 self.asks(Method::PUT, "b/bucket-a/iam", json!({ "etag": "999", "bindings": [] })).await
             }
+            ("take", _) => self.consumes("pull", json!({ "maxMessages": 1, "returnImmediately": true })).await,
+            ("acknowledge", _) => self.consumes("acknowledge", json!({ "ackIds": ["none"] })).await,
+            ("prolong", _) => {
+                self.consumes("modifyAckDeadline", json!({ "ackIds": ["none"], "ackDeadlineSeconds": 20 })).await
+            }
+            ("seek", "to time") => {
+                let seek = self.subscriptions.seek().set_subscription(format!("{INBOX}-2"));
+                answered(seek.set_time(google_cloud_wkt::Timestamp::clamp(0, 0)).send().await)
+            }
+            (verb, "dead-letters") => self.tries_dead_letters(verb).await,
+            ("list", "topic-subscriptions") => {
+                answered(self.topics.list_topic_subscriptions().set_topic(EVENTS).send().await)
+            }
+            ("list", "topic-snapshots") => answered(self.topics.list_topic_snapshots().set_topic(EVENTS).send().await),
             (_, "topic" | "topics" | "subscription" | "subscriptions") => self.tries_admin(verb).await,
             (verb, "snapshot" | "snapshots" | "to snapshot") => self.tries_snapshot(verb).await,
             _ => self.tries_run(verb).await,
@@ -202,16 +245,62 @@ impl Hand {
             "list" => answered(self.control.list_objects().set_parent(bucket).send().await),
             "patch" => answered(self.control.update_object().set_object(object()).set_update_mask(mask).send().await),
             "delete" => answered(self.control.delete_object().set_bucket(bucket).set_object("none").send().await),
+            "open" => answered(self.storage.open_object(bucket, "x").send().await),
+            "compose" => {
+                let to = Object::new().set_bucket(bucket).set_name(self.fresh());
+                let compose = self.control.compose_object().set_destination(to);
+                answered(compose.set_source_objects([SourceObject::new().set_name("x")]).send().await)
+            }
             other => panic!("no verb {other}"),
         }
     }
 
     /// Google's Rust client asks for buckets over methods that are not served here; others ask like this.
     async fn asks(&self, method: Method, path: &str, body: Value) -> u16 {
-        let url = format!("{}/storage/v1/{path}", self.caller.endpoint);
+        self.calls(method, &format!("storage/v1/{path}"), body).await
+    }
+
+    async fn calls(&self, method: Method, path: &str, body: Value) -> u16 {
+        let url = format!("{}/{path}", self.caller.endpoint);
         let request = reqwest::Client::new().request(method, url).headers(self.caller.headers().await);
         let request = if body.is_null() { request } else { request.json(&body) };
         request.send().await.expect("it answers").status().as_u16()
+    }
+
+    /// Google's Rust client takes messages over streams alone.
+    async fn consumes(&self, verb: &str, body: Value) -> u16 {
+        self.calls(Method::POST, &format!("v1/{INBOX}:{verb}"), body).await
+    }
+
+    async fn tries_notification(&self, verb: &str) -> u16 {
+        let (all, one) = ("b/bucket-a/notificationConfigs", "b/bucket-a/notificationConfigs/999");
+        match verb {
+            "list" => self.asks(Method::GET, all, Value::Null).await,
+            "get" => self.asks(Method::GET, one, Value::Null).await,
+            "add" => {
+                let missing = json!({ "topic": format!("{PROJECT}/topics/missing"), "payload_format": "NONE" });
+                self.asks(Method::POST, all, missing).await
+            }
+            "remove" => self.asks(Method::DELETE, one, Value::Null).await,
+            other => panic!("no verb {other}"),
+        }
+    }
+
+    async fn tries_dead_letters(&self, verb: &str) -> u16 {
+        let policy = DeadLetterPolicy::new().set_dead_letter_topic(format!("{PROJECT}/topics/graves"));
+        let wanted = Subscription::new().set_topic(EVENTS).set_dead_letter_policy(policy);
+        match verb {
+            "create" => {
+                let create = self.subscriptions.create_subscription().with_request(wanted.set_name(INBOX));
+                answered(create.send().await)
+            }
+            "update" => {
+                let mask = FieldMask::default().set_paths(["dead_letter_policy"]);
+                let update = self.subscriptions.update_subscription().set_update_mask(mask);
+                answered(update.set_subscription(wanted.set_name(format!("{INBOX}-2"))).send().await)
+            }
+            other => panic!("no verb {other}"),
+        }
     }
 
     async fn copies(&self, from: &str, to: &str) -> u16 {

@@ -1,7 +1,8 @@
 //! Who one is, and what follows from it: metadata, tokens, default deny, restarts.
 
 use carrel_local::iam::Principal;
-use google_cloud_auth::credentials::mds;
+use google_cloud_auth::credentials::{anonymous, mds};
+use google_cloud_gax::error::rpc::Code;
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_run_v2::client::{Executions, Jobs};
 use google_cloud_run_v2::model::run_job_request::Overrides;
@@ -11,6 +12,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::bearer::Bearer;
+use crate::calls::Caller;
 use crate::world::{ALICE, BOB, JOB, World};
 
 const METADATA: &str = "computeMetadata/v1/instance/service-accounts";
@@ -93,6 +95,15 @@ async fn who_sends_no_token_is_whom_the_cloud_was_told_and_otherwise_learns_how_
         assert!(refused.text().await.expect("is text").contains("--anonymous-as"), "{path}");
         let answer = http.get(format!("{}/{path}", somebody.endpoint())).send().await.expect("it answers");
         assert_eq!(answer.status().as_u16(), granted, "{path}");
+    }
+    // The same over gRPC, in a call and in a stream.
+    for (world, code) in [(&nobody, Code::Unauthenticated), (&somebody, Code::PermissionDenied)] {
+        let without = Caller::with(world.endpoint(), anonymous::Builder::new().build());
+        let listed = without.topics().await.list_topics().set_project("projects/demo").send().await;
+        let heard = without.inbox("projects/demo/subscriptions/inbox").await.heard().await;
+        for refused in [listed.map(drop).expect_err("is refused"), heard.map(drop).expect_err("is refused")] {
+            assert_eq!(refused.status().map(|status| status.code), Some(code), "{refused}");
+        }
     }
     let forged = http.get(format!("{}/storage/v1/b/bucket-a/o", somebody.endpoint())).bearer_auth("ya29.other").send();
     assert_eq!(forged.await.expect("it answers").status(), StatusCode::UNAUTHORIZED);

@@ -108,6 +108,15 @@ async fn a_task_that_fails_is_tried_again_as_often_as_its_job_says_and_so_many_r
     let execution = owner.completed(&launched.name).await;
     assert_eq!((state(&execution), execution.failed_count, execution.retried_count), (State::ConditionFailed, 1, 2));
     assert_eq!(result(&owner, &launched.name).await.exit_code, 5);
+
+    // Each attempt has the whole time: the first takes all of it, and the second is not yet too late.
+    let slow = job(ALICE, "test $CLOUD_RUN_TASK_ATTEMPT = 1 || exec /bin/sleep 600").set_max_retries(1);
+    let slow = slow.set_timeout(google_cloud_wkt::Duration::clamp(3, 0));
+    let made = make(&jobs, "slow", of(slow)).await.expect("it is made");
+    let launched = owner.launch(&made.name, Overrides::new()).await.expect("it launches");
+    let execution = owner.completed(&launched.name).await;
+    let counts = (execution.succeeded_count, execution.failed_count, execution.retried_count);
+    assert_eq!((state(&execution), counts), (State::ConditionSucceeded, (1, 0, 1)));
     world.stop().await;
 }
 

@@ -16,6 +16,7 @@ mod objects;
 mod permissions;
 mod pubsub;
 mod run;
+mod served;
 mod storage;
 mod topics;
 mod uploads;

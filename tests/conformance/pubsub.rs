@@ -201,5 +201,10 @@ async fn messages_go_where_something_is_and_from_who_may() {
     }
     let empty = owner.publisher(EVENTS).await.publish(google_cloud_pubsub::model::Message::new()).await;
     assert_eq!(publish_status(&empty.expect_err("it says nothing")), 400);
+    // A little more than 10 MB, and more than a server of gRPC takes unless it is told to.
+    for size in [10_000_001, 30_000_000] {
+        let large = owner.publisher(EVENTS).await.publish(message("x".repeat(size))).await;
+        assert_eq!(publish_status(&large.expect_err("it is too large")), 400);
+    }
     world.stop().await;
 }

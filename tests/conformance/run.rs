@@ -94,9 +94,11 @@ async fn a_task_ends_by_its_own_code_its_timeout_or_a_cancellation_and_says_whic
     let executions = owner.executions().await;
     let cancel = async || executions.cancel_execution().set_name(&unwanted.name).send().await;
     cancel().await.expect("is cancelled");
-    for (launched, counts, exit_code, signal, message) in
-        [(&failing, (1, 0), 3, 0, "code 3"), (&slow, (1, 0), 0, 0, "timeout"), (&unwanted, (0, 1), 0, 0, "cancelled")]
-    {
+    for (launched, counts, exit_code, signal, message) in [
+        (&failing, (1, 0), 3, 0, "exited with an error"),
+        (&slow, (1, 0), 0, 0, "timeout"),
+        (&unwanted, (0, 1), 0, 0, "cancelled"),
+    ] {
         let execution = owner.completed(&launched.name).await;
         assert_eq!(state(&execution), State::ConditionFailed, "{message}");
         assert_eq!((execution.failed_count, execution.cancelled_count), counts, "{message}");
@@ -118,6 +120,24 @@ async fn a_task_ends_by_its_own_code_its_timeout_or_a_cancellation_and_says_whic
     assert_eq!(status(&cancel().await.expect_err("it is over")), 400);
     let missing = executions.cancel_execution().set_name(format!("{JOB}/executions/none")).send().await;
     assert_eq!(status(&missing.expect_err("there is none")), 404);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_does_not_listen_is_killed_ten_seconds_later_with_all_it_started() {
+    let world = World::start().await;
+    let owner = world.as_owner();
+    let deaf = script("trap '' TERM; /bin/sleep 600 & echo $!; echo $$; while :; do /bin/sleep 0.1; done");
+    let launched = owner.launch(JOB, deaf).await.expect("it launches");
+    owner.execution(&launched.name, |execution| execution.running_count == 1).await;
+    eventually("a task that is deaf", async || (world.log(&launched.name).lines().count() == 2).then_some(())).await;
+    let asked = std::time::Instant::now();
+    owner.executions().await.cancel_execution().set_name(&launched.name).send().await.expect("is cancelled");
+    assert_eq!(owner.completed(&launched.name).await.cancelled_count, 1);
+    let took = asked.elapsed().as_secs();
+    assert!((9..20).contains(&took), "it ended after {took} s");
+    let log = world.log(&launched.name);
+    eventually("the end of all it started", async || log.lines().all(has_ended).then_some(())).await;
     world.stop().await;
 }
 

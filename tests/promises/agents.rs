@@ -1,9 +1,10 @@
 //! Agents that are no part of the product: any program under the contract, and one that a hostile document took over.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use carrel_schemas::findings::Findings;
-use carrel_schemas::outcome::{DeliveredFile, FailureClass, Verdict};
+use carrel_schemas::outcome::{DeliveredFile, EgressDecision, FailureClass, Verdict};
 use serde_json::json;
 
 use crate::files::sales;
@@ -14,7 +15,7 @@ const PYTHON: &str = "/usr/bin/python3";
 /// The command line of a script beside this file; `None`, said aloud, where there is no Python.
 fn script(name: &str) -> Option<Vec<String>> {
     if !Path::new(PYTHON).exists() {
-        eprintln!("SKIPPED: {PYTHON} is missing; install python3");
+        writeln!(std::io::stderr(), "SKIPPED: {PYTHON} is missing; install python3").expect("stderr");
         return None;
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promises/agents").join(name);
@@ -51,7 +52,9 @@ async fn an_agent_that_is_taken_over_reaches_nothing_and_its_tenant_is_told_why_
         panic!("{:?}", got.completion.verdict)
     };
     assert_eq!(*class, FailureClass::AgentFailed, "{message}: {log_tail:?}");
-    assert!(message.contains("findings.json"), "{message}: {log_tail:?}");
+    for refused in [r#""findings.json": it is a symbolic link"#, r#""deck.html": it is a symbolic link"#] {
+        assert!(message.contains(refused), "{message}: {log_tail:?}");
+    }
     // The words are its own, the room's proof is that it found nothing else to say.
     let said = log_tail.as_deref().expect("it said something");
     assert!(said.contains("reached nothing"), "{said}");
@@ -74,16 +77,17 @@ async fn an_agent_reaches_the_hosts_that_its_tenant_lists_and_every_other_is_den
     let answers: serde_json::Value = serde_json::from_str(&findings(&world, files).await.summary).expect("answers");
     // Where this machine resolves no such name, the outer proxy says so; it is no host of anybody's.
     assert!([200, 502, 504].map(|code| json!(code)).contains(&answers["listed.example.com"]), "{answers}");
-    for denied in ["other.example.com", "169.254.169.254", "2852039166", "plain"] {
+    for denied in ["other.example.com", "again", "169.254.169.254", "2852039166", "plain"] {
         assert_eq!(answers[denied], 403, "{denied}: {answers}");
     }
     assert_eq!(answers["around"], "Network is unreachable", "{answers}");
     let room = world.outcome(&got.completion).await.room.expect("recorded");
     let egress = room.egress.expect("it had a way out");
-    let came = |host: &str, verdict: &str| {
-        egress.decisions.iter().any(|asked| (asked.host.as_str(), asked.verdict.as_str()) == (host, verdict))
+    let came = |host: &str, verdict: &str| -> u64 {
+        let alike = |asked: &&EgressDecision| (asked.host.as_str(), asked.verdict.as_str()) == (host, verdict);
+        egress.decisions.iter().filter(alike).map(|asked| asked.count).sum()
     };
-    assert!(came("other.example.com", "denied"), "{egress:?}");
-    assert!(came("listed.example.com", "allowed") || came("listed.example.com", "failed"), "{egress:?}");
+    assert_eq!(came("other.example.com", "denied"), 2, "it was asked twice: {egress:?}");
+    assert_eq!(came("listed.example.com", "allowed") + came("listed.example.com", "failed"), 1, "{egress:?}");
     world.settled().await;
 }

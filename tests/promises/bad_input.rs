@@ -14,7 +14,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::files;
-use crate::world::{World, eventually, tenant};
+use crate::world::{Prepared, World, eventually, tenant};
 
 const FINALIZED: [(&str, &str); 5] = [
     ("eventType", "OBJECT_FINALIZE"),
@@ -62,6 +62,53 @@ async fn a_message_that_is_no_notification_of_ours_is_a_dead_letter_that_says_wh
     goes_on(&world).await;
     let page = world.operator().get("/v1/dead-letters").await.expect("answered");
     assert_eq!(page["dead_letters"].as_array().map(Vec::len), Some(table.len()), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_message_is_one_letter_however_often_it_comes_and_whoever_gave_it_up() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let bad = notification(&[("objectGeneration", "soon")]);
+    let given_up = [
+        ("CloudPubSubDeadLetterSourceDeliveryCount", "5"),
+        ("CloudPubSubDeadLetterSourceSubscription", "uploads-dispatcher"),
+        ("CloudPubSubDeadLetterSourceSubscriptionProject", plan::PROJECT),
+        ("CloudPubSubDeadLetterSourceTopicPublishTime", "2026-03-01T12:00:00Z"),
+    ];
+    for _ in 0..2 {
+        world.publish("uploads", Vec::new(), &bad).await;
+    }
+    world.publish("uploads-dead", Vec::new(), &[&bad[..], &given_up[..]].concat()).await;
+    // One more by each way tells when those before it were taken.
+    for (topic, generation) in [("uploads", "sooner"), ("uploads-dead", "later")] {
+        world.publish(topic, Vec::new(), &notification(&[("objectGeneration", generation)])).await;
+        world.dead_letter(None, generation, |letter| letter.reason.contains(generation)).await;
+    }
+    let letters = world.dead_letters(None).await;
+    assert_eq!(letters.len(), 3, "{letters:?}");
+    goes_on(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_notification_that_was_given_up_is_reviewed_after_all_and_is_no_letter() {
+    let prepared = Prepared::new(vec![tenant("acme", json!({}))], |setup| {
+        // No sweep but the first: what is found is found by the message.
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "600000".to_owned()));
+    });
+    prepared.reconfigure(|config| {
+        for bucket in config["buckets"].as_array_mut().expect("buckets") {
+            bucket["notifications"] = json!([]);
+        }
+    });
+    let world = prepared.start().await;
+    world.put("acme", "q3/sales.csv", files::sales()).await;
+    let generation = world.put("acme", "q3/_COMPLETE", Vec::new()).await.to_string();
+    let good = notification(&[("objectId", "q3/_COMPLETE"), ("objectGeneration", &generation)]);
+    let given_up = [("CloudPubSubDeadLetterSourceDeliveryCount", "5")];
+    world.publish("uploads-dead", Vec::new(), &[&good[..], &given_up[..]].concat()).await;
+    assert_eq!(world.completion("acme", "q3").await.completion.verdict.state(), "delivered");
+    for who in [None, Some("acme")] {
+        assert!(world.dead_letters(who).await.is_empty());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,21 +292,48 @@ async fn a_pack_of_more_files_than_a_seal_names_is_a_letter_and_no_review() {
     world.put("acme", "many/_COMPLETE", Vec::new()).await;
     let letter = world.dead_letter(Some("acme"), "its letter", |l| l.class == DeadLetterClass::Refused).await;
     assert!(letter.reason.contains("many") && letter.reason.contains("smaller packs"), "{}", letter.reason);
+    let context =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "//platform"), ("ce-type", REVIEW_REQUESTED)];
+    let request = json!({ "tenant": "acme", "pack": "many", "idempotency_key": "once" }).to_string();
+    world.publish("review-requests", request, &context).await;
+    let asked = world.dead_letter(Some("acme"), "that of the request", |l| l.reason.contains("too many files")).await;
+    let wish = json!({ "letters": [asked.id], "dry_run": true });
+    let forecast = world.operator().post("/v1/campaigns", "dry", &wish).await.expect("answered");
+    assert_eq!(forecast["counts"], json!({ "still_invalid": 1 }), "{forecast}");
     goes_on(&world).await;
     assert_eq!(world.received().len(), 1, "nothing reviewed it");
+    let seals = format!("tenants/acme/seals/{}/", PackId::parse("many").expect("id").key());
+    assert_eq!(world.names(plan::CONTROL_BUCKET, &seals).await.len(), 1, "no sweep takes it for unsealed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_noted_however_often_it_comes_is_filed() {
     let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
-    let pack = PackId::parse("q3").expect("id").key();
-    let broken = format!("tenants/acme/seals/{pack}/0000000001.json");
-    world.objects.put(plan::CONTROL_BUCKET, &broken, "{".into(), "application/json").await.expect("written");
-    world.put("acme", "q3/sales.csv", files::sales()).await;
-    let letter = world.dead_letter(Some("acme"), "its letter", |l| l.class == DeadLetterClass::Undeliverable).await;
-    assert!(letter.reason.contains(&broken), "{}", letter.reason);
-    let DeadLetterSource::Message { attributes, .. } = &letter.source else { panic!("{:?}", letter.source) };
-    assert_eq!(attributes["objectId"], "q3/sales.csv", "it can be replayed");
+    for pack in ["q3", "q4"] {
+        let key = PackId::parse(pack).expect("id").key();
+        let broken = format!("tenants/acme/seals/{key}/0000000001.json");
+        world.objects.put(plan::CONTROL_BUCKET, &broken, "{".into(), "application/json").await.expect("written");
+        world.put("acme", &format!("{pack}/sales.csv"), files::sales()).await;
+        let letter = world.dead_letter(Some("acme"), "its letter", |letter| letter.reason.contains(&broken)).await;
+        assert_eq!(letter.class, DeadLetterClass::Undeliverable, "{}", letter.reason);
+        let DeadLetterSource::Message { attributes, .. } = &letter.source else { panic!("{:?}", letter.source) };
+        assert_eq!(attributes["objectId"], format!("{pack}/sales.csv"), "it can be replayed");
+    }
+    // Which helps only once the seals are mended: what comes back as it was halts the campaign.
+    let dry = json!({ "all": true, "dry_run": true });
+    let forecast = world.operator().post("/v1/campaigns", "dry", &dry).await.expect("answered");
+    assert_eq!(forecast["counts"], json!({ "still_invalid": 2 }), "{forecast}");
+    let wish = json!({ "all": true, "canary": 1 });
+    let begun = world.operator().post("/v1/campaigns", "too-early", &wish).await.expect("taken");
+    let path = format!("/v1/campaigns/{}", begun["id"].as_str().expect("an id"));
+    let halted = eventually("the campaign halted", async || {
+        let campaign = world.operator().get(&path).await.expect("answered");
+        (campaign["state"] == "halted").then_some(campaign)
+    })
+    .await;
+    assert!(halted["reason"].as_str().is_some_and(|why| why.contains("failed again as it had")), "{halted}");
+    assert_eq!(halted["counts"], json!({ "failed": 1, "pending": 1 }));
+    world.operator().post(&format!("{path}/cancel"), "cancel", &json!({})).await.expect("cancelled");
     goes_on(&world).await;
 }
 

@@ -1,6 +1,7 @@
-//! Reviews that somebody ends: decided once, whoever is first, and nothing works on for nobody.
+//! Reviews that somebody ends, or asks for with a deadline: decided once, whoever is first, and nothing works on for nobody.
 
-use carrel_schemas::outcome::Verdict;
+use carrel_schemas::dead_letter::DeadLetterClass;
+use carrel_schemas::outcome::{FailureClass, Verdict};
 use serde_json::{Value, json};
 
 use crate::files::sales;
@@ -56,4 +57,27 @@ async fn a_review_is_cancelled_while_it_runs_or_waits_and_never_once_it_is_deliv
     assert!(late.contains("409") && late.contains("is delivered already"), "{late}");
     let nothing = cancel(&world, "acme", &format!("rv_{}", "0".repeat(32))).await.expect_err("none").to_string();
     assert!(nothing.contains("no such review"), "{nothing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_review_that_was_asked_for_with_a_deadline_is_given_up_at_it_and_its_neighbour_is_not() {
+    let mut gate = None;
+    let world = World::start(vec![tenant("acme", json!({}))], |setup| gate = Some(Gate::install(setup))).await;
+    let gate = gate.expect("installed");
+    for (pack, wish) in
+        [("soon", json!({ "pack": "soon", "deadline_seconds": 1 })), ("late", json!({ "pack": "late" }))]
+    {
+        world.put("acme", &format!("{pack}/sales.csv"), sales()).await;
+        world.api("acme").post("/v1/tenants/acme/reviews", pack, &wish).await.expect("taken");
+    }
+    let got = world.completion("acme", "soon").await.completion;
+    let Verdict::Failed { class: FailureClass::Expired, message, .. } = &got.verdict else {
+        panic!("{:?}", got.verdict)
+    };
+    assert!(message.contains("the deadline of 1 s passed"), "{message}");
+    world.dead_letter(Some("acme"), "its letter", |letter| letter.class == DeadLetterClass::Expired).await;
+
+    let _open = gate.open();
+    assert_eq!(world.completion("acme", "late").await.completion.verdict.state(), "delivered");
+    world.settled().await;
 }

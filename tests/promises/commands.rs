@@ -1,6 +1,6 @@
 //! What people type, run as they would run it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -95,6 +95,8 @@ async fn a_fleet_that_is_started_again_goes_on_where_it_stood() {
     .await;
     let waited = carrel(&["reviews", "wait", "acme-foods", &review, "--dir", &at]);
     assert_eq!(stdout(&waited).trim(), "delivered");
+    let late = carrel(&["reviews", "cancel", "acme-foods", &review, "--reason", "too late", "--dir", &at]);
+    assert!(String::from_utf8_lossy(&late.stderr).contains("is delivered already"), "{late:?}");
     let empty = dir.path().join("empty.csv");
     std::fs::write(&empty, b"").expect("written");
     carrel(&["upload", "bolt-home", "bad", &empty.display().to_string(), "--dir", &at]);
@@ -121,6 +123,9 @@ fn an_operator_looks_at_a_letter_and_puts_it_aside(letter: &str, dir: &str) {
     let stats = stdout(&letters(&["stats", "--class", "refused"]));
     assert!(stats.trim_start().starts_with("1  open") && stats.contains("bolt-home"), "{stats}");
     assert_eq!(stdout(&letters(&["list", "--older-than", "3d"])), "");
+    let fingerprint = json(&letters(&["show", letter]))["fingerprint"].as_str().expect("text").to_owned();
+    assert!(stdout(&letters(&["list", "--fingerprint", &fingerprint])).starts_with(letter));
+    assert_eq!(stdout(&letters(&["list", "--fingerprint", "another"])), "");
     assert!(stdout(&letters(&["list", "--newer-than", "1h", "--text", "EMPTY.csv"])).starts_with(letter));
     for age in ["soon", "3€", "", "-1d", "99999999999999999999d"] {
         let refused = letters(&["list", &format!("--older-than={age}")]);
@@ -143,6 +148,11 @@ fn an_operator_looks_at_a_letter_and_puts_it_aside(letter: &str, dir: &str) {
     };
     assert!(shown.contains("failed") && shown.contains("empty.csv"), "{shown}");
     assert!(stdout(&of_it(&["list"])).starts_with(&campaign));
+    for wish in ["pause", "resume", "cancel"] {
+        let refused = of_it(&[wish, &campaign]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains("is over"), "{wish}: {refused:?}");
+    }
     let second = json(&letters(&["list", "--state", "open", "--json"]))["dead_letters"][0]["id"].clone();
     let second = second.as_str().expect("the letter of the second epoch").to_owned();
     assert_ne!(second, letter);
@@ -197,7 +207,8 @@ fn without_namespaces(program: &Path, args: &[&str]) -> Option<Command> {
     match within(Path::new("true"), &[]).output() {
         Ok(tried) if tried.status.success() => Some(within(program, args)),
         tried => {
-            eprintln!("SKIPPED: unshare(1) gives no namespace whose limit may be set to 0: {tried:?}");
+            let why = "unshare(1) gives no namespace whose limit may be set to 0";
+            writeln!(std::io::stderr(), "SKIPPED: {why}: {tried:?}").expect("stderr");
             None
         }
     }
@@ -231,4 +242,21 @@ fn a_fleet_that_is_told_to_start_all_the_same_warns_first() {
     let rest = std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
     up.interrupt();
     rest.join().expect("read").expect("to its end");
+}
+
+#[test]
+fn a_probe_tells_of_everything_whether_it_is_given_and_if_not_what_is_missing() {
+    let told = json(&carrel(&["probe", "--json"]));
+    let told = told.as_array().expect("a list");
+    let names: Vec<&str> = told.iter().filter_map(|found| found["name"].as_str()).collect();
+    let tiers = ["process", "namespaces", "oci:crun", "oci:runc", "oci:runsc", "oci:kata"];
+    assert_eq!(names, [&tiers[..], &["volume", "memory guarantee", "cloud run sandbox"]].concat());
+    for found in told {
+        let is_told = |field: &str| found[field].is_string() && found["what"] != "";
+        match found["given"].as_bool() {
+            Some(true) => assert!(found.get("what").is_none(), "{found}"),
+            Some(false) => assert!(is_told("what") && is_told("fix"), "{found}"),
+            None => panic!("{found}"),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Every effect of the dispatcher, on every way that a pack takes to its end: refused, throttled, lost, done twice, and
-//! the dispatcher killed before and after it. Whichever it is, the pack ends as it would have without.
+//! the dispatcher killed before and after it. Whichever it is, the pack ends as it would have without. All the while the
+//! cloud repeats and reorders messages.
 //!
 //! An acknowledgement is an effect like any other. What has not been acknowledged comes again only when its pack has
 //! ended, so that is watched apart.
@@ -7,24 +8,28 @@
 //! On the usual way every effect fails in every manner; on those that share most of their effects with it, once by an
 //! error and once by a death. All manners on all ways are walked on demand.
 //!
-//! Owns the ways ([`Course`]); how a call fails is the line's.
+//! Owns the ways ([`Course`]); how a call fails is the line's, and how each way must end stands in `ends`.
 
-use std::collections::BTreeSet;
+mod ends;
 
 use carrel::fleet::Setup;
-use carrel::plan::CONTROL_BUCKET;
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource};
+use carrel_local::faults::FaultPlan;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::review_request::REVIEW_REQUESTED;
 use futures::future::{FutureExt as _, LocalBoxFuture, join_all};
 use rustix::process::{Signal, kill_process_group};
 use serde_json::{Value, json};
 
+use self::ends::{
+    ends_as_cancelled, ends_as_changed, ends_as_collected, ends_as_crashed, ends_as_empty, ends_as_expired,
+    ends_as_flooded, ends_as_superseded, ends_in_epoch,
+};
 use crate::files::sales;
-use crate::gate::{agents, worker_above};
+use crate::gate::{Gate, agents, worker_above};
 use crate::line::{
-    Armed, Counts, Fault, Line, acknowledged_requests, acknowledged_uploads, every_effect, every_lasting_effect,
-    fleet_by_line, launches, reads_of_outcomes,
+    Armed, Counts, Fault, Line, acknowledged_requests, acknowledged_uploads, every_effect, every_effect_of_a_sweep,
+    every_lasting_effect, fleet_by_line, launches, reads_of_outcomes,
 };
 use crate::steps::ends_as_ever;
 use crate::world::{World, eventually, program, tenant};
@@ -43,6 +48,11 @@ const EVERY_FAULT: [Round; 6] = [
 /// Every effect by an error, and every effect by a death.
 pub(crate) const IN_TURN: [Round; 2] =
     [&[Fault::Lost, Fault::Refused, Fault::Twice, Fault::Throttled], &[Fault::HeldAfter, Fault::HeldBefore]];
+
+/// Messages that come twice, late, and once more after they were acknowledged.
+pub(crate) fn unruly() -> FaultPlan {
+    FaultPlan { seed: 20_260_401, duplicate: 0.2, delay: 0.3, delay_ms: 200, redeliver: 0.2, ..FaultPlan::default() }
+}
 
 /// One way of a pack of acme's: how it comes in, and how it must end whatever fails in between.
 #[derive(Clone, Copy)]
@@ -141,6 +151,35 @@ impl Course {
         ..Self::USUAL
     };
 
+    /// A pack whose agent never ends, and whose review somebody cancels.
+    const CANCELLED: Self = Self {
+        acme: Self::USUAL.acme,
+        ends: |world, pack, what| ends_as_cancelled(world, pack, what).boxed_local(),
+        ..Self::EXPIRED
+    };
+
+    /// A pack whose only file is deleted while it is reviewed, and which is closed once more without it.
+    const CHANGED: Self = Self {
+        acme: || json!({ "policy": { "close": "quiet", "quiet_seconds": 1 } }),
+        setup: |setup| drop(Gate::install(setup)),
+        from: 8,
+        fleets: 4,
+        ends: |world, pack, what| ends_as_changed(world, pack, what).boxed_local(),
+        ..Self::USUAL
+    };
+
+    /// Two packs of one, of which the tenant's rate lets one through at most; a sweep finds the rest.
+    const FLOODED: Self = Self {
+        acme: || json!({ "policy": { "close": "each" }, "limits": { "max_events_per_minute": 1 } }),
+        counts: every_effect_of_a_sweep,
+        // Buckets are swept at every fifth of these.
+        setup: |setup| setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "100".to_owned())),
+        fleets: 3,
+        comes: |world, name| flood(world, name).boxed_local(),
+        ends: |world, name, what| ends_as_flooded(world, name, what).boxed_local(),
+        ..Self::ONE
+    };
+
     /// A pack whose agent runs out of memory unless it has the larger limits.
     const ENLARGED: Self = Self {
         acme: || {
@@ -174,7 +213,11 @@ impl Course {
     }
 
     async fn fail_a_share(self, round: Round, first: usize) -> usize {
-        let (mut world, line) = by_line(self.counts, (self.acme)(), self.setup).await;
+        let change = |setup: &mut Setup| {
+            setup.faults = unruly();
+            (self.setup)(setup);
+        };
+        let (mut world, line) = by_line(self.counts, (self.acme)(), change).await;
         let mut at = first;
         loop {
             let fault = round[at % round.len()];
@@ -216,7 +259,7 @@ impl Course {
 async fn by_line(counts: Counts, changes: Value, change: impl FnOnce(&mut Setup)) -> (World, Line) {
     let mut acme = tenant("acme", changes);
     // A second attempt is allowed, so that the way to it is walked too.
-    acme["limits"] = json!({ "max_attempts": 2 });
+    acme["limits"]["max_attempts"] = json!(2);
     fleet_by_line(counts, vec![acme], change).await
 }
 
@@ -239,44 +282,36 @@ async fn whichever_effect_fails_a_review_makes_way_once_and_what_replaced_it_is_
     Course::SUPERSEDED.holds(&IN_TURN, 15).await;
 }
 
-/// Returns once a pack has ended as one must whose first revision was replaced: each told once, and only the last
-/// delivered. May be called again.
-async fn ends_as_superseded(world: &World, pack: &str, what: &str) {
-    let first = eventually(&format!("{what}: the first review"), async || {
-        let reviews = world.operator().reviews("acme").await.ok()?;
-        reviews.into_iter().rfind(|review| review.pack == pack).map(|review| review.id)
-    })
-    .await;
-    // Only once the first is sealed, or both would be one revision.
-    // Once: another version of it would be a revision of its own.
-    if !world.names("acme-uploads", &format!("{pack}/")).await.contains(&format!("{pack}/last.csv")) {
-        world.put("acme", &format!("{pack}/last.csv"), sales()).await;
-    }
-    world.upload("acme", pack, vec![]).await;
-    let told = eventually(&format!("{what}: both told"), async || {
-        let mut told: Vec<_> = world.received().into_iter().map(|got| got.completion).collect();
-        told.retain(|got| got.pack.as_str() == pack);
-        told.iter().any(|got| got.verdict.state() == "delivered").then_some(told)
-    })
-    .await;
-    for got in &told {
-        let wanted = if got.review.as_str() == first { "superseded" } else { "delivered" };
-        assert_eq!(got.verdict.state(), wanted, "{what}: {told:?}");
-        assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
-    }
-    let events: BTreeSet<_> = told.iter().map(|got| &got.event).collect();
-    assert!(events.len() <= 2, "{what}: {told:?}");
-    assert!(world.dead_letters(Some("acme")).await.is_empty(), "{what}: nobody has to look at it");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_fails_a_review_past_its_deadline_is_given_up_once() {
     // The outcome, cancel, settle, the letter, the log, publish, announced, finish.
     Course::EXPIRED.holds(&IN_TURN, 7).await;
 }
 
-async fn ends_as_expired(world: &World, pack: &str, what: &str) {
-    ends_as_failed(world, pack, (FailureClass::Expired, DeadLetterClass::Expired), what).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_review_that_is_cancelled_while_it_runs_is_ended_once() {
+    // The outcome, cancel, settle, the log, publish, announced, finish.
+    Course::CANCELLED.holds(&IN_TURN, 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_a_pack_that_changes_while_it_is_reviewed_is_told_once_and_closed_again() {
+    // Settle, the letter, open pack, the log, publish, announced, finish; seal, the letter, close pack.
+    Course::CHANGED.holds(&IN_TURN, 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_effect_fails_what_a_flood_leaves_to_the_sweep_ends_the_same() {
+    // The mark, the cursor, the mark cleared, open pack, the cursor, close pack, two reviews finished. Where a late message
+    // has left a mark before, that one and its end are no effects of this pack's.
+    Course::FLOODED.holds(&IN_TURN, 6).await;
+}
+
+/// The event of the first spends the tenant's minute, unless that was spent before.
+async fn flood(world: &World, name: &str) {
+    for name in [format!("spent-{name}"), name.to_owned()] {
+        world.put("acme", &name, sales()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,42 +325,10 @@ const HUNGRY: &str = "seconds=$(sed -n 's/.*\"timeout_seconds\": \\([0-9]*\\).*/
                       if [ \"$seconds\" -lt 1000 ]; then echo 'hungry: memory exhausted' >&2; exit 1; fi\n\
                       exec \"$1\" internal analyst \"$2\"";
 
-async fn ends_in_epoch(world: &World, pack: &str, epoch: u32, what: &str) {
-    let got = world.completion("acme", pack).await.completion;
-    assert_eq!((got.verdict.state(), got.epoch.get()), ("delivered", epoch), "{what}: {:?}", got.verdict);
-    let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
-    assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
-    assert!(world.dead_letters(Some("acme")).await.is_empty(), "{what}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_fails_what_is_over_and_old_is_collected_and_what_was_decided_stays() {
     // The second revision's course, and then the log, claim, progress, the worker's seal, the record, its seal.
     Course::COLLECTED.holds(&IN_TURN, 12).await;
-}
-
-/// Returns once of a pack only its last revision is left, and of that what must stay. May be called again.
-async fn ends_as_collected(world: &World, pack: &str, what: &str) {
-    let first = world.completion("acme", pack).await.completion;
-    world.upload("acme", pack, vec![("more.csv", sales())]).await;
-    eventually(&format!("{what}: the first revision gone"), async || {
-        let kept = world.names(CONTROL_BUCKET, "tenants/acme/").await;
-        let is_of_it = |name: &String| {
-            name.ends_with(&format!("/reviews/{}.json", first.review)) || name.contains("/completions/")
-        };
-        let left = world.names("acme-outputs", "").await;
-        let is_left = |name: &String| {
-            name.contains(first.review.as_str()) && !name.starts_with("outcomes/") && !name.starts_with("reviews/")
-        };
-        (!kept.iter().any(is_of_it) && !left.iter().any(is_left)).then_some(())
-    })
-    .await;
-    let Verdict::Delivered { files, .. } = &first.verdict else { panic!("{what}: {:?}", first.verdict) };
-    let left = world.names("acme-outputs", &format!("reviews/{}/", first.review)).await;
-    let mut named: Vec<_> = files.iter().map(|file| file.object.to_string()).collect();
-    named.sort();
-    assert_eq!(left, named, "{what}: what was delivered stays");
-    assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", first.review)).await.len(), 1, "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,34 +349,6 @@ async fn ask(world: &World, pack: &str) {
 async fn whichever_effect_fails_an_empty_pack_is_filed_once() {
     // Open pack, seal, the letter, close pack.
     Course::EMPTY.holds(&IN_TURN, 4).await;
-}
-
-async fn ends_as_empty(world: &World, pack: &str, what: &str) {
-    let its = |letter: &DeadLetter| match &letter.source {
-        DeadLetterSource::Pack { pack: of, .. } => of.as_str() == pack,
-        DeadLetterSource::Message { .. } | DeadLetterSource::Review { .. } => false,
-    };
-    let letter = world.dead_letter(Some("acme"), what, its).await;
-    assert_eq!(letter.class, DeadLetterClass::EmptyPack, "{what}");
-    world.settled().await;
-    let filed = world.dead_letters(Some("acme")).await;
-    assert_eq!(filed.iter().filter(|letter| its(letter)).count(), 1, "{what}: {filed:?}");
-}
-
-/// Returns once a pack whose worker always dies has ended as such packs must: failed once, under one id, and filed.
-async fn ends_as_crashed(world: &World, pack: &str, what: &str) {
-    ends_as_failed(world, pack, (FailureClass::Crashed, DeadLetterClass::Crashed), what).await;
-}
-
-async fn ends_as_failed(world: &World, pack: &str, (wanted, filed): (FailureClass, DeadLetterClass), what: &str) {
-    let got = world.completion("acme", pack).await.completion;
-    assert!(matches!(got.verdict, Verdict::Failed { class, .. } if class == wanted), "{what}: {:?}", got.verdict);
-    assert_eq!(world.names("acme-outputs", &format!("outcomes/{}", got.review)).await.len(), 1, "{what}");
-    let its = |letter: &DeadLetter| matches!(&letter.source, DeadLetterSource::Review { review, .. } if *review == got.review);
-    let letter = world.dead_letter(Some("acme"), what, its).await;
-    assert_eq!(letter.class, filed, "{what}");
-    let of_it = world.received().into_iter().filter(|other| other.completion.review == got.review);
-    assert_eq!(of_it.map(|other| other.completion.event).collect::<BTreeSet<_>>().len(), 1, "{what}");
 }
 
 /// What agents whose workers are to die carry in their command line: this process's own.
@@ -418,6 +393,9 @@ async fn whichever_effect_fails_in_whichever_manner_every_pack_ends_the_same() {
         (Course::DYING, 8),
         (Course::SUPERSEDED, 15),
         (Course::EXPIRED, 7),
+        (Course::CANCELLED, 7),
+        (Course::CHANGED, 9),
+        (Course::FLOODED, 6),
         (Course::ENLARGED, 8),
         (Course::COLLECTED, 12),
     ] {

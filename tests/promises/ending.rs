@@ -1,11 +1,15 @@
 //! Reviews that end, or are tried again, for a reason of the fleet's own: superseded, past their deadline, out of memory.
 
+use carrel::plan::CONTROL_BUCKET;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass};
+use carrel_schemas::ids::{PackId, ReviewId};
+use carrel_schemas::layout;
 use carrel_schemas::outcome::{DecidedBy, FailureClass, Verdict};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::gate::Gate;
+use crate::leaving::rewrite;
 use crate::world::{Prepared, Received, World, eventually, program, tenant};
 
 /// The first completion of a pack in this state that `wanted` accepts.
@@ -127,14 +131,15 @@ async fn a_review_that_runs_out_of_memory_is_tried_once_more_with_more_and_then_
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_cloud_ends_for_its_memory_or_time_is_told_from_a_crash_and_not_tried_again_as_it_was() {
     let larger = json!({ "retry_limits": { "agent_memory_bytes": 2_u64 << 30, "timeout_seconds": 1800 } });
-    let prepared = Prepared::new(vec![tenant("acme", larger), tenant("bolt", json!({}))], |setup| {
+    let prepared = Prepared::new(vec![tenant("acme", larger.clone()), tenant("bolt", larger)], |setup| {
         setup.agent = ["/bin/sh", "-c", "exec sleep 600"].map(str::to_owned).to_vec();
     });
     prepared.reconfigure(|config| {
         // In place of acme's worker, one that reads zeros and remembers them all.
         config["images"]["greedy"] = json!({ "argv": ["/bin/sh", "-c", "exec tail /dev/zero", "greedy"] });
         for job in config["jobs"].as_array_mut().expect("jobs") {
-            if job["name"] == "review-bolt" {
+            // Its larger job is no larger: what runs out of time once does so again.
+            if job["name"].as_str().is_some_and(|name| name.starts_with("review-bolt")) {
                 job["timeout_seconds"] = json!(10);
             } else {
                 (job["image"], job["memory_bytes"]) = (json!("greedy"), json!(64 << 20));
@@ -147,16 +152,18 @@ async fn what_the_cloud_ends_for_its_memory_or_time_is_told_from_a_crash_and_not
 
     let got = ended(&world, ("bolt", "slow"), "failed", |_| true).await.completion;
     let Verdict::Failed { class, message, .. } = &got.verdict else { panic!("{:?}", got.verdict) };
-    assert_eq!(*class, FailureClass::TimedOut);
+    assert_eq!((*class, got.epoch.get()), (FailureClass::TimedOut, 2), "nobody was told of the first try");
     assert!(
         message.starts_with("the last of 1 execution(s), ") && message.contains("at the timeout of its job"),
         "{message}"
     );
     let letter = world.dead_letter(Some("bolt"), "its letter", |_| true).await;
-    assert_eq!(letter.class, DeadLetterClass::TimedOut);
-    let evidence = letter.evidence.expect("what is known of its end");
-    assert!(evidence.exit.is_some_and(|exit| exit.contains("The configured timeout was reached.")));
-    assert!(evidence.stage.is_some(), "as the worker last said");
+    assert_eq!((letter.class, letter.attempts.len()), (DeadLetterClass::TimedOut, 1), "one larger try");
+    for evidence in [letter.attempts[0].evidence.clone(), letter.evidence] {
+        let evidence = evidence.expect("what is known of each end");
+        assert!(evidence.exit.is_some_and(|exit| exit.contains("The configured timeout was reached.")));
+        assert!(evidence.stage.is_some(), "as the worker last said");
+    }
 
     let got = ended(&world, ("acme", "hungry"), "failed", |_| true).await.completion;
     let is_hungry = matches!(got.verdict, Verdict::Failed { class: FailureClass::OutOfMemory, .. });
@@ -167,5 +174,60 @@ async fn what_the_cloud_ends_for_its_memory_or_time_is_told_from_a_crash_and_not
     for evidence in [letter.attempts[0].evidence.clone(), letter.evidence] {
         let exit = evidence.and_then(|evidence| evidence.exit).expect("how each try ended");
         assert!(exit.ends_with("The configured memory limit was reached."), "{exit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_decides_nothing_says_why_and_one_that_cannot_succeed_is_not_made_again() {
+    let tenants = vec![
+        tenant("acme", json!({ "limits": { "max_attempts": 2 } })),
+        tenant("bolt", json!({})),
+        tenant("cord", json!({ "suspended": true })),
+    ];
+    let prepared = Prepared::new(tenants, |setup| {
+        // As one whose model is away.
+        setup.agent = ["/bin/sh", "-c", "exit 30"].map(str::to_owned).to_vec();
+    });
+    prepared.reconfigure(|config| {
+        for job in config["jobs"].as_array_mut().expect("jobs") {
+            if job["name"] == "review-bolt" {
+                job["env"]["CARREL_LIMITS"] = json!("none");
+            }
+        }
+    });
+    let mut world = prepared.start().await;
+    // Before it is cord's turn, somebody puts a seal over acme's files into the place of its own.
+    world.upload("cord", "q3", vec![("sales.csv", sales())]).await;
+    let review = eventually("cord's review", async || {
+        world.operator().reviews("cord").await.expect("answered").pop().map(|review| review.id)
+    })
+    .await;
+    let own = format!("tenants/cord/seals/{}/0000000001.json", PackId::parse("q3").expect("id").key());
+    let seal = world.objects.get(CONTROL_BUCKET, &own, 1 << 20).await.expect("answered").expect("a seal");
+    let mut seal: Value = serde_json::from_slice(&seal.bytes).expect("JSON");
+    seal["bucket"] = json!("acme-uploads");
+    let copy = layout::seal(&ReviewId::parse(review).expect("id"));
+    let forged = seal.to_string().into();
+    world.objects.put("cord-outputs", copy.as_str(), forged, "application/json").await.expect("written");
+    world.kill_dispatcher();
+    rewrite(&world, |tenants| tenants[2]["suspended"] = json!(false));
+    world.restart_dispatcher().await;
+    for who in ["acme", "bolt"] {
+        world.upload(who, "q3", vec![("sales.csv", sales())]).await;
+    }
+
+    for (who, code, what) in [("bolt", 64, "settings are wrong"), ("cord", 65, "does not trust the seal")] {
+        let letter = world.dead_letter(Some(who), what, |letter| letter.class == DeadLetterClass::Crashed).await;
+        assert!(letter.reason.contains(what), "{}", letter.reason);
+        assert!(letter.attempts.is_empty(), "the first was the last: {letter:?}");
+        let exit = letter.evidence.and_then(|evidence| evidence.exit).expect("how it ended");
+        assert!(exit.contains(&format!("exit code: {code} ")), "{exit}");
+    }
+    let letter = world.dead_letter(Some("acme"), "its letter", |_| true).await;
+    assert_eq!((letter.class, letter.attempts.len()), (DeadLetterClass::Crashed, 1));
+    for evidence in [letter.attempts[0].evidence.clone(), letter.evidence] {
+        let evidence = evidence.expect("what each attempt left behind");
+        assert!(evidence.exit.is_some_and(|exit| exit.contains("exit code: 75 ")));
+        assert_eq!(evidence.log_tail.as_deref(), Some("the agent's model did not answer"));
     }
 }

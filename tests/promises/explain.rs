@@ -1,5 +1,7 @@
 //! Whoever asks what became of an upload is told in plain words, at every station of its way.
 
+use carrel::plan::CONTROL_BUCKET;
+use carrel_local::faults::FaultPlan;
 use serde_json::json;
 
 use crate::files::sales;
@@ -81,4 +83,36 @@ async fn an_upload_is_explained_from_its_first_event_to_its_completion() {
     }
     let strangers = told(&world, "bolt", got.review.as_str()).await.expect_err("not bolt's").to_string();
     assert!(strangers.contains("no such upload or review"), "{strangers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_event_was_lost_or_came_too_fast_is_told_from_one_that_is_sealed() {
+    let slow = json!({ "limits": { "max_events_per_minute": 1 }, "suspended": true });
+    let world = World::start(vec![tenant("acme", slow)], |setup| {
+        // What the cloud does not tell is told below; and nobody walks meanwhile.
+        setup.faults = FaultPlan { drop_notification: 1.0, ..FaultPlan::default() };
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "600000".to_owned()));
+    })
+    .await;
+    eventually("the first sweep", async || {
+        (!world.names(CONTROL_BUCKET, "tenants/acme/sweep.json").await.is_empty()).then_some(())
+    })
+    .await;
+    let sealed = "gs://acme-uploads/q3/sales.csv";
+    world.put("acme", "q3/sales.csv", sales()).await;
+    says(&world, sealed, &["The ledger holds nothing of this pack", "The sweep of the bucket finds it"]).await;
+    world.api("acme").post("/v1/tenants/acme/reviews", "q3", &json!({ "pack": "q3" })).await.expect("taken");
+    says(&world, sealed, &["sealed as revision 1", "somebody asked for a review"]).await;
+    world.put("acme", "q3/sales.csv", sales()).await;
+    let replaced = says(&world, sealed, &["No seal of the pack holds this version"]).await;
+    assert!(!replaced.contains("revision 1"), "{replaced}");
+
+    world.put("acme", "late/sales.csv", sales()).await;
+    for (pack, words) in [("spent", "wait for its revision 1"), ("late", "is about to be listed")] {
+        let name = format!("{pack}/sales.csv");
+        let event = [("bucketId", "acme-uploads"), ("objectId", name.as_str()), ("objectGeneration", "1")];
+        let kind = [("payloadFormat", "NONE"), ("eventType", "OBJECT_FINALIZE")];
+        world.publish("uploads", "", &[&event[..], &kind[..]].concat()).await;
+        says(&world, &format!("gs://acme-uploads/{name}"), &[words]).await;
+    }
 }

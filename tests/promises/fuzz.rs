@@ -24,7 +24,8 @@ const MEMORY: u64 = 2 << 30;
 /// The setting that makes this binary the child.
 const CHILD: &str = "CARREL_FUZZ_CHILD";
 
-/// Every target: those of the worker, the readers that run in a child of it, and those of the loopback cloud.
+/// Every target: those of the worker, the readers that run in a child of it, and those of the dispatcher and of the
+/// loopback cloud.
 fn targets() -> Vec<Target> {
     fn ingest(format: Format, bytes: &[u8]) {
         let limits = Limits {
@@ -38,7 +39,11 @@ fn targets() -> Vec<Target> {
             assert!(!error.to_string().is_empty());
         }
     }
-    let readers: [Target; 9] = [
+    let readers: [Target; 13] = [
+        ("dispatcher_outcome", carrel_dispatcher::fuzz::outcome),
+        ("dispatcher_claim", carrel_dispatcher::fuzz::claim),
+        ("dispatcher_wakeup", carrel_dispatcher::fuzz::wake_up),
+        ("dispatcher_cursor", carrel_dispatcher::fuzz::cursor),
         ("door_clamd", carrel_local::fuzz::door_clamd),
         ("egress_head", carrel_local::fuzz::egress_head),
         ("egress_hello", carrel_local::fuzz::egress_hello),
@@ -208,6 +213,38 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 r#"{"looked":{"file":0,"answer":{"refused":{"code":"broken","message":"m; save it"}}}}"#,
             )),
         ],
+        "reply" => vec![text("stream: OK\0"), text("stream: Eicar-Test-Signature FOUND\0"), text("OK\0rest")],
+        "outcome" => vec![
+            text(
+                r#"{"schema":1,"review":"rv_00000000000000000000000000000000","tenant":"acme","pack":"q3","revision":1,
+                "epoch":1,"decided_by":{"kind":"worker","execution":"projects/p/locations/l/jobs/j/executions/e",
+                "attempt":1},"nonce":"00000000000000000000000000000000","decided_at":"2026-01-01T00:00:00Z","verdict":
+                {"state":"delivered","files":[{"name":"deck.html","object":
+                "reviews/rv_00000000000000000000000000000000/1-1/deck.html","generation":7,"size":1,"crc32c":1,
+                "sha256":"ab","content_type":"text/html"}],"top_findings":[]},"stage":"deliver","scanners":["structure"]}"#,
+            ),
+            text(
+                r#"{"schema":1,"review":"rv_00000000000000000000000000000000","tenant":"acme","pack":"q3","revision":1,
+                "epoch":1,"decided_by":{"kind":"dispatcher"},"nonce":"00000000000000000000000000000000","decided_at":
+                "2026-01-01T00:00:00Z","verdict":{"state":"failed","class":"timed_out","message":"m","log_tail":"l"}}"#,
+            ),
+        ],
+        "claim" => vec![text(
+            r#"{"schema":1,"review":"rv_00000000000000000000000000000000","epoch":1,"attempt":1,"holder":{"kind":
+            "execution","execution":"projects/p/locations/l/jobs/j/executions/e"},"nonce":
+            "00000000000000000000000000000000","claimed_at":"2026-01-01T00:00:00Z"}"#,
+        )],
+        "wakeup" => vec![
+            text(
+                r#"{"outputs_bucket":"acme-outputs","review":"rv_00000000000000000000000000000000","epoch":1,"attempt":1}"#,
+            ),
+            text(
+                r#"{"ce-specversion":"1.0","ce-id":"1","ce-source":"//worker","ce-type":"dev.carrel.outcome.written.v1",
+                "ce-time":"2026-01-01T00:00:00Z"}"#,
+            ),
+        ],
+        // The base64 text of "1:1767225600000-ev_0:1767225500000", and an instant.
+        "cursor" => vec![text("MToxNzY3MjI1NjAwMDAwLWV2XzA6MTc2NzIyNTUwMDAwMA"), text("2026-01-01T00:00:00Z")],
         "filter" => vec![
             text("attributes.a = \"x\\u0041\" AND NOT (attributes:\"b c\" OR hasPrefix(attributes.d-e, \"f\"))"),
             text("-attributes:a OR attributes.b != \"c\""),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use carrel_schemas::completion::Completion;
+use carrel_schemas::dead_letter::DeadLetter;
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -92,7 +93,7 @@ async fn read_from(world: &World, who: &str, path: &str, cursor: Option<&str>) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_that_is_documented_exists_and_knows_a_stranger() {
+async fn every_call_that_is_documented_exists_knows_a_stranger_and_answers_nonsense_as_documented() {
     let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
     let base = &world.fleet.address().api;
     let document = client().get(format!("{base}/v1/openapi.json")).send().await.expect("answered");
@@ -111,6 +112,12 @@ async fn every_call_that_is_documented_exists_and_knows_a_stranger() {
                 assert_eq!(status, wanted, "{method} {path} with {token:?}");
                 calls += 1;
             }
+            // No id of its path is one, nor is its cursor, and it has no body.
+            let call = client().request(method.clone(), &url).bearer_auth(&world.fleet.tokens()["operator"]);
+            let status = call.header("last-event-id", "nonsense").send().await.expect("answered").status();
+            assert!(operation["responses"][status.as_str()].is_object(), "{method} {path}: {status} is not documented");
+            let is_wrong = path.replace("{tenant}", "").contains('{') || path.ends_with("/events");
+            assert!(status.is_client_error() || !is_wrong, "{method} {path}: {status}");
         }
     }
     assert!(calls > 40, "only {calls} calls");
@@ -219,4 +226,31 @@ async fn a_listener_that_comes_back_after_a_restart_misses_no_completion() {
     }
     world.fleet.stop().expect("it drains");
     assert!(stream.next().await.is_none() && !stream.was_cut, "a dispatcher that drains ends its streams");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn campaigns_are_leafed_through_the_newest_first_and_all_are_there_for_who_does_not_leaf() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    let operator = world.operator();
+    let mut begun = Vec::new();
+    for pack in ["a", "b", "c"] {
+        world.upload("acme", pack, vec![]).await;
+        let its = |letter: &DeadLetter| letter.reason.contains(&format!("{pack:?}"));
+        let letter = world.dead_letter(Some("acme"), pack, its).await;
+        let wish = json!({ "letters": [letter.id] });
+        begun.insert(0, operator.post("/v1/campaigns", pack, &wish).await.expect("taken")["id"].clone());
+    }
+    let ids = |page: &Value| -> Vec<Value> {
+        page["campaigns"].as_array().expect("a list").iter().map(|campaign| campaign["id"].clone()).collect()
+    };
+    let whole = operator.get("/v1/campaigns").await.expect("answered");
+    assert_eq!((ids(&whole), &whole["next"]), (begun.clone(), &Value::Null));
+    let first = operator.get("/v1/campaigns?limit=2").await.expect("answered");
+    let rest = format!("/v1/campaigns?limit=2&page={}", first["next"].as_str().expect("more"));
+    let rest = operator.get(&rest).await.expect("answered");
+    assert_eq!(([ids(&first), ids(&rest)].concat(), &rest["next"]), (begun, &Value::Null));
+    for wrong in ["page=nonsense", "limit=0", "limit=1001", "sort=id"] {
+        let refused = operator.get(&format!("/v1/campaigns?{wrong}")).await.expect_err(wrong).to_string();
+        assert!(refused.contains("400"), "{refused}");
+    }
 }

@@ -1,5 +1,7 @@
 //! One upload on its whole way, and asking for a review instead of uploading.
 
+use std::io::Write as _;
+
 use carrel_schemas::completion::{ATTRIBUTE_PACK, ATTRIBUTE_STATE, ATTRIBUTE_TENANT};
 use carrel_schemas::findings::Findings;
 use carrel_schemas::ids::EventId;
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::files::sales;
 use crate::gate::Gate;
-use crate::world::{World, eventually, tenant};
+use crate::world::{Prepared, World, eventually, tenant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
@@ -37,7 +39,7 @@ async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
     let outcome = world.outcome(&got.completion).await;
     assert!(matches!(outcome.decided_by, DecidedBy::Worker { .. }), "{:?}", outcome.decided_by);
     let room = outcome.room.expect("recorded");
-    assert_eq!(room.tier, "namespaces");
+    assert_eq!((room.tier.as_str(), room.cloud_run_sandbox), ("namespaces", false));
     let expected = if world.fleet.shows_files() { InputMode::Hybrid } else { InputMode::Hydrate };
     assert_eq!(room.input, expected);
     let review = got.completion.review.to_string();
@@ -45,6 +47,47 @@ async fn an_uploaded_csv_becomes_a_delivered_review_and_one_completion_event() {
     assert_eq!(shown["status"], "delivered");
     world.settled().await;
     assert_eq!(world.received().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_program_the_configuration_names_serves_the_volumes() {
+    let prepared = Prepared::new(vec![tenant("acme", json!({}))], |_| {});
+    if !prepared.fleet.shows_files() {
+        let why = "SKIPPED: /dev/fuse cannot be opened; install fuse3 and chmod 666 /dev/fuse";
+        return writeln!(std::io::stderr(), "{why}").expect("stderr");
+    }
+    let said = prepared.fleet.dir().join("served");
+    let write_down = format!("echo \"$@\" >> '{}'; exec \"$@\"", said.display());
+    prepared.reconfigure(|cloud| {
+        let own = cloud["volume_server"].as_array().expect("a command line").clone();
+        let another = ["/bin/sh", "-c", &write_down, "sh"].map(Value::from);
+        cloud["volume_server"] = another.into_iter().chain(own).collect();
+    });
+    let world = prepared.start().await;
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "delivered");
+    assert_eq!(world.outcome(&got.completion).await.room.expect("recorded").input, InputMode::Hybrid);
+    let said = std::fs::read_to_string(said).expect("it was started");
+    let cloud = &world.fleet.address().cloud;
+    for words in ["--bucket acme-uploads ", &format!("--storage-endpoint {cloud} "), "/dev/fd/3"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_is_refused_unopened_says_what_it_would_have_been_opened_in() {
+    let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
+    world.upload("acme", "q3", vec![("notes.txt", b"by hand".to_vec())]).await;
+    let got = world.completion("acme", "q3").await;
+    assert_eq!(got.completion.verdict.state(), "refused");
+    let name = carrel_schemas::layout::outcome(&got.completion.review, got.completion.epoch);
+    let body = world.objects.get("acme-outputs", name.as_str(), 1 << 20).await.expect("answered").expect("decided");
+    let room = serde_json::from_slice::<Value>(&body.bytes).expect("JSON")["room"].take();
+    assert_eq!(room["tier"], "namespaces", "{room}");
+    assert!(room["memory_guarantee"].is_boolean() && room["cloud_run_sandbox"].is_null(), "{room}");
+    world.settled().await;
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {

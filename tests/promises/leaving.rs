@@ -1,7 +1,7 @@
 //! What grows old and who leaves: terminal things are removed after their time, and all that is kept of a deleted tenant.
 
 use carrel::plan::CONTROL_BUCKET;
-use carrel_schemas::dead_letter::DeadLetterClass;
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::review_request::REVIEW_REQUESTED;
 use carrel_schemas::seal::Seal;
@@ -91,6 +91,48 @@ async fn what_is_over_and_old_is_removed_with_what_it_left_and_what_was_decided_
     .await;
     world.settled().await;
     assert_eq!(world.received().len(), 3, "nothing is announced again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_is_over_is_removed_and_one_with_something_left_to_do_is_kept() {
+    let world = World::start(vec![tenant("acme", json!({}))], |setup| {
+        setup.agent = ["/bin/sh", "-c", "exit 3"].map(str::to_owned).to_vec();
+        setup.dispatcher.push(("CARREL_RETENTION".to_owned(), "2s".to_owned()));
+    })
+    .await;
+    for pack in ["a", "b"] {
+        world.upload("acme", pack, vec![("sales.csv", sales())]).await;
+    }
+    let failed = eventually("a letter of each", async || {
+        Some(world.dead_letters(Some("acme")).await).filter(|letters| letters.len() == 2)
+    })
+    .await;
+    let begin = async |key: &str, wish: Value, state: &str| {
+        let begun = world.operator().post("/v1/campaigns", key, &wish).await.expect("taken");
+        let id = begun["id"].as_str().expect("an id").to_owned();
+        eventually(state, async || {
+            let campaign = world.operator().get(&format!("/v1/campaigns/{id}")).await.expect("answered");
+            (campaign["state"] == state).then_some(())
+        })
+        .await;
+        id
+    };
+    let letters: Vec<_> = failed.iter().map(|letter| &letter.id).collect();
+    let open = begin("open", json!({ "letters": letters, "canary": 1 }), "halted").await;
+    // Begun after that, so that whoever takes it away has found the other older.
+    world.upload("acme", "empty", vec![]).await;
+    let is_empty = |letter: &DeadLetter| letter.class == DeadLetterClass::EmptyPack;
+    let letter = world.dead_letter(Some("acme"), "the empty pack", is_empty).await;
+    let over = begin("over", json!({ "letters": [letter.id] }), "finished").await;
+    eventually("nothing of the one that is over", async || {
+        let left = world.names(CONTROL_BUCKET, "campaign").await;
+        (!left.iter().any(|name| name.contains(&over))).then_some(())
+    })
+    .await;
+    let gone = world.operator().get(&format!("/v1/campaigns/{over}")).await.expect_err("removed").to_string();
+    assert!(gone.contains("no such campaign"), "{gone}");
+    let kept = world.operator().get(&format!("/v1/campaigns/{open}")).await.expect("kept with its letters");
+    assert_eq!((&kept["state"], &kept["counts"]), (&json!("halted"), &json!({ "failed": 1, "pending": 1 })));
 }
 
 /// Changes the registry of a fleet, for the next start of its dispatcher.

@@ -1,7 +1,11 @@
 //! What cannot be moved on: filed once, tried on, and resolved by itself once what stood in its way is mended.
 
+use std::time::{Duration, SystemTime};
+
 use carrel::fleet::Part;
+use carrel::plan::CONTROL_BUCKET;
 use carrel_schemas::dead_letter::{DeadLetterClass, DeadLetterState};
+use carrel_schemas::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use crate::files::sales;
@@ -46,6 +50,35 @@ async fn what_lastingly_cannot_be_moved_on_is_filed_and_resolved_once_it_has_end
     world.settled().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_long_past_its_maximum_age_is_filed_whenever_its_dispatcher_was_started() {
+    const LONG: Duration = Duration::from_secs(6);
+    let policy = json!({ "policy": { "close": "marker", "max_age_seconds": 1 } });
+    let prepared = Prepared::new(vec![tenant("acme", policy)], |setup| {
+        setup.dispatcher.push(("CARREL_STUCK_AFTER".to_owned(), format!("{}s", LONG.as_secs())));
+    });
+    // The dispatcher may not list what acme uploads.
+    prepared.reconfigure(|config| {
+        config["bindings"].as_array_mut().expect("a list").retain(|binding: &Value| {
+            binding["resource"] != "projects/_/buckets/acme-uploads" || binding["role"] != "roles/carrelLister"
+        });
+    });
+    let mut world = prepared.start().await;
+    world.put("acme", "q3/sales.csv", sales()).await;
+    let open = eventually("an open pack", async || world.names(CONTROL_BUCKET, "open/packs/").await.pop()).await;
+    let body = world.objects.get(CONTROL_BUCKET, &open, 1 << 20).await.expect("answered").expect("it is open");
+    let body: Value = serde_json::from_slice(&body.bytes).expect("JSON");
+    world.kill_dispatcher();
+    let opened_at = body["opened_at"].as_str().expect("an instant");
+    let closes_at = Timestamp::parse(opened_at).expect("an instant").plus(Duration::from_secs(1));
+    eventually("its age", async || (Timestamp::from(SystemTime::now()).since(closes_at) > LONG).then_some(())).await;
+    world.restart_dispatcher().await;
+    let letter = world.dead_letter(Some("acme"), "its letter", |_| true).await;
+    assert_eq!(letter.class, DeadLetterClass::Stuck);
+    // Since then, and not since this dispatcher has seen it fail.
+    assert!(letter.reason.contains(&format!("could not be closed since {closes_at}: ")), "{}", letter.reason);
+}
+
 /// Starts the fleet again with this cloud.
 async fn mend(world: &mut World, config: &[u8]) {
     world.kill_dispatcher();
@@ -53,7 +86,7 @@ async fn mend(world: &mut World, config: &[u8]) {
     std::fs::write(world.dir().join("cloud.json"), config).expect("written");
     world.restart_all().await;
     eventually("open packs and reviews", async || {
-        (!world.names(carrel::plan::CONTROL_BUCKET, "open/").await.is_empty()).then_some(())
+        (!world.names(CONTROL_BUCKET, "open/").await.is_empty()).then_some(())
     })
     .await;
 }

@@ -89,6 +89,14 @@ pub(crate) fn every_lasting_effect(call: &Parts) -> bool {
     every_effect(call) && !["leader.json", "sweep.json", "collector.json"].iter().any(|name| uri.contains(name))
 }
 
+/// Every effect on the way of uploads that a sweep finds: the mark, where the sweep stands, the packs it opens; and all
+/// deletions, whose addresses name no object.
+pub(crate) fn every_effect_of_a_sweep(call: &Parts) -> bool {
+    let uri = call.uri.to_string().replace("%2F", "/");
+    let counts = ["open/sweeps/", "/sweep.json", "open/packs/", "/DeleteObject"];
+    every_effect(call) && counts.iter().any(|part| uri.contains(part))
+}
+
 /// Acknowledgements of uploads.
 pub(crate) fn acknowledged_uploads(call: &Parts) -> bool {
     acknowledges(call, "uploads-dispatcher")

@@ -31,13 +31,45 @@ fn attempt_of(verdict: &carrel_schemas::outcome::DecidedBy) -> u32 {
     }
 }
 
+/// The processes that serve volumes of this fleet's cloud.
+fn volumes(world: &World) -> Vec<u32> {
+    let cloud = &world.fleet.address().cloud;
+    let processes = std::fs::read_dir("/proc").expect("/proc").map(|entry| entry.expect("an entry").path());
+    let serves = |process: &Path| {
+        let line = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        let words: Vec<&str> = line.split('\0').collect();
+        words.windows(2).any(|pair| pair == ["internal", "volume"]) && words.contains(&cloud.as_str())
+    };
+    let found: Vec<u32> = processes
+        .filter(|process| serves(process))
+        .filter_map(|process| process.file_name()?.to_str()?.parse().ok())
+        .collect();
+    assert_eq!(found.is_empty(), !world.fleet.shows_files(), "{found:?}");
+    found
+}
+
+/// Whose task is gone is gone, too: whatever is served now is another's.
+async fn all_end(world: &World, served: &[u32]) {
+    let cloud = world.fleet.address().cloud.clone();
+    eventually("the end of whoever served the volumes", async || {
+        let lives = |number: &u32| {
+            let line = std::fs::read_to_string(format!("/proc/{number}/cmdline")).unwrap_or_default();
+            line.contains(&cloud)
+        };
+        (!served.iter().any(lives)).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_is_replaced_and_the_pack_is_delivered_once() {
     let (world, gate) = gated(json!({})).await;
     world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
     let worker = gate.is_reached_by(1).await[0];
+    let served = volumes(&world);
     kill_process_group(worker, Signal::KILL).expect("the worker runs");
     gate.is_reached_by(2).await;
+    all_end(&world, &served).await;
     let _open = gate.open();
     let got = world.completion("acme", "q3").await;
     assert_eq!(got.completion.verdict.state(), "delivered");
@@ -65,6 +97,10 @@ async fn a_worker_that_always_dies_ends_as_crashed_in_the_dead_letters() {
     let letter =
         world.dead_letter(Some("acme"), "its letter", |letter| letter.reason.contains("without an outcome")).await;
     assert_eq!(letter.tenant.expect("a tenant").as_str(), "acme");
+    let of_each = [letter.attempts[0].evidence.clone(), letter.evidence];
+    for evidence in of_each.map(|evidence| evidence.expect("what each attempt left behind")) {
+        assert!(evidence.exit.is_some() && evidence.stage.is_some(), "{evidence:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +130,9 @@ async fn a_whole_machine_lost_in_the_middle_of_a_review_goes_on_where_it_stood()
     let (mut world, gate) = gated(json!({})).await;
     world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
     let worker = gate.is_reached_by(1).await[0];
+    let served = volumes(&world);
     world.fleet.kill(Part::Cloud).expect("it runs");
+    all_end(&world, &served).await;
     world.kill_dispatcher();
     world.restart_all().await;
     // The lost cloud's task must not act beside its successor's: the new cloud has ended it.

@@ -3,17 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use carrel::fleet::Setup;
 use carrel::plan;
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
-use carrel_schemas::ids::{Epoch, EventId, PackId};
+use carrel_schemas::ids::{DeadLetterId, Epoch, EventId, PackId};
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::review_request::REVIEW_REQUESTED;
 use futures::stream::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::files::sales;
+use crate::leaving::rewrite;
 use crate::world::{Prepared, World, eventually, program, tenant};
 
 /// An agent that fails as long as it is broken, and is the analyst once it is mended.
@@ -130,7 +132,10 @@ async fn a_campaign_halts_when_its_canary_fails_as_before_and_goes_on_when_told_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_says_what_would_become_of_each_letter_and_disturbs_none() {
     let (world, flaw) = flawed(vec![tenant("acme", json!({}))]).await;
-    failed(&world, &["kept", "replaced"]).await;
+    let both = failed(&world, &["kept", "replaced"]).await;
+    let of_kept =
+        |source: &DeadLetterSource| matches!(source, DeadLetterSource::Review { pack, .. } if pack.as_str() == "kept");
+    let kept = both.iter().find(|letter| of_kept(&letter.source)).expect("its letter");
     world.put("acme", "replaced/sales.csv", "other,bytes\n1,2\n").await;
     let stranger = [("eventType", "OBJECT_FINALIZE"), ("payloadFormat", "NONE"), ("bucketId", "nobodys-uploads")];
     let of_it = [("objectId", "a/b.csv"), ("objectGeneration", "7")];
@@ -143,6 +148,16 @@ async fn a_dry_run_says_what_would_become_of_each_letter_and_disturbs_none() {
         letters.map(|meta| (meta.name, meta.generation)).collect::<BTreeSet<_>>()
     };
     let before = generations().await;
+    for path in ["".to_owned(), "/stats".to_owned(), format!("/{}", kept.id)] {
+        world.operator().get(&format!("/v1/dead-letters{path}")).await.expect("answered");
+    }
+    let exported = Command::new(program()).args(["dead-letters", "export", "--dir"]).arg(world.dir()).output();
+    let exported = String::from_utf8(exported.expect("carrel starts").stdout).expect("text");
+    assert_eq!(exported.lines().count(), 3, "{exported}");
+    let unknown = DeadLetterId::derive(&[b"none"]);
+    let named = replay(&world, "named", json!({ "letters": [kept.id, unknown], "dry_run": true })).await;
+    assert_eq!(named["counts"], json!({ "would_run": 1, "not_open": 1 }), "{named}");
+    assert_eq!(named["letters"][1]["letter"], json!(unknown), "what is not there is told");
     let forecast = replay(&world, "dry", json!({ "all": true, "dry_run": true })).await;
     assert_eq!(forecast["counts"], json!({ "would_run": 1, "inputs_gone": 1, "still_invalid": 1 }), "{forecast}");
     assert!(forecast["seconds"].is_u64(), "{forecast}");
@@ -184,12 +199,49 @@ async fn a_pack_that_came_to_nothing_is_replayed_once_it_holds_files_unless_it_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_letter_of_a_review_that_a_replay_asked_for_names_the_letter_that_was_replayed() {
+    let prepared = Prepared::new(vec![tenant("acme", json!({})), tenant("bolt", json!({}))], |setup| {
+        // The second sweep, which opens packs whose events were lost, comes after all of this.
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "8000".to_owned()));
+    });
+    prepared.reconfigure(|config| {
+        let buckets = config["buckets"].as_array_mut().expect("buckets");
+        let uploads = buckets.iter_mut().find(|bucket| bucket["name"] == "acme-uploads").expect("acme's");
+        uploads["notifications"] = json!([]);
+    });
+    let world = prepared.start().await;
+    world.upload("bolt", "q3", vec![("sales.csv", sales())]).await;
+    world.completion("bolt", "q3").await;
+    // An empty pack closes; then a file lands in it that nobody hears of, and that no review can use.
+    let generation = world.put("acme", "q3/_COMPLETE", Vec::new()).await.to_string();
+    let heard = [
+        ("eventType", "OBJECT_FINALIZE"),
+        ("payloadFormat", "NONE"),
+        ("bucketId", "acme-uploads"),
+        ("objectId", "q3/_COMPLETE"),
+        ("objectGeneration", generation.as_str()),
+    ];
+    world.publish("uploads", Vec::new(), &heard).await;
+    let empty = world.dead_letter(Some("acme"), "the empty pack", |_| true).await;
+    world.settled().await;
+    world.put("acme", "q3/empty.csv", Vec::new()).await;
+    let begun = replay(&world, "asks", json!({ "letters": [empty.id] })).await;
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "failed": 1 }), "{over}");
+    let of_review = |letter: &DeadLetter| matches!(letter.source, DeadLetterSource::Review { .. });
+    let refused = world.dead_letter(Some("acme"), "the letter of the review", of_review).await;
+    assert_eq!((refused.class, refused.replay_of), (DeadLetterClass::Refused, Some(empty.id)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_that_is_paused_begins_nothing_until_it_goes_on_and_a_suspended_tenant_is_left_alone() {
     let (world, flaw) = flawed(vec![tenant("acme", json!({})), tenant("bolt", json!({ "suspended": true }))]).await;
     failed(&world, &["a", "b", "c"]).await;
     world.upload("bolt", "waits", vec![]).await;
     world.dead_letter(Some("bolt"), "the empty pack", |_| true).await;
     world.put("bolt", "waits/sales.csv", sales()).await;
+    let forecast = replay(&world, "dry", json!({ "all": true, "dry_run": true })).await;
+    assert_eq!(forecast["counts"], json!({ "would_run": 3, "tenant_suspended": 1 }), "{forecast}");
     flaw.mend();
     let begun = replay(&world, "slow", json!({ "all": true, "per_minute": 1 })).await;
     let steer = async |wish: &str| {
@@ -215,6 +267,67 @@ async fn a_campaign_that_is_paused_begins_nothing_until_it_goes_on_and_a_suspend
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_intake_would_make_of_each_message() {
+    let tenants = vec![tenant("acme", json!({})), tenant("late", json!({})), tenant("gone", json!({}))];
+    let prepared = Prepared::new(tenants, |_| {});
+    let registry = prepared.fleet.dir().join("tenants.yaml");
+    let whole = without_last_tenant(&registry);
+    without_last_tenant(&registry);
+    let mut world = prepared.start().await;
+    let context =
+        [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "//platform"), ("ce-type", REVIEW_REQUESTED)];
+    let ask = async |pack: &str, key: &str, said: &str| {
+        let request = json!({ "tenant": "acme", "pack": pack, "idempotency_key": key }).to_string();
+        world.publish("review-requests", request, &context).await;
+        world.dead_letter(Some("acme"), said, |letter| letter.reason.contains(said)).await;
+    };
+    world.upload("acme", "q3", vec![("sales.csv", sales())]).await;
+    let asked = json!({ "pack": "q3" });
+    world.operator().post("/v1/tenants/acme/reviews", "taken", &asked).await.expect("taken");
+    ask("empty", "one", "pack \"empty\": it holds no file").await;
+    ask("other", "taken", "stands for pack \"q3\"").await;
+    ask("later", "two", "pack \"later\": it holds no file").await;
+    // Asked for once more when it held a file.
+    world.put("acme", "later/sales.csv", sales()).await;
+    let asked = json!({ "pack": "later" });
+    world.operator().post("/v1/tenants/acme/reviews", "two", &asked).await.expect("taken");
+    // Nobody's by now: both events of a pack that the sweep will seal, and one of a tenant that will leave.
+    world.upload("late", "q3", vec![("sales.csv", sales())]).await;
+    world.put("gone", "q3/sales.csv", sales()).await;
+    eventually("three letters of nobody", async || (world.dead_letters(None).await.len() == 3).then_some(())).await;
+    world.kill_dispatcher();
+    std::fs::write(&registry, whole).expect("written");
+    rewrite(&world, |tenants| tenants[2]["deleting"] = json!(true));
+    world.restart_dispatcher().await;
+    world.completion("late", "q3").await;
+
+    let forecast = replay(&world, "dry", json!({ "all": true, "dry_run": true })).await;
+    let fates = json!({ "inputs_gone": 1, "still_invalid": 1, "already_done": 3, "unknown_tenant": 1 });
+    assert_eq!(forecast["counts"], fates, "{forecast}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_over_messages_pauses_between_no_two_of_its_turns() {
+    // Turn by turn, with a pause before each, they would take longer than a test has.
+    const LETTERS: usize = 400;
+    let late = tenant("late", json!({}));
+    let prepared = Prepared::new(vec![tenant("acme", json!({})), late], |setup| {
+        setup.dispatcher.push(("CARREL_RECONCILE_MS".to_owned(), "10000".to_owned()));
+    });
+    let registry = prepared.fleet.dir().join("tenants.yaml");
+    let whole = without_last_tenant(&registry);
+    let mut world = prepared.start().await;
+    put_packs(&world, LETTERS).await;
+    eventually("every letter", async || (world.dead_letters(None).await.len() == LETTERS).then_some(())).await;
+    world.kill_dispatcher();
+    std::fs::write(&registry, whole).expect("written");
+    world.restart_dispatcher().await;
+    let begun = replay(&world, "all", json!({ "all": true, "per_minute": 1_000_000 })).await;
+    let over = is(&world, &begun["id"], "finished").await;
+    assert_eq!(over["counts"], json!({ "passed": LETTERS }), "{over}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_letters_are_replayed_though_the_dispatcher_is_killed_midway_none_lost_none_twice() {
     many_letters(500, 10).await;
 }
@@ -236,15 +349,9 @@ async fn many_letters(all: usize, reviews: usize) {
     });
     // The cloud knows late's buckets, the dispatcher does not yet.
     let registry = prepared.fleet.dir().join("tenants.yaml");
-    let whole = std::fs::read_to_string(&registry).expect("written");
-    without_last_tenant(&registry);
+    let whole = without_last_tenant(&registry);
     let mut world = prepared.start().await;
-    let packs: Vec<String> = (0..all - reviews).map(|at| format!("pack-{at}")).collect();
-    futures::stream::iter(&packs)
-        .for_each_concurrent(16, async |pack| {
-            world.put("late", &format!("{pack}/sales.csv"), sales()).await;
-        })
-        .await;
+    let packs = put_packs(&world, all - reviews).await;
     for at in 0..reviews {
         world.upload("acme", &format!("pack-{at}"), vec![("sales.csv", sales())]).await;
     }
@@ -320,9 +427,22 @@ async fn every_letter(world: &World, owner: &str) -> Vec<DeadLetter> {
     }
 }
 
-fn without_last_tenant(registry: &Path) {
+/// Uploads a file of so many packs of late's.
+async fn put_packs(world: &World, count: usize) -> Vec<String> {
+    let packs: Vec<String> = (0..count).map(|at| format!("pack-{at}")).collect();
+    futures::stream::iter(&packs)
+        .for_each_concurrent(16, async |pack| {
+            world.put("late", &format!("{pack}/sales.csv"), sales()).await;
+        })
+        .await;
+    packs
+}
+
+/// Takes the last tenant from a registry, and returns what it was before.
+fn without_last_tenant(registry: &Path) -> String {
     let text = std::fs::read_to_string(registry).expect("written");
     let mut file: Value = serde_yaml_ng::from_str(&text).expect("a registry");
     file["tenants"].as_array_mut().expect("tenants").pop();
     std::fs::write(registry, file.to_string()).expect("written");
+    text
 }

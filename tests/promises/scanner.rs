@@ -1,5 +1,6 @@
 //! What parses a customer's bytes does so in a room of its own, and dies there alone; clamd is asked through its door.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -131,7 +132,8 @@ impl Clamd {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let places = std::env::split_paths(&paths).chain(["/usr/sbin".into()]);
         let Some(program) = places.map(|place| place.join("clamd")).find(|path| path.is_file()) else {
-            println!("SKIPPED: clamd is not installed (apt-get install clamav-daemon)");
+            writeln!(std::io::stderr(), "SKIPPED: clamd is not installed (apt-get install clamav-daemon)")
+                .expect("stderr");
             return None;
         };
         let dir = TempDir::with_prefix("carrel-clamd-").expect("a directory");

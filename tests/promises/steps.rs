@@ -1,5 +1,5 @@
 //! Every call of a worker: refused, throttled, lost, done twice, and the worker killed before and after it. Whichever
-//! it is, the pack ends as it would have without.
+//! it is, the pack ends as it would have without, on a cloud that repeats and reorders messages.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
+use crate::effects::unruly;
 use crate::files::sales;
 use crate::line::{Armed, Fault, Line, every_call};
 use crate::world::{Prepared, World, processes_with, tenant};
@@ -83,7 +84,8 @@ async fn fail_every_call(world: &World, tenant: &str, line: &Line, fault: Fault)
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_call_of_a_worker_fails_the_pack_ends_the_same() {
     let name = |fault: Fault| format!("{fault:?}").to_lowercase();
-    let prepared = Prepared::new(Fault::ALL.map(|fault| tenant(&name(fault), json!({}))).to_vec(), |_| {});
+    let tenants = Fault::ALL.map(|fault| tenant(&name(fault), json!({}))).to_vec();
+    let prepared = Prepared::new(tenants, |setup| setup.faults = unruly());
     let mut lines = Vec::new();
     for fault in Fault::ALL {
         let line = Line::open(every_call).await;

@@ -24,7 +24,7 @@ async fn a_record_of_an_earlier_dispatcher_is_carried_on_and_one_of_a_later_is_r
         "state": { "kind": "settled", "announced_at": null, "completion": {
             "schema": 1, "event": EventId::of(&old, Epoch::FIRST), "tenant": "acme", "review": old, "epoch": 1,
             "pack": "q3", "revision": 1, "outputs_bucket": "acme-outputs", "decided_at": "2026-02-01T10:01:00Z",
-            "verdict": { "state": "cancelled", "reason": "sent by mistake" },
+            "verdict": { "state": "cancelled", "reason": "sent by mistake" }, "invented": [3],
         } },
         "writer": "0".repeat(32), "invented_meanwhile": { "kept": [1, 2] },
     });
@@ -42,7 +42,8 @@ async fn a_record_of_an_earlier_dispatcher_is_carried_on_and_one_of_a_later_is_r
         serde_json::from_slice(&body.bytes).expect("JSON")
     };
     let world = prepared.start_dispatcher().await;
-    assert_eq!(world.completion("acme", "q3").await.completion.review, old);
+    let told = world.completion("acme", "q3").await.completion;
+    assert_eq!((&told.review, &told.unknown["invented"]), (&old, &json!([3])), "it is told whole");
     let open = eventually("the later one alone open", async || {
         Some(world.names(CONTROL_BUCKET, "open/").await).filter(|open| open.len() == 1)
     })
@@ -51,6 +52,7 @@ async fn a_record_of_an_earlier_dispatcher_is_carried_on_and_one_of_a_later_is_r
     let rewritten = read(&old).await;
     assert!(rewritten["state"]["announced_at"].is_string(), "{rewritten}");
     assert_eq!(rewritten["invented_meanwhile"], json!({ "kept": [1, 2] }));
+    assert_eq!(rewritten["state"]["completion"]["invented"], json!([3]));
 
     assert_eq!(read(&later).await, foreign);
     let told = format!("ledger object {} has schema 7, and this program reads up to 1", name(&later));

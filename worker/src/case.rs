@@ -25,8 +25,8 @@ pub(crate) struct Case {
     pub(crate) began: Instant,
     /// What has looked at the files so far.
     pub(crate) scanners: Vec<String>,
-    /// How what touched hostile bytes so far was confined.
-    pub(crate) room: Option<RoomReport>,
+    /// How what touched hostile bytes so far was confined; before that, what this machine gives.
+    pub(crate) room: RoomReport,
     /// How the agent ended, in words; absent before that.
     pub(crate) exit: Option<String>,
 }
@@ -54,7 +54,6 @@ pub(crate) struct Decision {
     pub(crate) case: Case,
     pub(crate) verdict: Verdict,
     pub(crate) inputs: Vec<InputReport>,
-    pub(crate) room: Option<RoomReport>,
     pub(crate) usage: Usage,
 }
 
@@ -98,8 +97,7 @@ impl Case {
     pub(crate) fn decide(self, verdict: Verdict, looked: &[Looked]) -> Stop {
         let usage = Usage { wall_ms: 0, agent_cpu_ms: 0, agent_peak_bytes: 0, input_bytes: 0, output_bytes: 0 };
         let inputs = looked.iter().map(Looked::report).collect();
-        let room = self.room.clone();
-        Stop::Decide(Box::new(Decision { case: self, verdict, inputs, room, usage }))
+        Stop::Decide(Box::new(Decision { case: self, verdict, inputs, usage }))
     }
 
     /// What remains of the review's time, less a fifth (30 s at most) for judging and delivering.

@@ -2,7 +2,8 @@
 //!
 //! A claim is created if absent and never changed; there is no lease and no clock. After a lost reply the claim is read
 //! back: our nonce means the create was ours. Refuses a seal that does not derive to its own review id, or that names
-//! another tenant or bucket: such a seal is a forgery or a misrouted launch, and nothing is written for it.
+//! another tenant or bucket: such a seal is a forgery or a misrouted launch, nothing is written for it, and no other
+//! attempt would find it better.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -12,7 +13,7 @@ use carrel_cloud::{Created, Objects};
 use carrel_schemas::claim::{Claim, ClaimHolder};
 use carrel_schemas::ids::Nonce;
 use carrel_schemas::layout;
-use carrel_schemas::outcome::Outcome;
+use carrel_schemas::outcome::{Outcome, RoomReport};
 use carrel_schemas::seal::Seal;
 
 use crate::case::{Case, Stop};
@@ -22,11 +23,24 @@ use crate::progress::Progress;
 /// A claim has a few hundred bytes.
 const MAX_CLAIM_BYTES: u64 = 16 << 10;
 
+/// No attempt can be made with this seal.
+#[derive(Debug, thiserror::Error)]
+#[error("distrust {seal}: {why}")]
+pub(crate) struct Distrusted {
+    seal: String,
+    why: String,
+}
+
 /// An attempt that is ours alone.
 #[derive(Debug)]
 pub(crate) struct Claimed(pub(crate) Case);
 
-pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progress) -> Result<Claimed, Stop> {
+pub(crate) async fn claim(
+    config: Arc<Config>,
+    objects: Objects,
+    progress: Progress,
+    room: RoomReport,
+) -> Result<Claimed, Stop> {
     let began = Instant::now();
     progress.stage("claim");
     let bucket = config.outputs.as_str();
@@ -40,8 +54,10 @@ pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progr
         return Err(Stop::StandDown(format!("epoch {} has an outcome already", config.epoch)));
     }
     let seal = seal.with_context(|| format!("gs://{bucket}/{seal_name} does not exist"))?;
-    let seal: Seal = serde_json::from_slice(&seal.bytes).with_context(|| format!("parse gs://{bucket}/{seal_name}"))?;
-    verify(&seal, &config).with_context(|| format!("distrust gs://{bucket}/{seal_name}"))?;
+    let seal = serde_json::from_slice::<Seal>(&seal.bytes)
+        .map_err(anyhow::Error::new)
+        .and_then(|seal| verify(&seal, &config).map(|()| seal))
+        .map_err(|why| Distrusted { seal: format!("gs://{bucket}/{seal_name}"), why: format!("{why:#}") })?;
 
     let nonce = Nonce::from_bits(rand::random());
     let claim = Claim {
@@ -76,7 +92,7 @@ pub(crate) async fn claim(config: Arc<Config>, objects: Objects, progress: Progr
         began,
         scanners: Vec::new(),
         exit: None,
-        room: None,
+        room,
     }))
 }
 

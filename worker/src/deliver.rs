@@ -27,7 +27,7 @@ pub(crate) async fn deliver(Confirmed(reviewed): Confirmed) -> Result<Decision, 
     let files = futures::stream::iter(uploads).buffered(PARALLEL).try_collect().await?;
     let inputs = reviewed.looked.iter().map(Looked::report).collect();
     let verdict = Verdict::Delivered { files, top_findings: reviewed.top_findings };
-    Ok(Decision { case: reviewed.case, verdict, inputs, room: Some(reviewed.room), usage: reviewed.usage })
+    Ok(Decision { case: reviewed.case, verdict, inputs, usage: reviewed.usage })
 }
 
 async fn upload(case: &Case, parcel: &Parcel) -> anyhow::Result<DeliveredFile> {
@@ -83,7 +83,7 @@ pub(crate) enum Decided {
 
 /// Creates the outcome.
 pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
-    let Decision { case, verdict, inputs, room, mut usage } = decision;
+    let Decision { case, verdict, inputs, mut usage } = decision;
     let stage = Some(case.progress.current());
     case.progress.stage("decide");
     let state = verdict.state();
@@ -105,7 +105,7 @@ pub(crate) async fn decide(decision: Decision) -> anyhow::Result<Decided> {
         inputs,
         inputs_omitted: 0,
         scanners: case.scanners.clone(),
-        room,
+        room: Some(case.room.clone()),
         usage: Some(usage),
     };
     let body = fit(outcome)?;

@@ -1,6 +1,7 @@
 //! The process: settings, telemetry, one small runtime, SIGTERM, an exit code.
 //!
-//! 0: decided, or nothing to do. 64: the settings are wrong. 75: no outcome, try again. 143: told to stop.
+//! 0: decided, or nothing to do. 64: the settings are wrong. 65: the seal is not to be trusted. 75: no outcome, try again.
+//! 143: told to stop.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,12 +11,15 @@ use carrel_telemetry::fields;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Instrument as _;
 
+use crate::claim::Distrusted;
 use crate::config::Config;
 use crate::run::{End, run};
 use crate::scan::child;
 
 /// EX_USAGE of sysexits.h.
 const USAGE: u8 = 64;
+/// EX_DATAERR of sysexits.h.
+const DISTRUSTED: u8 = 65;
 /// EX_TEMPFAIL of sysexits.h.
 const TRY_AGAIN: u8 = 75;
 /// What a shell shows for SIGTERM.
@@ -94,6 +98,11 @@ async fn attempt(config: Config) -> u8 {
         Ok(End::Decided(state)) => tracing::info!(state, "decided"),
         Ok(End::Deferred(state)) => tracing::info!(state, "another decided first"),
         Ok(End::StoodDown(why)) => tracing::info!(why, "nothing to do"),
+        Err(error) if error.is::<Distrusted>() => {
+            let error = format!("{error:#}");
+            tracing::error!(error, "no outcome, and no attempt can succeed");
+            return DISTRUSTED;
+        }
         Err(error) => {
             let error = format!("{error:#}");
             tracing::error!(error, "no outcome; another attempt may succeed");

@@ -17,11 +17,12 @@ use crate::{judge, scan};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("scan_csv", |bytes| scan_as(FileFormat::Csv, bytes)),
     ("scan_xlsx", |bytes| scan_as(FileFormat::Xlsx, bytes)),
     ("scan_pdf", |bytes| scan_as(FileFormat::Pdf, bytes)),
     ("scanner", scan::scanner::heard),
+    ("clamd_reply", scan::clamd::heard),
     ("manifest", manifest),
     ("agent_event", agent_event),
     ("findings", findings),

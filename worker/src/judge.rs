@@ -8,16 +8,32 @@ use carrel_schemas::agent::AgentInput;
 use carrel_schemas::findings::Findings;
 use carrel_schemas::outcome::FindingSummary;
 
-use crate::outbox::Parcel;
+use crate::outbox::{Left, Parcel};
 
 /// A larger document is refused unread.
 const MAX_FINDINGS: u64 = 8 << 20;
 /// Findings that an outcome names, and how much of their titles.
 pub(crate) const TOP: usize = 10;
 const MAX_TITLE: usize = 200;
+/// Names that a verdict says were not taken.
+const MAX_REFUSED: usize = 5;
 
-/// The most important findings, or what is wrong with the review.
-pub(crate) fn judge(parcels: &[Parcel], accepted: &[AgentInput]) -> Result<Vec<FindingSummary>, String> {
+/// The most important findings, or what is wrong with the review, and what of it was not taken.
+pub(crate) fn judge(left: &Left, accepted: &[AgentInput]) -> Result<Vec<FindingSummary>, String> {
+    validate(&left.parcels, accepted).map_err(|why| {
+        let refused = &left.refused;
+        if refused.is_empty() {
+            return why;
+        }
+        let more = match refused.len().saturating_sub(MAX_REFUSED) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        format!("{why}; not taken: {}{more}", refused[..refused.len().min(MAX_REFUSED)].join(", "))
+    })
+}
+
+fn validate(parcels: &[Parcel], accepted: &[AgentInput]) -> Result<Vec<FindingSummary>, String> {
     let find = |name: &str| parcels.iter().find(|parcel| parcel.name == name);
     let document = find("findings.json").ok_or("the agent left no findings.json")?;
     if document.size > MAX_FINDINGS {
@@ -97,6 +113,11 @@ mod tests {
         assert!(check(&findings("f002", "ab"), &shown).expect_err("never shown").contains("f002"));
         assert!(check(&findings("f001", "cd"), &shown).expect_err("other bytes").contains("other bytes"));
         assert!(check(b"{}", &shown).is_err());
-        assert!(judge(&[], &shown).expect_err("nothing").contains("findings.json"));
+        let judged = |refused| judge(&Left { parcels: Vec::new(), refused }, &shown).expect_err("nothing");
+        assert_eq!(judged(Vec::new()), "the agent left no findings.json");
+        let refused = (0..7).map(|at| format!("\"{at}\": it is a symbolic link")).collect();
+        let why = judged(refused);
+        assert!(why.starts_with("the agent left no findings.json; not taken: \"0\": it is a symbolic link, "), "{why}");
+        assert!(why.ends_with("\"4\": it is a symbolic link, and 2 more"), "{why}");
     }
 }

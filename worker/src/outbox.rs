@@ -21,6 +21,8 @@ pub(crate) const MAX_FILES: usize = 200;
 const MAX_NAMES: usize = 5_000;
 /// Characters of a name.
 pub(crate) const MAX_NAME: usize = 100;
+/// Characters of the name of something that is refused.
+const MAX_SHOWN: usize = 40;
 
 /// A copied file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,15 @@ pub(crate) struct Parcel {
     pub(crate) size: u64,
     pub(crate) crc32c: u32,
     pub(crate) sha256: String,
+}
+
+/// What an agent left.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// What may be delivered, in order of names.
+    pub(crate) parcels: Vec<Parcel>,
+    /// The rest, by names that are escaped and cut, each with why not.
+    pub(crate) refused: Vec<String>,
 }
 
 /// Why nothing can be delivered.
@@ -77,6 +88,7 @@ struct Walk<'a> {
     bytes: u64,
     names: usize,
     parcels: Vec<Parcel>,
+    refused: Vec<String>,
 }
 
 impl Outbox {
@@ -84,12 +96,14 @@ impl Outbox {
         Self(root)
     }
 
-    /// Copies what may be delivered into `to`, in order of names. Blocking.
-    pub(crate) fn collect(&self, to: &Path, max_bytes: u64) -> Result<Vec<Parcel>, CollectError> {
-        let mut walk = Walk { to, max_bytes, bytes: 0, names: 0, parcels: Vec::new() };
+    /// Copies what may be delivered into `to`. Blocking.
+    pub(crate) fn collect(&self, to: &Path, max_bytes: u64) -> Result<Left, CollectError> {
+        let mut walk = Walk { to, max_bytes, bytes: 0, names: 0, parcels: Vec::new(), refused: Vec::new() };
         walk.directory(&self.0, "")?;
-        walk.parcels.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(walk.parcels)
+        let Walk { mut parcels, mut refused, .. } = walk;
+        parcels.sort_by(|a, b| a.name.cmp(&b.name));
+        refused.sort();
+        Ok(Left { parcels, refused })
     }
 }
 
@@ -108,7 +122,11 @@ impl Walk<'_> {
             let shown = format!("{prefix}{}", name.to_string_lossy());
             match self.entry(dir, name, prefix) {
                 Ok(None) => {}
-                Ok(Some(why)) => tracing::warn!(name = ?shown, why, "output is not delivered"),
+                Ok(Some(why)) => {
+                    tracing::warn!(name = ?shown, why, "output is not delivered");
+                    let name: String = shown.chars().take(MAX_SHOWN).collect();
+                    self.refused.push(format!("{name:?}: {why}"));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -130,10 +148,7 @@ impl Walk<'_> {
             FileType::Symlink => return Ok(Some("it is a symbolic link")),
             _ => return Ok(Some("it is no regular file")),
         }
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let beneath =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-        let opened = match openat2(dir, raw, flags, Mode::empty(), beneath) {
+        let opened = match open_beneath(dir, raw) {
             Ok(opened) => opened,
             Err(Errno::NOSYS) => return Err(CollectError::NoOpenat2),
             Err(_) => return Ok(Some("it cannot be opened beneath the output directory")),
@@ -186,6 +201,14 @@ impl Walk<'_> {
     }
 }
 
+/// Opens a name that may have become something else since it was looked at.
+fn open_beneath(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let beneath =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    openat2(dir, name, flags, Mode::empty(), beneath)
+}
+
 fn is_plain(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
@@ -194,6 +217,7 @@ fn is_plain(name: &str) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
 
     struct Dirs {
         _root: tempfile::TempDir,
@@ -220,8 +244,8 @@ mod tests {
     }
 
     fn names(dirs: &Dirs, max: u64) -> Result<Vec<String>, CollectError> {
-        let parcels = open(&dirs.output).expect("opened").collect(&dirs.to, max)?;
-        Ok(parcels.into_iter().map(|parcel| parcel.name).collect())
+        let left = open(&dirs.output).expect("opened").collect(&dirs.to, max)?;
+        Ok(left.parcels.into_iter().map(|parcel| parcel.name).collect())
     }
 
     #[test]
@@ -241,10 +265,70 @@ mod tests {
         std::fs::create_dir_all(d.output.join("charts/deep")).expect("made");
         write("charts/a.png");
         write("charts/deep/b.png");
-        assert_eq!(names(&d, 1 << 20).expect("walked"), ["-ok_name.txt", "charts/a.png", "deck.html"]);
+        let left = open(&d.output).expect("opened").collect(&d.to, 1 << 20).expect("walked");
+        let names: Vec<&str> = left.parcels.iter().map(|parcel| parcel.name.as_str()).collect();
+        assert_eq!(names, ["-ok_name.txt", "charts/a.png", "deck.html"]);
         drop(socket);
+        let refused = left.refused.join("\n");
+        let said = [r#""a b.html": its name"#, r#""line\nbreak": its name"#, r#""r\u{202e}gpj.exe": its name"#];
+        let links = [r#""link.html": it is a symbolic link"#, r#""etc": it is a symbolic link"#];
+        let kinds = [r#""fifo.html": it is no regular file"#, r#""socket.html": it is no regular file"#];
+        let others = [r#""hard.html": it has another link"#, r#""charts/deep": it lies more than one directory deep"#];
+        for wanted in [&said[..], &links, &kinds, &others].concat() {
+            assert!(refused.contains(wanted), "{wanted}\n{refused}");
+        }
+        assert_eq!(left.refused.len(), 9, "{refused}");
         let copied: Vec<_> = std::fs::read_dir(&d.to).expect("listed").collect();
         assert_eq!(copied.len(), 3);
+    }
+
+    #[test]
+    fn what_has_become_a_link_a_mount_or_a_pipe_is_not_followed_entered_or_waited_for() {
+        let d = dirs();
+        symlink(&d.outside, d.output.join("link")).expect("linked");
+        let Outbox(output) = open(&d.output).expect("opened");
+        assert_eq!(open_beneath(&output, c"link").expect_err("a link"), Errno::LOOP);
+        let Outbox(root) = open(Path::new("/")).expect("opened");
+        assert_eq!(open_beneath(&root, c"proc").expect_err("a mount"), Errno::XDEV);
+        rustix::fs::mknodat(&output, "fifo", FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        let (told, said) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(open_beneath(&output, c"fifo").is_ok()));
+        assert_eq!(said.recv_timeout(Duration::from_secs(10)), Ok(true), "nobody writes to it");
+    }
+
+    #[test]
+    fn a_file_that_turns_into_a_link_and_back_during_the_walk_gives_no_foreign_byte() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        const WALKS: usize = 500;
+        let d = dirs();
+        let (deck, next) = (d.output.join("deck.html"), d.to.with_file_name("next"));
+        std::fs::write(&deck, "own").expect("written");
+        let outbox = open(&d.output).expect("opened");
+        let (over, until) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(60));
+        let (mut taken, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) && Instant::now() < until {
+                    symlink(&d.outside, &next).expect("linked");
+                    std::fs::rename(&next, &deck).expect("swapped");
+                    std::fs::write(&next, "own").expect("written");
+                    std::fs::rename(&next, &deck).expect("swapped");
+                }
+            });
+            // Both were met: else nothing was raced.
+            while (taken + refused < WALKS || taken == 0 || refused == 0) && Instant::now() < until {
+                // A name that is replaced while it is listed may come twice, or not at all.
+                let left = outbox.collect(&d.to, 1 << 20).expect("walked");
+                refused += left.refused.len();
+                for parcel in left.parcels {
+                    taken += 1;
+                    assert_eq!(std::fs::read_to_string(&parcel.path).expect("copied"), "own");
+                    std::fs::remove_file(&parcel.path).expect("removed");
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused");
     }
 
     #[test]
@@ -254,7 +338,7 @@ mod tests {
         std::fs::write(d.output.join("deck.html"), "x").expect("written");
         std::fs::rename(&d.output, d.output.with_file_name("moved")).expect("moved");
         symlink("/etc", &d.output).expect("linked");
-        let parcels = outbox.collect(&d.to, 100).expect("walked");
+        let parcels = outbox.collect(&d.to, 100).expect("walked").parcels;
         assert_eq!(parcels.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["deck.html"]);
         assert!(open(&d.output).is_err());
     }
@@ -269,7 +353,7 @@ mod tests {
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).expect("set");
             let set = std::fs::metadata(&program).expect("there").permissions().mode();
             assert_eq!(set & 0o7777, mode, "this filesystem keeps the mode that is to be stripped");
-            let parcels = open(&d.output).expect("opened").collect(&d.to, 100).expect("walked");
+            let parcels = open(&d.output).expect("opened").collect(&d.to, 100).expect("walked").parcels;
             let copied = std::fs::metadata(&parcels[0].path).expect("there").permissions().mode();
             assert_eq!(copied & 0o7111, 0, "{copied:o}");
             std::fs::remove_file(&parcels[0].path).expect("removed");
@@ -295,7 +379,7 @@ mod tests {
     fn the_copy_carries_its_checksums() {
         let d = dirs();
         std::fs::write(d.output.join("a.txt"), "123456789").expect("written");
-        let parcels = open(&d.output).expect("opened").collect(&d.to, 9).expect("walked");
+        let parcels = open(&d.output).expect("opened").collect(&d.to, 9).expect("walked").parcels;
         assert_eq!((parcels[0].size, parcels[0].crc32c), (9, 0xe306_9283));
         assert!(parcels[0].sha256.starts_with("15e2b0d3"));
     }

@@ -1,6 +1,7 @@
 //! `progress/<review>/<epoch>-<attempt>.json`: the stage an attempt is in, for people who wait. A hint, nothing more.
 //!
-//! Owns the pace: one write a second at most, the latest state wins. A write that fails is dropped; nothing waits for it.
+//! Owns the pace: one write a second at most, the latest state wins. A write that fails is dropped; nothing waits for it
+//! but the last, of an attempt that ends without an outcome: it says why, where a dead letter finds it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +18,11 @@ use crate::config::Config;
 /// Time between two writes: an object takes one overwrite a second.
 const PACE: Duration = Duration::from_millis(1100);
 
+/// The last write is given up after this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Characters of the reason in it.
+const MAX_REASON: usize = 1000;
+
 /// What is written.
 #[derive(Debug, Clone, Serialize)]
 struct Record {
@@ -30,6 +36,20 @@ struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     at: Timestamp,
+}
+
+impl Record {
+    /// Before the claim nothing is ours to write.
+    fn is_ours(&self) -> bool {
+        !matches!(self.stage.as_str(), "start" | "claim")
+    }
+
+    async fn put(&self, objects: &Objects, config: &Config) -> anyhow::Result<()> {
+        let name = layout::progress(&config.review, config.epoch, config.attempt);
+        let body = serde_json::to_vec(self)?;
+        objects.put(config.outputs.as_str(), name.as_str(), body.into(), "application/json").await?;
+        Ok(())
+    }
 }
 
 /// Where stages say how far they are.
@@ -86,28 +106,38 @@ impl Progress {
 
     async fn write(&self, objects: &Objects, config: &Config) {
         let mut states = self.0.subscribe();
-        let name = layout::progress(&config.review, config.epoch, config.attempt);
         loop {
             // Self holds the sender, so this cannot fail while the loop runs.
             if states.changed().await.is_err() {
                 return std::future::pending().await;
             }
             let record = states.borrow_and_update().clone();
-            // Before the claim nothing is ours to write.
-            if record.stage == "claim" {
+            if !record.is_ours() {
                 continue;
             }
-            let written = match serde_json::to_vec(&record) {
-                Ok(body) => objects.put(config.outputs.as_str(), name.as_str(), body.into(), "application/json").await,
-                Err(error) => {
-                    tracing::debug!(%error, "progress does not serialize");
-                    continue;
-                }
-            };
-            if let Err(error) = written {
-                tracing::debug!(error = &error as &dyn std::error::Error, "progress was not written");
+            if let Err(error) = record.put(objects, config).await {
+                tracing::debug!(error = format!("{error:#}"), "progress was not written");
             }
             tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Says why there is no outcome, and nothing more after that.
+    pub(crate) async fn end(&self, objects: &Objects, config: &Config, why: &anyhow::Error) {
+        let mut record = self.0.borrow().clone();
+        if !record.is_ours() {
+            return;
+        }
+        record.message = Some(format!("{why:#}").chars().take(MAX_REASON).collect());
+        record.at = SystemTime::now().into();
+        let written = async {
+            tokio::time::sleep(PACE).await;
+            record.put(objects, config).await
+        };
+        match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = format!("{error:#}"), "the last progress was not written"),
+            Err(_) => tracing::debug!("the last progress was not written in time"),
         }
     }
 }

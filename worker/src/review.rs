@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use carrel_sandbox::{Ended, Exit, Finished, Hearing, LimitHit};
 use carrel_schemas::agent::{AgentEvent, AgentEventKind, AgentInput, AgentRequest, RefusedInput, exit_code};
-use carrel_schemas::outcome::{FailureClass, FindingSummary, RoomReport, Usage, Verdict};
+use carrel_schemas::outcome::{FailureClass, FindingSummary, Usage, Verdict};
 use tempfile::TempDir;
 
 use crate::case::{Case, Decision, Looked, Stop};
@@ -37,7 +37,6 @@ const MAX_REASONS: usize = 20;
 pub(crate) struct Reviewed {
     pub(crate) case: Case,
     pub(crate) looked: Vec<Looked>,
-    pub(crate) room: RoomReport,
     pub(crate) usage: Usage,
     pub(crate) parcels: Vec<Parcel>,
     pub(crate) top_findings: Vec<FindingSummary>,
@@ -49,8 +48,8 @@ impl Reviewed {
     /// Ends the journey with another verdict than delivery.
     pub(crate) fn decide(self, verdict: Verdict) -> Stop {
         let inputs = self.looked.iter().map(Looked::report).collect();
-        let Self { case, room, usage, .. } = self;
-        Stop::Decide(Box::new(Decision { case, verdict, inputs, room: Some(room), usage }))
+        let Self { case, usage, .. } = self;
+        Stop::Decide(Box::new(Decision { case, verdict, inputs, usage }))
     }
 }
 
@@ -78,8 +77,8 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let outbox = fresh.into_iter().find_map(|(at, root)| (at == output).then_some(Outbox::new(root)));
     let outbox = outbox.context("the room handed out no output directory")?;
 
-    let is_scan_held = case.room.as_ref().is_none_or(|room| room.memory_guarantee);
-    let room = room::report(&case, ended.memory_guarantee && is_scan_held, egress).await;
+    case.room.memory_guarantee &= ended.memory_guarantee;
+    case.room.egress = egress;
     let usage = Usage {
         wall_ms: 0,
         agent_cpu_ms: millis(ended.used.cpu),
@@ -87,8 +86,7 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
         input_bytes: accepted.iter().map(|input| input.size).sum(),
         output_bytes: 0,
     };
-    let mut reviewed =
-        Reviewed { case, looked, room, usage, parcels: Vec::new(), top_findings: Vec::new(), copies: None };
+    let mut reviewed = Reviewed { case, looked, usage, parcels: Vec::new(), top_findings: Vec::new(), copies: None };
     match end(&ended) {
         End::Judge => {}
         End::Refused => {
@@ -103,9 +101,9 @@ pub(crate) async fn review(scanned: Scanned) -> Result<Reviewed, Stop> {
     let copies = Place::private(&reviewed.case)?;
     let (target, most) = (copies.path().to_owned(), reviewed.case.config.limits.max_output_bytes);
     let judged = tokio::task::spawn_blocking(move || -> Result<_, CollectError> {
-        let parcels = outbox.collect(&target, most)?;
-        let judged = judge::judge(&parcels, &accepted);
-        Ok((parcels, judged))
+        let left = outbox.collect(&target, most)?;
+        let judged = judge::judge(&left, &accepted);
+        Ok((left.parcels, judged))
     });
     let (parcels, judged) = match judged.await.context("judgement was cut off")? {
         Ok(judged) => judged,

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use carrel_egress::{Decision, NextHop, Report, Resolver, Running, Upstream};
 use carrel_sandbox::{Command, Entry, Handed, Limits, Network, Profile, Room, Tier};
 use carrel_schemas::outcome::{EgressDecision, EgressReport, InputMode, RoomReport};
@@ -183,14 +183,16 @@ fn find(program: &str) -> anyhow::Result<PathBuf> {
     bail!("find the agent {program:?}: it is no absolute path and no program in {PATH}; correct CARREL_AGENT")
 }
 
-/// How what touched hostile bytes so far was confined.
-pub(crate) async fn report(case: &Case, memory_guarantee: bool, egress: Option<EgressReport>) -> RoomReport {
+/// What this machine gives the rooms to come; an error where it gives none of the tier that is set.
+pub(crate) async fn probe(config: &Config) -> anyhow::Result<RoomReport> {
+    let tier = config.isolation;
+    let held = carrel_sandbox::probe_held(tier).await;
     let report = RoomReport {
-        tier: case.config.isolation.to_string(),
-        memory_guarantee,
+        tier: tier.to_string(),
+        memory_guarantee: held.map_err(|missing| anyhow!("open rooms of tier {tier}: {missing}"))?,
         cloud_run_sandbox: carrel_sandbox::probe_cloud_run().await.is_ok(),
-        input: if case.config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate },
-        egress,
+        input: if config.volume.is_some() { InputMode::Hybrid } else { InputMode::Hydrate },
+        egress: None,
     };
     tracing::info!(
         room.tier = report.tier,
@@ -198,7 +200,7 @@ pub(crate) async fn report(case: &Case, memory_guarantee: bool, egress: Option<E
         room.cloud_run_sandbox = report.cloud_run_sandbox,
         "room"
     );
-    report
+    Ok(report)
 }
 
 /// Accepts at the socket that the room handed out, for as long as the room lives.
@@ -214,14 +216,44 @@ pub(crate) fn let_out(config: &Config, handed: Handed) -> std::io::Result<Option
 
 /// What the room asked of the hosts outside.
 pub(crate) async fn asked(proxy: Running) -> EgressReport {
-    let Report { decisions, truncated, bytes_up, bytes_down, .. } = proxy.finish().await;
+    told(proxy.finish().await)
+}
+
+fn told(report: Report) -> EgressReport {
+    let Report { decisions, truncated, bytes_up, bytes_down, .. } = report;
     let unlisted: u64 = decisions.iter().skip(EgressReport::MOST).map(|decision| decision.count).sum();
-    let told = |decision: Decision| EgressDecision {
+    let one = |decision: Decision| EgressDecision {
         host: decision.host,
         verdict: decision.verdict.as_str().to_owned(),
         reason: decision.reason.to_string(),
         count: decision.count,
     };
-    let decisions = decisions.into_iter().take(EgressReport::MOST).map(told).collect();
+    let decisions = decisions.into_iter().take(EgressReport::MOST).map(one).collect();
     EgressReport { bytes_up, bytes_down, decisions, unlisted: truncated + unlisted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carrel_egress::{Reason, Verdict};
+
+    #[test]
+    fn what_is_not_listed_of_a_room_s_requests_is_counted() {
+        let (verdict, reason) = (Verdict::Denied, Reason::NotListed);
+        let decision = |at: usize| {
+            let host = format!("h{at:02}.example.com");
+            Decision { host, port: Some(443), verdict, reason, count: 2, bytes_up: 0, bytes_down: 0 }
+        };
+        let report = |kinds: usize| {
+            let decisions = (0..kinds).map(decision).collect();
+            told(Report { decisions, truncated: 5, bytes_up: 7, bytes_down: 9, lookups: 1 })
+        };
+        let whole = report(EgressReport::MOST);
+        assert_eq!((whole.decisions.len(), whole.unlisted), (EgressReport::MOST, 5));
+        let more = report(EgressReport::MOST + 10);
+        assert_eq!((more.decisions.len(), more.unlisted), (EgressReport::MOST, 25));
+        assert_eq!((more.bytes_up, more.bytes_down), (7, 9));
+        let first = &more.decisions[0];
+        assert_eq!((first.host.as_str(), first.verdict.as_str(), first.count), ("h00.example.com", "denied", 2));
+    }
 }

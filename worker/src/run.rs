@@ -1,8 +1,8 @@
 //! The itinerary of one attempt, every step in order.
 //!
 //! ```text
-//! claim ─► check ─► scan ─► review ─► confirm ─► deliver ─► decide ─► announce
-//!   └─ stand down   └───────┴─ refused, failed, inputs changed ─┘
+//! probe ─► claim ─► check ─► scan ─► review ─► confirm ─► deliver ─► decide ─► announce
+//!            └─ stand down   └───────┴─ refused, failed, inputs changed ─┘
 //! ```
 //! Data never walks back up: each stage consumes what the one before it made. A fault of the cloud leaves no outcome.
 
@@ -14,7 +14,7 @@ use crate::case::{Decision, Stop};
 use crate::config::Config;
 use crate::deliver::Decided;
 use crate::progress::Progress;
-use crate::{announce, check, claim, deliver, review, scan};
+use crate::{announce, check, claim, deliver, review, room, scan};
 
 /// How an attempt ended that may not be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,11 @@ pub async fn run(config: Config, connector: &Connector) -> anyhow::Result<End> {
     let progress = Progress::new(&config);
     // Boxed: what the compiler lays out as one future has a depth limit, and the stages nest.
     let journey = Box::pin(decide(Arc::clone(&config), objects.clone(), progress.clone()));
-    let end = progress.beside(&objects, &config, journey).await?;
+    let end = progress.beside(&objects, &config, journey).await;
+    if let Err(why) = &end {
+        progress.end(&objects, &config, why).await;
+    }
+    let end = end?;
     if let End::Decided(_) = end {
         announce::announce(connector, &config).await;
     }
@@ -57,7 +61,9 @@ async fn decide(config: Arc<Config>, objects: Objects, progress: Progress) -> an
 }
 
 async fn journey(config: Arc<Config>, objects: Objects, progress: Progress) -> Result<Decision, Stop> {
-    let claimed = claim::claim(config, objects, progress).await?;
+    // Before anything is claimed: what a machine without such rooms leaves undone is another's to do.
+    let room = room::probe(&config).await?;
+    let claimed = claim::claim(config, objects, progress, room).await?;
     let hydrated = check::hydrate(claimed).await?;
     let scanned = scan::scan(hydrated).await?;
     let reviewed = review::review(scanned).await?;

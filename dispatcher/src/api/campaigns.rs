@@ -1,15 +1,17 @@
 //! Campaigns over HTTP: ask what one would come to, open it, look at it, steer it. All of it is an operator's.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState, LetterFilter};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, IdempotencyKey};
+use carrel_schemas::timestamp::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -19,11 +21,31 @@ use crate::ledger::Versioned;
 use crate::replay::open::{asked_sha256, chosen, drawn_up};
 use crate::replay::plan::{Wish, steer};
 
+/// Campaigns of a page that asks for no number, and the most of any.
+const PAGE: usize = 1000;
+
 /// Campaigns, the newest first.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "CampaignPage")]
 pub(super) struct Page {
     campaigns: Vec<Campaign>,
+    /// What to send as `page` for the next one; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Where a campaign stands in the list. It holds all that tells, so that the campaign itself may be gone.
+type Place = (Reverse<Timestamp>, CampaignId);
+
+fn place(campaign: &Campaign) -> Place {
+    (Reverse(campaign.created_at), campaign.id.clone())
+}
+
+fn parse(page: &str) -> Result<Place, Refused> {
+    let wrong = || Refused::Bad(format!("page {page:?} is not the `next` of a page before"));
+    let (id, created_at) = page.split_once('@').ok_or_else(wrong)?;
+    let created_at = Timestamp::parse(created_at).map_err(|_| wrong())?;
+    Ok((Reverse(created_at), CampaignId::parse(id).map_err(|_| wrong())?))
 }
 
 /// A campaign and how far its letters are.
@@ -60,7 +82,7 @@ pub(super) async fn create(
     }
     if wish.dry_run {
         let letters = letters_of(&state, &wish).await?;
-        return Ok(Json(state.0.replayer.forecast(&letters, wish.per_minute).await?).into_response());
+        return Ok(Json(state.0.replayer.forecast(&letters, &wish).await?).into_response());
     }
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let key =
@@ -96,9 +118,30 @@ async fn letters_of(state: &State, wish: &CreateCampaign) -> Result<Vec<Arc<Dead
     Ok(letters)
 }
 
-pub(super) async fn list(Extract(state): Extract<State>, caller: Caller) -> Result<Json<Page>, Refused> {
+pub(super) async fn list(
+    Extract(state): Extract<State>,
+    Query(mut query): Query<BTreeMap<String, String>>,
+    caller: Caller,
+) -> Result<Json<Page>, Refused> {
     caller.operator()?;
-    Ok(Json(Page { campaigns: state.0.ledger.campaigns().await? }))
+    let after = query.remove("page").map(|page| parse(&page)).transpose()?;
+    let limit = match query.remove("limit") {
+        None => PAGE,
+        Some(text) => match text.parse() {
+            Ok(limit @ 1..=PAGE) => limit,
+            _ => return Err(Refused::Bad(format!("limit {text:?} is not between 1 and {PAGE}"))),
+        },
+    };
+    if let Some(field) = query.into_keys().next() {
+        return Err(Refused::Bad(format!("query: unknown field {field:?}; send limit and page")));
+    }
+    let mut campaigns = state.0.ledger.campaigns().await?;
+    campaigns.retain(|campaign| after.as_ref().is_none_or(|after| place(campaign) > *after));
+    let more = campaigns.len() > limit;
+    campaigns.truncate(limit);
+    let last = campaigns.last().filter(|_| more);
+    let next = last.map(|campaign| format!("{}@{}", campaign.id, campaign.created_at));
+    Ok(Json(Page { campaigns, next }))
 }
 
 pub(super) async fn show(

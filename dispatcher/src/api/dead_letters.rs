@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::auth::Caller;
 use super::{Refused, State};
-use crate::dead_letters::{Group, Page};
+use crate::dead_letters::{Group, Page, Place};
 use crate::ledger::Versioned;
 
 /// Letters of a page that asks for no number.
@@ -28,13 +28,13 @@ pub(super) struct Groups {
 /// What a list is asked for in its query.
 struct Look {
     filter: LetterFilter,
-    page: Option<DeadLetterId>,
+    page: Option<Place>,
     limit: usize,
 }
 
 impl Look {
     fn parse(mut query: BTreeMap<String, String>) -> Result<Self, Refused> {
-        let page = query.remove("page").map(|id| parse(&id)).transpose()?;
+        let page = query.remove("page").map(|page| page.parse::<Place>()).transpose().map_err(Refused::Bad)?;
         let limit = query.remove("limit").map(|text| text.parse::<usize>().map_err(|_| text)).transpose();
         let limit = match limit {
             Ok(None) => PAGE,

@@ -80,7 +80,15 @@ fn parameters(call: &Call) -> Vec<Value> {
         let says = "Asking twice with one key is asking once.";
         json!({ "name": "Idempotency-Key", "in": "header", "description": says, "schema": text })
     });
-    in_path.chain(in_query).chain(key).collect()
+    let last = streams(call).then(|| {
+        let says = "The id of the last event that was told, where the stream goes on after a break.";
+        json!({ "name": "Last-Event-ID", "in": "header", "description": says, "schema": text })
+    });
+    in_path.chain(in_query).chain(key).chain(last).collect()
+}
+
+fn streams(call: &Call) -> bool {
+    call.answers.iter().any(|(_, body)| matches!(body, Body::Events(_)))
 }
 
 /// What a call answers, and the refusals that its caller, its parameters and its body may meet.
@@ -111,7 +119,9 @@ fn responses(call: &Call, generator: &mut SchemaGenerator) -> Map<String, Value>
     if call.path.contains('{') || call.takes.is_some() {
         refusals.push(404);
     }
-    if call.takes.is_some() || !call.query.is_empty() || call.path.matches('{').count() > 1 {
+    // A tenant that is none is answered as one that is another's; any other id may be malformed, and so may a cursor.
+    let has_id = call.path.replace("{tenant}", "").contains('{');
+    if call.takes.is_some() || !call.query.is_empty() || has_id || streams(call) {
         refusals.push(400);
     }
     if call.who != Who::Anyone {

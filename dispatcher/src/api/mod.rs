@@ -20,7 +20,7 @@
 //! | `GET /healthz`, `/readyz` | anyone | 200 |
 //!
 //! Lists of letters take `tenant`, `class`, `fingerprint`, `text`, `after`, `before` and `state` to choose by, and `limit`
-//! and `page` to leaf through: the answer's `next` is the `page` that follows.
+//! and `page` to leaf through: the answer's `next` is the `page` that follows. Campaigns are leafed through alike.
 //!
 //! A cursor of completions that points before what is kept gets 410.
 //!

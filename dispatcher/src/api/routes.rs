@@ -119,7 +119,7 @@ const FILTER: [(&str, &str); 6] = [
     ("class", "The kind of failure."),
     ("fingerprint", "The reason with ids, numbers and paths removed."),
     ("text", "Words of the reason."),
-    ("after", "Filed after this instant."),
+    ("after", "Filed at this instant or later."),
     ("before", "Filed before this instant."),
     ("state", "What has become of the letter."),
 ];
@@ -214,7 +214,7 @@ fn for_operators() -> Vec<Call> {
         writes("/v1/dead-letters/{letter}/discard", dead_letters::discard, "Put a dead letter aside.")
             .takes::<DiscardLetter>()
             .answers::<DeadLetter>(200),
-        reads("/v1/campaigns", campaigns::list, "Campaigns, newest first.").answers::<campaigns::Page>(200),
+        reads("/v1/campaigns", campaigns::list, "Campaigns, newest first.").asks(&LEAF).answers::<campaigns::Page>(200),
         writes("/v1/campaigns", campaigns::create, "Replay dead letters; 200 foresees it where `dry_run` is set.")
             .keyed()
             .takes::<CreateCampaign>()

@@ -7,11 +7,22 @@ pub fn fingerprint(reason: &str) -> String {
     words.join(" ").chars().take(200).collect()
 }
 
-/// Replaces `"…"` by `"_"`; what stands between quotes is always somebody's name for something.
+/// Replaces `"…"` by `_`; what stands between quotes is always somebody's name for something, escaped as Rust does.
 fn unquoted(text: &str) -> String {
-    let mut out = String::new();
-    for (index, part) in text.split('"').enumerate() {
-        out.push_str(if index % 2 == 0 { part } else { "_" });
+    let (mut out, mut is_quoted, mut characters) = (String::new(), false, text.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if is_quoted => is_quoted = false,
+            '"' => {
+                is_quoted = true;
+                out.push('_');
+            }
+            '\\' if is_quoted => {
+                characters.next();
+            }
+            _ if is_quoted => {}
+            other => out.push(other),
+        }
     }
     out
 }
@@ -70,6 +81,11 @@ mod tests {
             ("(ev_0123456789abcdef) after 3 s, in vain", "(ev_abcdef0123456789) after 17 s, in vain"),
         ] {
             assert_eq!(fingerprint(one), fingerprint(other));
+        }
+        let named =
+            |name: &str| fingerprint(&format!("pack {name:?} holds no file; upload it, or \"_COMPLETE\" again"));
+        for name in ["5\" shelf", "\"", "back\\", "\\\""] {
+            assert_eq!(named(name), named("q3"), "{name}");
         }
         assert_eq!(fingerprint("review rv_fe12dcba98765432: gone"), "review <id>: gone");
     }

@@ -2,7 +2,10 @@
 //!
 //! Owns filters and pages. Refuses to be the truth: what acts on a letter reads it from the ledger.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use carrel_schemas::campaign::LetterFilter;
@@ -49,7 +52,36 @@ pub struct Page {
     pub dead_letters: Vec<DeadLetter>,
     /// The last of them, where more follow: what the next page comes after.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<DeadLetterId>,
+    pub next: Option<String>,
+}
+
+/// Where a letter stands, the newest first. It holds all that tells, so that the letter itself may be gone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(Reverse<Timestamp>, DeadLetterId);
+
+impl Place {
+    fn of(letter: &DeadLetter) -> Self {
+        Self(Reverse(letter.filed_at), letter.id.clone())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Reverse(filed_at), id) = self;
+        write!(f, "{id}@{filed_at}")
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A letter's id alone tells no place: nothing comes after it.
+        let (id, filed_at) = text.split_once('@').unwrap_or((text, "1970-01-01T00:00:00Z"));
+        let id = DeadLetterId::parse(id).map_err(|error| error.to_string())?;
+        let filed_at = Timestamp::parse(filed_at).map_err(|error| format!("page {text:?}: {error}"))?;
+        Ok(Self(Reverse(filed_at), id))
+    }
 }
 
 /// Letters that failed alike.
@@ -92,7 +124,7 @@ impl Index {
         let found: Vec<Letters> = futures::stream::iter(looks).buffered(LISTS).try_collect().await?;
         let all = found.iter().flat_map(|letters| letters.iter());
         let mut letters: Vec<_> = all.filter(|letter| filter.fits(letter)).cloned().collect();
-        letters.sort_by(|a, b| order(a, b));
+        letters.sort_by_cached_key(|letter| Place::of(letter));
         Ok(letters)
     }
 
@@ -144,18 +176,8 @@ impl Index {
     }
 
     /// One page of what fits. Pages stay as they are while letters are filed: new ones come before the first.
-    pub async fn page(
-        &self,
-        filter: &LetterFilter,
-        after: Option<&DeadLetterId>,
-        limit: usize,
-    ) -> Result<Page, LedgerError> {
-        let all = self.find(filter).await?;
-        // Where it stands is known even if it has left the filter since; that of another tenant is nobody's business.
-        let is_theirs =
-            |letter: &Arc<DeadLetter>| filter.tenant.as_deref().is_none_or(|tenant| tenant == owner(letter));
-        let after = after.map(|id| self.remembered(id).filter(is_theirs));
-        Ok(page(all, after.as_ref().map(Option::as_deref), limit))
+    pub async fn page(&self, filter: &LetterFilter, after: Option<&Place>, limit: usize) -> Result<Page, LedgerError> {
+        Ok(page(self.find(filter).await?, after, limit))
     }
 
     /// The letter with this id, whosever it is.
@@ -178,21 +200,11 @@ fn owner(letter: &DeadLetter) -> &str {
     letter.tenant.as_ref().map_or(LetterFilter::NOBODY, TenantId::as_str)
 }
 
-/// The newest first.
-fn order(a: &DeadLetter, b: &DeadLetter) -> std::cmp::Ordering {
-    b.filed_at.cmp(&a.filed_at).then_with(|| a.id.cmp(&b.id))
-}
-
-/// `after` is the last letter of the page before, none within where nobody knows it any more.
-fn page(all: Vec<Arc<DeadLetter>>, after: Option<Option<&DeadLetter>>, limit: usize) -> Page {
-    let from = match after {
-        Some(Some(after)) => all.partition_point(|letter| order(letter, after).is_le()),
-        Some(None) => all.len(),
-        None => 0,
-    };
+fn page(all: Vec<Arc<DeadLetter>>, after: Option<&Place>, limit: usize) -> Page {
+    let from = after.map_or(0, |after| all.partition_point(|letter| Place::of(letter) <= *after));
     let more = all.len() > from + limit;
     let dead_letters: Vec<_> = all.iter().skip(from).take(limit).map(|letter| DeadLetter::clone(letter)).collect();
-    let next = dead_letters.last().filter(|_| more).map(|letter| letter.id.clone());
+    let next = dead_letters.last().filter(|_| more).map(|letter| Place::of(letter).to_string());
     Page { dead_letters, next }
 }
 
@@ -242,20 +254,28 @@ mod tests {
     #[test]
     fn pages_hold_every_letter_once_though_new_ones_are_filed_between_them() {
         let mut all: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number))).collect();
-        let (mut seen, mut after): (Vec<DeadLetterId>, Option<DeadLetter>) = (Vec::new(), None);
+        let (mut seen, mut after): (Vec<DeadLetterId>, Option<Place>) = (Vec::new(), None);
         loop {
-            let got = page(all.clone(), after.as_ref().map(Some), 3);
+            let got = page(all.clone(), after.as_ref(), 3);
             seen.extend(got.dead_letters.iter().map(|letter| letter.id.clone()));
-            if got.next.is_none() {
-                break;
-            }
-            after = got.dead_letters.last().cloned();
-            // A new one is filed, and the last that was seen leaves the filter.
+            let Some(next) = got.next else { break };
+            after = Some(next.parse().expect("a place"));
+            // A new one is filed, and the last that was seen leaves the filter, or is removed.
             all.retain(|letter| Some(&letter.id) != seen.last());
             all.insert(0, letter(u32::try_from(100 + all.len()).expect("small"), 200));
         }
         let wanted: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number)).id.clone()).collect();
         assert_eq!(seen, wanted);
+    }
+
+    #[test]
+    fn a_place_that_is_none_is_refused_and_an_id_alone_is_the_end() {
+        let id = letter(1, 100).id.to_string();
+        assert!(format!("{id}@soon").parse::<Place>().expect_err("no instant").contains("soon"));
+        assert!("x@1970-01-01T00:00:00Z".parse::<Place>().is_err());
+        let after: Place = id.parse().expect("an id");
+        let got = page(vec![letter(1, 100), letter(2, 99)], Some(&after), 3);
+        assert!(got.dead_letters.is_empty() && got.next.is_none());
     }
 
     #[test]

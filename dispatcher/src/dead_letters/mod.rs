@@ -11,17 +11,19 @@ use carrel_schemas::completion::Completion;
 use carrel_schemas::dead_letter::{
     DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState, Evidence, LetterAttempt,
 };
-use carrel_schemas::ids::{BucketName, DeadLetterId, Epoch, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::ids::{BucketName, DeadLetterId, Epoch, IdempotencyKey, PackId, ReviewId, Revision, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::timestamp::Timestamp;
 
 use crate::ledger::{EndedAttempt, ReviewRecord};
 
 pub use fingerprint::fingerprint;
-pub use index::{Group, Index, Page};
+pub use index::{Group, Index, Page, Place};
 
 /// A reason may quote what it refuses: a letter with the largest message and this much reason can still be read back.
 const MAX_REASON: usize = 16 << 10;
+/// Before the id of a letter, in the key that its replay asks under.
+const REPLAY: &str = "replay/";
 
 /// Makes a letter. Its id covers the source: the same message, review or closing of a pack is one letter however often
 /// it is met.
@@ -80,6 +82,16 @@ pub fn of_pack(bucket: &BucketName, pack: &PackId, revision: Revision) -> DeadLe
     DeadLetterId::derive(&parts)
 }
 
+/// The key under which the replay of a pack's letter asks for a review: the letter itself, so it is asked for once.
+pub fn replay_key(letter: &DeadLetterId) -> IdempotencyKey {
+    IdempotencyKey::parse(format!("{REPLAY}{letter}")).expect("a letter's id is plain")
+}
+
+/// The letter whose replay asks under this key.
+pub fn replayed_under(key: &IdempotencyKey) -> Option<DeadLetterId> {
+    DeadLetterId::parse(key.as_str().strip_prefix(REPLAY)?).ok()
+}
+
 /// The subscription of a topic and that of its dead-letter topic carry the same messages.
 fn topic_of(subscription: &str) -> String {
     match subscription.rsplit_once('/') {
@@ -109,9 +121,9 @@ pub fn of_completion(
         Verdict::Refused { reason } => (DeadLetterClass::Refused, reason.clone()),
         Verdict::InputsChanged { changed } => {
             // Between one pair of quotes, so that letters with more and with fewer of them are one group.
-            let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str().replace('"', "'")).collect();
+            let names: Vec<_> = changed.iter().take(5).map(|name| name.as_str()).collect();
             let reason = format!(
-                "{} sealed file(s) were replaced or deleted before delivery: \"{}\"; complete the pack again to have what it holds now reviewed",
+                "{} sealed file(s) were replaced or deleted before delivery: {:?}; complete the pack again to have what it holds now reviewed",
                 changed.len(),
                 names.join(", ")
             );

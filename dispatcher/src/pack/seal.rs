@@ -114,9 +114,10 @@ impl Sealer {
             return Ok(Considered::Nothing);
         }
         let former = self.ledger.last_seal(&open.tenant, &open.pack).await?;
-        if let Some(seal) = former.clone().filter(|seal| seal.revision >= open.revision) {
-            // Sealed before, by us or another replica; what was left undone is done now.
-            return self.finish(open, seal, now).await;
+        if let Some(last) = former.clone().filter(|seal| seal.revision >= open.revision) {
+            // Sealed before, by us or another replica; what was left undone of it, and not of a later one, is done now.
+            let own = self.ledger.seal(&open.tenant, &open.pack, open.revision).await?;
+            return self.finish(open, own.unwrap_or(last), now).await;
         }
         let contents = self.list(tenant, &open.pack).await?;
         let seal = match former {

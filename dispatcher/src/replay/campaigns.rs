@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! turn: take every letter under way a step further ─► plan ─► mark who begins, then begin ─► halt | finish
+//!   ▲                                                                    └─ all of them ended: the next turn, at once
+//!   └─ a while later, where something is waited for
 //! ```
 //! What is marked in a chunk is marked before it is done, by compare-and-swap: a campaign that is killed goes on where it
 //! stood, and two that believe they lead cannot begin one letter differently. Refuses letters that were filed after the
@@ -41,6 +43,13 @@ pub struct Campaigns {
 /// A campaign's chunks as they were last read or written.
 type Chunks = Vec<Versioned<CampaignChunk>>;
 
+/// A campaign after a turn.
+struct Carried {
+    chunks: Chunks,
+    /// All that it began in this turn has ended in it.
+    goes_on: bool,
+}
+
 /// The place of a letter: its chunk, and where in it.
 type Place = (usize, usize);
 
@@ -55,25 +64,32 @@ impl Campaigns {
         let mut turn = tokio::time::interval(every);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut held: HashMap<CampaignId, Chunks> = HashMap::new();
+        let mut goes_on = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = async { self.leadership.held().await; turn.tick().await; } => {}
+                () = async { self.leadership.held().await; if !goes_on { turn.tick().await; } } => {}
             }
             // A step in hand is ended: it is short, and the drain waits for it.
-            if let Err(error) = self.turn(&mut held).await {
+            goes_on = self.turn(&mut held).await.unwrap_or_else(|error| {
                 tracing::warn!(error = crate::chain(&error), "campaigns are looked at again later");
-            }
+                false
+            });
         }
     }
 
-    async fn turn(&self, held: &mut HashMap<CampaignId, Chunks>) -> Result<(), LedgerError> {
+    /// One turn of every campaign. True if one of them goes on at once.
+    async fn turn(&self, held: &mut HashMap<CampaignId, Chunks>) -> Result<bool, LedgerError> {
         let open = self.ledger.open_campaigns().await?;
         held.retain(|id, _| open.iter().any(|(open, _)| open == id));
+        let mut one_goes_on = false;
         for (id, since) in open {
             let chunks = held.remove(&id).unwrap_or_default();
             match self.carry(&id, since, chunks).await {
-                Ok(Some(chunks)) => drop(held.insert(id, chunks)),
+                Ok(Some(Carried { chunks, goes_on })) => {
+                    one_goes_on |= goes_on;
+                    held.insert(id, chunks);
+                }
                 Ok(None) => {}
                 // One campaign that cannot be carried stops no other.
                 Err(error) => {
@@ -81,16 +97,16 @@ impl Campaigns {
                 }
             }
         }
-        Ok(())
+        Ok(one_goes_on)
     }
 
-    /// One turn of one campaign. Returns its chunks as they stand, unless they have to be read anew.
+    /// One turn of one campaign. Returns how it stands, unless its chunks have to be read anew.
     async fn carry(
         &self,
         id: &CampaignId,
         since: Timestamp,
         mut chunks: Chunks,
-    ) -> Result<Option<Chunks>, LedgerError> {
+    ) -> Result<Option<Carried>, LedgerError> {
         let Some(Versioned { value: campaign, generation }) = self.ledger.campaign(id).await? else {
             if crate::now().since(since) > OPENED_WITHIN {
                 self.ledger.close_campaign(id).await?;
@@ -106,6 +122,7 @@ impl Campaigns {
         }
         let items: Vec<(Place, &CampaignItem)> = all(&chunks).collect();
         let now = crate::now();
+        let mut goes_on = false;
         match plan(&campaign, &items.iter().map(|(_, item)| *item).collect::<Vec<_>>(), now) {
             Plan::Rest => {}
             Plan::Begin(which) => {
@@ -114,10 +131,11 @@ impl Campaigns {
                     (item.begun_at, item.state) = (Some(now), ItemState::Begun);
                 };
                 if !self.mark(&campaign, &mut chunks, &begun, mark).await?
-                    || !self.advance(&campaign, &mut chunks, begun).await?
+                    || !self.advance(&campaign, &mut chunks, begun.clone()).await?
                 {
                     return Ok(None);
                 }
+                goes_on = begun.iter().all(|(chunk, at)| chunks[*chunk].value.items[*at].state != ItemState::Begun);
             }
             Plan::Halt(reason) => {
                 tracing::warn!(campaign.id = %id, reason, "campaign halted");
@@ -134,7 +152,7 @@ impl Campaigns {
                 return Ok(None);
             }
         }
-        Ok(Some(chunks))
+        Ok(Some(Carried { chunks, goes_on }))
     }
 
     async fn read(&self, campaign: &Campaign) -> Result<Chunks, LedgerError> {

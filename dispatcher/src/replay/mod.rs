@@ -4,28 +4,37 @@
 //! A replay is an ordinary arrow of the ledger: a review begins its next epoch, a message passes intake once more, a
 //! pack that came to nothing is asked for under the letter's own key. Every step may be taken twice; whoever was killed
 //! takes the same step again and finds it done.
+//!
+//! A replayed review or pack has passed once it is delivered, a message once intake has taken it: what it opens may hold
+//! other uploads too, closes when its policy says, and has a letter of its own if it fails. So a canary that is a message
+//! says that such messages are taken, and nothing of the reviews that come of them.
 
 pub mod campaigns;
 pub mod open;
 pub mod plan;
 
 use std::collections::{BTreeMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use carrel_cloud::{CallError, Objects};
 use carrel_schemas::campaign::{CampaignState, Foresight, ItemState};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterClass, DeadLetterSource, DeadLetterState};
-use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, ObjectRef, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::ids::{BucketName, CampaignId, DeadLetterId, PackId, ReviewId, Revision, TenantId};
+use carrel_schemas::layout::UploadKind;
 use carrel_schemas::outcome::Verdict;
 use carrel_schemas::registry::{Registry, Tenant};
+use carrel_schemas::review_request::ReviewRequested;
+use carrel_schemas::seal::{Member, Seal};
 
 use crate::dead_letters;
 use crate::desk::{Bell, Wake};
-use crate::intake::{Carries, Intake, NoteError};
+use crate::intake::{Carries, Intake, NoteError, given_up};
 use crate::ledger::{Ledger, LedgerError, Replayed, ReviewRecord, State};
+use crate::pack::policy::Contents;
 use crate::pack::seal::{Requested, SealError, Sealer};
-use crate::validate;
+use crate::validate::{self, Upload};
 
 /// Bytes of a reason that a campaign keeps.
 const MAX_WHY: usize = 400;
@@ -47,6 +56,10 @@ pub struct Replayer {
     pub sealer: Sealer,
     /// Where it rings.
     pub bell: Bell,
+    /// Reviews that the fleet runs at once.
+    pub capacity: usize,
+    /// Launches of the whole fleet.
+    pub launches_per_minute: NonZeroU32,
 }
 
 /// Why a letter could not be looked at or moved; it is tried again later.
@@ -156,12 +169,7 @@ impl Replayer {
                 if let Some(why) = self.closed_again(tenant, pack, *revision).await? {
                     return Ok(Seen::that(Foresight::AlreadyDone, why));
                 }
-                let contents = self.sealer.list(tenant, pack).await?;
-                Ok(match (contents.excess, contents.is_empty()) {
-                    (true, _) => Seen::that(Foresight::StillInvalid, "it still holds too many files"),
-                    (_, true) => Seen::that(Foresight::InputsGone, "it still holds no file"),
-                    _ => Seen::WOULD_RUN,
-                })
+                Ok(asked_for(&self.sealer.list(tenant, pack).await?))
             }
             (DeadLetterSource::Review { .. } | DeadLetterSource::Pack { .. }, None) => {
                 Ok(Seen::that(Foresight::StillInvalid, "it names no tenant"))
@@ -207,20 +215,52 @@ impl Replayer {
         match carries {
             Carries::Uploads => match validate::upload(&self.registry, attributes, data) {
                 validate::Verdict::Accepted(upload) if upload.tenant.suspended => Ok(suspended(&upload.tenant)),
-                validate::Verdict::Accepted(upload) => self.foresee_upload(&upload.object).await,
+                validate::Verdict::Accepted(upload) => self.foresee_upload(&upload).await,
                 validate::Verdict::Refused(refusal) => Ok(Seen::that(Foresight::StillInvalid, refusal.reason)),
-                validate::Verdict::Discard(_) => Ok(Seen::WOULD_RUN),
+                validate::Verdict::Discard(why) => Ok(self.forgotten(attributes, why)),
             },
             Carries::ReviewRequests => match validate::request(&self.registry, attributes, data) {
                 validate::Verdict::Accepted((tenant, _)) if tenant.suspended => Ok(suspended(&tenant)),
+                validate::Verdict::Accepted((tenant, request)) => self.foresee_request(&tenant, &request).await,
                 validate::Verdict::Refused(refusal) => Ok(Seen::that(Foresight::StillInvalid, refusal.reason)),
-                validate::Verdict::Accepted(_) | validate::Verdict::Discard(_) => Ok(Seen::WOULD_RUN),
+                validate::Verdict::Discard(why) => Ok(self.forgotten(attributes, why)),
             },
             Carries::Outcomes => Ok(Seen::WOULD_RUN),
         }
     }
 
-    async fn foresee_upload(&self, object: &ObjectRef) -> Result<Seen, ReplayError> {
+    /// A message that intake would forget.
+    fn forgotten(&self, attributes: &BTreeMap<String, String>, why: &str) -> Seen {
+        let bucket = attributes.get("bucketId").and_then(|name| BucketName::parse(name.as_str()).ok());
+        let tenant = bucket.and_then(|bucket| self.registry.by_uploads_bucket(&bucket));
+        let leaves = tenant.is_some_and(|tenant| tenant.deleting);
+        let foresight = if leaves { Foresight::UnknownTenant } else { Foresight::AlreadyDone };
+        Seen::that(foresight, format!("nothing would come of it: {why}"))
+    }
+
+    async fn foresee_request(&self, tenant: &Tenant, request: &ReviewRequested) -> Result<Seen, ReplayError> {
+        let Some(seal) = self.ledger.request(&tenant.id, &request.idempotency_key).await? else {
+            return Ok(asked_for(&self.sealer.list(tenant, &request.pack).await?));
+        };
+        if seal.pack != request.pack {
+            let why = format!("its idempotency key stands for pack {:?}", seal.pack.as_str());
+            return Ok(Seen::that(Foresight::StillInvalid, why));
+        }
+        // Whoever remembered it may have died before it was a review.
+        Ok(match self.ledger.review(&tenant.id, &seal.review).await? {
+            Some(_) => Seen::that(Foresight::AlreadyDone, format!("its idempotency key stands for {}", seal.review)),
+            None => Seen::WOULD_RUN,
+        })
+    }
+
+    async fn foresee_upload(&self, upload: &Upload) -> Result<Seen, ReplayError> {
+        let (tenant, object) = (&upload.tenant.id, &upload.object);
+        if let Some(seal) = self.ledger.last_seal(tenant, &upload.pack).await?
+            && holds(&seal, upload)
+            && self.ledger.review(tenant, &seal.review).await?.is_some()
+        {
+            return Ok(Seen::that(Foresight::AlreadyDone, format!("{object} is sealed, in {}", seal.review)));
+        }
         let found = self.objects.find(object.bucket.as_str(), object.name.as_str()).await?;
         Ok(match found {
             Some(_) => Seen::WOULD_RUN,
@@ -282,7 +322,11 @@ impl Replayer {
                     return Ok(Some(ItemState::Skipped { reason: "the campaign was cancelled".to_owned() }));
                 }
             }
-            let Seen { foresight, why, .. } = self.foresee(&letter).await?;
+            let Seen { foresight, why, .. } = match self.foresee(&letter).await {
+                // Whoever takes the message meets it again, and ends as its letter did.
+                Err(error) if error.is_permanent() && is_message(&letter) => Seen::WOULD_RUN,
+                seen => seen?,
+            };
             if foresight != Foresight::WouldRun {
                 let reason = why.unwrap_or_else(|| "another campaign has it, or it was dealt with".to_owned());
                 return Ok(Some(ItemState::Skipped { reason: short(&reason) }));
@@ -303,9 +347,7 @@ impl Replayer {
                 let fingerprint = dead_letters::fingerprint(reason.strip_prefix(FAILED).unwrap_or(&reason));
                 return Ok(Some(ItemState::Failed { at: crate::now(), reason, fingerprint }));
             }
-            DeadLetterState::Resolved if matches!(letter.source, DeadLetterSource::Message { .. }) => {
-                return Ok(Some(ItemState::Passed));
-            }
+            DeadLetterState::Resolved if is_message(&letter) => return Ok(Some(ItemState::Passed)),
             // A review that was dealt with tells again how it ended.
             DeadLetterState::Resolved | DeadLetterState::Replaying => {}
         }
@@ -339,7 +381,7 @@ impl Replayer {
                 match self.intake.admit(carried(subscription), attributes, &decoded(data)).await {
                     Ok(None) => Ok(Some(End::Passed("the message was taken".to_owned()))),
                     Ok(Some(refusal)) => Ok(Some(End::failed(refusal.reason))),
-                    Err(error) if error.is_permanent() => Ok(Some(End::failed(crate::chain(&error)))),
+                    Err(error) if error.is_permanent() => Ok(Some(End::failed(given_up(&error)))),
                     Err(error) => Err(error.into()),
                 }
             }
@@ -374,7 +416,7 @@ impl Replayer {
         revision: Revision,
         letter: &DeadLetterId,
     ) -> Result<Option<End>, ReplayError> {
-        let key = IdempotencyKey::parse(format!("replay/{letter}")).expect("a letter's id is plain");
+        let key = dead_letters::replay_key(letter);
         if self.ledger.request(&tenant.id, &key).await?.is_none()
             && let Some(why) = self.closed_again(tenant, pack, revision).await?
         {
@@ -423,6 +465,31 @@ impl Replayer {
             }
             None => End::failed(format!("review {review} is {state}")),
         }))
+    }
+}
+
+fn is_message(letter: &DeadLetter) -> bool {
+    matches!(letter.source, DeadLetterSource::Message { .. })
+}
+
+/// What would become of asking for a review of this.
+fn asked_for(contents: &Contents) -> Seen {
+    match (contents.excess, contents.is_empty()) {
+        (true, _) => Seen::that(Foresight::StillInvalid, "the pack holds too many files"),
+        (_, true) => Seen::that(Foresight::InputsGone, "the pack holds no file"),
+        _ => Seen::WOULD_RUN,
+    }
+}
+
+/// True if the seal is of that very version.
+fn holds(seal: &Seal, upload: &Upload) -> bool {
+    let object = &upload.object;
+    let is_it = |member: &Member| member.name == object.name && member.generation == object.generation;
+    match upload.kind {
+        UploadKind::Marker => seal.marker == Some(object.generation),
+        UploadKind::File | UploadKind::Manifest | UploadKind::Ignored => {
+            seal.members.iter().chain(&seal.manifest).any(is_it)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::plan::{AT_ONCE, OF_ONE_TENANT};
 use super::{ReplayError, Replayer, Seen};
 use crate::dead_letters::Index;
 use crate::ledger::LedgerError;
@@ -110,44 +111,78 @@ pub fn drawn_up(
 }
 
 impl Replayer {
-    /// What would become of these letters if they were replayed now.
-    pub async fn forecast(&self, letters: &[Arc<DeadLetter>], per_minute: u32) -> Result<Forecast, ReplayError> {
+    /// What would become of these letters, which were chosen by the wish, if they were replayed now.
+    pub async fn forecast(&self, letters: &[Arc<DeadLetter>], wish: &CreateCampaign) -> Result<Forecast, ReplayError> {
         let looks = letters.iter().cloned().map(|letter| async move {
             // An index holds no message bodies, and a message is judged by its body.
-            let Some(whole) = self.ledger.dead_letter(letter.tenant.as_ref(), &letter.id).await? else {
-                return Ok(None);
+            let seen = match self.ledger.dead_letter(letter.tenant.as_ref(), &letter.id).await? {
+                Some(whole) => match self.foresee(&whole.value).await {
+                    // A replay would meet it as well; it hides no other letter.
+                    Err(error) if error.is_permanent() => Seen::that(Foresight::StillInvalid, crate::chain(&error)),
+                    seen => seen?,
+                },
+                None => Seen::that(Foresight::NotOpen, "it is gone"),
             };
-            let Seen { foresight, why, ran_ms } = self.foresee(&whole.value).await?;
-            let (letter, tenant) = (letter.id.clone(), letter.tenant.clone());
-            Ok::<_, ReplayError>(Some(Foreseen { letter, tenant, foresight, why, ran_ms }))
+            Ok::<_, ReplayError>(Foreseen::of(letter.id.clone(), letter.tenant.clone(), seen))
         });
-        let looked: Vec<Option<Foreseen>> = futures::stream::iter(looks).buffered(LOOKS).try_collect().await?;
-        let letters: Vec<Foreseen> = looked.into_iter().flatten().collect();
+        let found: HashSet<&DeadLetterId> = letters.iter().map(|letter| &letter.id).collect();
+        let missing = wish.letters.iter().filter(|id| !found.contains(id));
+        let missing = missing.map(|id| {
+            Foreseen::of(id.clone(), None, Seen::that(Foresight::NotOpen, "there is no such letter that fits"))
+        });
+        let mut letters: Vec<Foreseen> = futures::stream::iter(looks).buffered(LOOKS).try_collect().await?;
+        letters.extend(missing);
         let mut counts = BTreeMap::new();
         for letter in &letters {
             *counts.entry(letter.foresight).or_default() += 1;
         }
-        let concurrency =
-            |tenant: &TenantId| self.registry.tenant(tenant).map_or(1, |tenant| tenant.limits.max_concurrent).max(1);
-        let seconds = duration(&letters, concurrency, per_minute).map(|long| long.as_secs());
+        let concurrency = |tenant: &TenantId| {
+            let own = self.registry.tenant(tenant).map_or(1, |tenant| tenant.limits.max_concurrent).max(1);
+            u64::from(own).min(OF_ONE_TENANT as u64)
+        };
+        let bounds = Bounds {
+            at_once: self.capacity.min(AT_ONCE) as u64,
+            per_minute: wish.per_minute.into(),
+            launches_per_minute: self.launches_per_minute.get().into(),
+        };
+        let seconds = duration(&letters, concurrency, &bounds).map(|long| long.as_secs());
         Ok(Forecast { counts, seconds, letters })
     }
 }
 
-/// How long the letters that would run take: as long as the slowest tenant needs with its own concurrency, and as the
-/// pace allows. A review that was never measured is taken for an average one; none if no review was.
-fn duration(letters: &[Foreseen], concurrency: impl Fn(&TenantId) -> u32, per_minute: u32) -> Option<Duration> {
+impl Foreseen {
+    fn of(letter: DeadLetterId, tenant: Option<TenantId>, seen: Seen) -> Self {
+        let Seen { foresight, why, ran_ms } = seen;
+        Self { letter, tenant, foresight, why, ran_ms }
+    }
+}
+
+/// What holds back a campaign beside what each tenant may have at once.
+struct Bounds {
+    at_once: u64,
+    per_minute: u64,
+    launches_per_minute: u64,
+}
+
+/// How long the letters that would run take: as long as the slowest tenant needs with what it may have at once, as all
+/// need together, and as the campaign's pace and that of launches allow. A review that was never measured is taken for
+/// an average one; none if no review was.
+fn duration(letters: &[Foreseen], concurrency: impl Fn(&TenantId) -> u64, bounds: &Bounds) -> Option<Duration> {
     let would: Vec<&Foreseen> = letters.iter().filter(|letter| letter.foresight == Foresight::WouldRun).collect();
     let measured: Vec<u64> = would.iter().filter_map(|letter| letter.ran_ms).collect();
-    let mut tenants: BTreeMap<&TenantId, u64> = BTreeMap::new();
+    let (mut tenants, mut reviews): (BTreeMap<&TenantId, u64>, u64) = (BTreeMap::new(), 0);
     for letter in &would {
         let Some(tenant) = &letter.tenant else { continue };
         let average = || measured.iter().sum::<u64>().checked_div(measured.len() as u64);
         *tenants.entry(tenant).or_default() += letter.ran_ms.or_else(average)?;
+        reviews += 1;
     }
-    let slowest = tenants.into_iter().map(|(tenant, ms)| ms / u64::from(concurrency(tenant))).max().unwrap_or(0);
-    let paced = (would.len() as u64).saturating_sub(1) * 60_000 / u64::from(per_minute.max(1));
-    Some(Duration::from_millis(slowest.max(paced)))
+    let together = tenants.values().sum::<u64>() / bounds.at_once;
+    let slowest = tenants.into_iter().map(|(tenant, ms)| ms / concurrency(tenant)).max().unwrap_or(0);
+    let paced = |count: u64, per_minute: u64| count.saturating_sub(1) * 60_000 / per_minute;
+    let begun = paced(would.len() as u64, bounds.per_minute);
+    let launched = paced(reviews, bounds.launches_per_minute);
+    Some(Duration::from_millis(slowest.max(together).max(begun).max(launched)))
 }
 
 #[cfg(test)]
@@ -160,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_campaign_takes_as_long_as_its_slowest_tenant_or_its_pace() {
+    fn a_campaign_takes_as_long_as_its_slowest_tenant_all_together_or_the_slower_pace() {
         let (would, gone) = (Foresight::WouldRun, Foresight::InputsGone);
         let letters = [
             foreseen("acme", would, Some(4_000)),
@@ -168,11 +203,20 @@ mod tests {
             foreseen("bolt", would, Some(2_000)),
             foreseen("bolt", gone, Some(900_000)),
         ];
+        let bounds = |at_once, per_minute, launches_per_minute| Bounds { at_once, per_minute, launches_per_minute };
+        let wide = bounds(32, 6_000, 6_000);
         // acme: 4 s, and an unmeasured one of 3 s on average, on two slots.
-        assert_eq!(duration(&letters, |_| 2, 6_000), Some(Duration::from_millis(3_500)));
-        // Three replays, one every ten seconds.
-        assert_eq!(duration(&letters, |_| 2, 6), Some(Duration::from_secs(20)));
-        assert_eq!(duration(&[foreseen("acme", would, None)], |_| 1, 60), None);
-        assert_eq!(duration(&[foreseen("acme", gone, None)], |_| 1, 60), Some(Duration::ZERO));
+        assert_eq!(duration(&letters, |_| 2, &wide), Some(Duration::from_millis(3_500)));
+        // All three, 9 s, on the only slot there is.
+        assert_eq!(duration(&letters, |_| 2, &bounds(1, 6_000, 6_000)), Some(Duration::from_secs(9)));
+        // Three replays, one every ten seconds, and three launches, one every twenty.
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 6, 6_000)), Some(Duration::from_secs(20)));
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 6, 3)), Some(Duration::from_secs(40)));
+        // A message launches nothing by itself.
+        let message = Foreseen { tenant: None, ..foreseen("acme", would, None) };
+        let two = [foreseen("acme", would, Some(1_000)), message];
+        assert_eq!(duration(&two, |_| 2, &bounds(32, 6_000, 1)), Some(Duration::from_millis(500)));
+        assert_eq!(duration(&[foreseen("acme", would, None)], |_| 1, &wide), None);
+        assert_eq!(duration(&[foreseen("acme", gone, None)], |_| 1, &wide), Some(Duration::ZERO));
     }
 }

@@ -15,9 +15,10 @@ use carrel_schemas::ids::TenantId;
 use carrel_schemas::timestamp::Timestamp;
 
 /// Replays of one campaign under way at once; tenants' own limits hold beside this.
-const AT_ONCE: usize = 32;
-/// Of these, of one tenant: one that is slow or suspended keeps no other waiting.
-const OF_ONE_TENANT: usize = 8;
+pub(super) const AT_ONCE: usize = 32;
+/// Of these, of one tenant: one that is slow or suspended keeps no other waiting. Nobody's are messages, which end as
+/// they are taken.
+pub(super) const OF_ONE_TENANT: usize = 8;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A campaign's next step.
@@ -93,8 +94,9 @@ pub fn plan(campaign: &Campaign, items: &[&CampaignItem], now: Timestamp) -> Pla
         *held.entry(item.tenant.as_ref()).or_default() += 1;
     }
     let may_begin = |at: &usize| {
-        let held = held.entry(items[*at].tenant.as_ref()).or_default();
-        let begins = items[*at].state == ItemState::Pending && *held < OF_ONE_TENANT;
+        let tenant = items[*at].tenant.as_ref();
+        let held = held.entry(tenant).or_default();
+        let begins = items[*at].state == ItemState::Pending && (tenant.is_none() || *held < OF_ONE_TENANT);
         *held += usize::from(begins);
         begins
     };
@@ -236,6 +238,14 @@ mod tests {
         }
         items[55].state = ItemState::Passed;
         assert_eq!(next(&campaign, &items, 1), Plan::Begin(vec![58]));
+    }
+
+    #[test]
+    fn nobodys_messages_are_held_to_the_pace_alone() {
+        let items = items(60);
+        let Plan::Begin(first) = next(&campaign(1000, 0), &items, 0) else { panic!("nothing began") };
+        assert_eq!(first.len(), AT_ONCE);
+        assert_eq!(next(&campaign(5, 0), &items, 0), Plan::Begin((0..5).collect()));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Execution {
 pub struct Ended {
     /// The limit of its job that ended it, if one did.
     pub limit: Option<Limit>,
+    /// What its task exited with, as far as the cloud's words say.
+    pub exit_code: Option<i32>,
     /// The cloud's words for it, with the exit code where there was one, at most [`Ended::MAX_WORDS`] characters; may be empty.
     pub message: String,
 }
@@ -53,6 +55,15 @@ pub struct Ended {
 impl Ended {
     /// More of what the cloud says is cut.
     pub const MAX_WORDS: usize = 200;
+
+    fn new(message: &str) -> Self {
+        let code = message.split_once("exit code: ").and_then(|(_, after)| {
+            let digits = after.find(|c: char| !c.is_ascii_digit()).map_or(after, |end| &after[..end]);
+            digits.parse().ok()
+        });
+        let words = message.chars().take(Self::MAX_WORDS).collect();
+        Self { limit: Limit::named_in(message), exit_code: code, message: words }
+    }
 }
 
 /// A limit of a job.
@@ -167,7 +178,7 @@ fn execution(wire: WireExecution) -> Execution {
         .is_some_and(|condition| matches!(condition.state, State::ConditionSucceeded | State::ConditionFailed));
     let ended = (wire.completion_time.is_some() || is_decided).then(|| {
         let message = completed.map(|condition| condition.message).unwrap_or_default();
-        Ended { limit: Limit::named_in(&message), message: message.chars().take(Ended::MAX_WORDS).collect() }
+        Ended::new(&message)
     });
     Execution { name: wire.name, args: container.map(|container| container.args).unwrap_or_default(), ended }
 }
@@ -177,17 +188,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_that_ended_an_execution_is_told_from_a_crash_by_the_clouds_words() {
-        for (message, limit) in [
+    fn the_limit_and_the_exit_code_that_ended_an_execution_are_told_from_the_clouds_words() {
+        for (message, limit, exit_code) in [
             (
                 "Task t-task0 failed with exit code: 0 and message: The configured memory limit was reached.",
                 Some(Limit::Memory),
+                Some(0),
             ),
-            ("Task t-task0 failed with message: The configured timeout was reached.", Some(Limit::Time)),
-            ("Task t-task0 failed with exit code: 1 and message: The container exited with an error.", None),
-            ("", None),
+            ("Task t-task0 failed with message: The configured timeout was reached.", Some(Limit::Time), None),
+            ("Task t-task0 failed with exit code: 64 and message: The container exited with an error.", None, Some(64)),
+            ("The container exited with exit code: 75", None, Some(75)),
+            ("exit code: unknown", None, None),
+            ("", None, None),
         ] {
-            assert_eq!(Limit::named_in(message), limit, "{message}");
+            let ended = Ended::new(message);
+            assert_eq!((ended.limit, ended.exit_code, ended.message.as_str()), (limit, exit_code, message));
         }
     }
 }

@@ -19,7 +19,8 @@ pub enum Fault {
     Delay,
     /// An acknowledged message is delivered once more.
     Redeliver,
-    /// The work is done, the answer is 503.
+    /// The work is done, the answer is 503: of a publish, of a change of an object, a bucket, a notification or a policy, of
+    /// a launch, of a change of a job, and of the deletion of an execution.
     LoseReply,
     /// One launch starts two executions.
     DoubleLaunch,

@@ -3,6 +3,7 @@
 //! It knows Google's nouns and nothing of the product, so that a shared bug cannot hide on both sides. Everything is
 //! durable before it is answered, nobody may do what no binding grants, and it misbehaves on demand ([`faults`]).
 
+mod aside;
 mod batch;
 mod bounded;
 pub mod config;

@@ -23,7 +23,7 @@ use crate::iam::{Iam, PolicyError, Principal};
 use crate::idle;
 use crate::metadata::{Metadata, MetadataServer};
 use crate::misfortune::{befall, is_grpc};
-use crate::pubsub::PubSub;
+use crate::pubsub::{self, PubSub};
 use crate::run::{self, Run};
 use crate::storage::{self, Storage};
 use crate::store::{Store, StoreError};
@@ -52,6 +52,9 @@ pub enum CloudError {
     /// The policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Pub/Sub.
+    #[error(transparent)]
+    PubSub(#[from] pubsub::OpenError),
     /// Cloud Storage.
     #[error(transparent)]
     Storage(#[from] storage::OpenError),

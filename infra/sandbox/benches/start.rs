@@ -1,5 +1,6 @@
 //! What opening a room costs: from the request to the first byte of a command, and to the end of the room, for each tier
-//! beside its peers in the same run; and again while the program holds a gibibyte.
+//! beside its peers in the same run; and again while the program holds a gibibyte. Peers are bubblewrap, the runtimes by
+//! themselves on the smallest bundle, and Docker.
 //!
 //! `cargo bench -p carrel-sandbox --bench start` measures optimised code, `--profile dev` what tests run. The command is
 //! `echo`, whose first byte comes a dynamic loader's start after its first instruction; the first row is the price of
@@ -34,15 +35,17 @@ fn main() {
     runtime.block_on(async {
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let profile = if cfg!(debug_assertions) { "dev profile" } else { "optimised profile" };
-        println!("{}, {cores} cores, {profile}, {LAUNCHES} launches each ({SLOW} of runsc)", cpu());
+        println!("{}, {cores} cores, {profile}, {LAUNCHES} launches each ({SLOW} of runsc and Docker)", cpu());
         println!("{:42} {:>19}   {:>19}", "ms, p50 / p95", "first byte", "end of the room");
         let mut stands = Vec::new();
         for tier in Tier::ALL {
             stands.push((tier, probe(tier).await));
         }
-        table("", &stands).await;
+        let dir = bundle().expect("a bundle");
+        let peers = peers(dir.path());
+        table("", &stands, &peers).await;
         let held = vec![1_u8; HELD];
-        table(", 1 GiB held", &stands).await;
+        table(", 1 GiB held", &stands, &peers).await;
         drop(std::hint::black_box(held));
         println!(
             "goals for namespaces, first byte: p50 <= 4, p95 <= 6, p50 <= 0.7 of bubblewrap, the same with 1 GiB held"
@@ -54,24 +57,41 @@ fn main() {
 enum Launcher {
     Fork,
     Bubblewrap,
+    /// A command line that wants one more word.
+    Bare(Vec<String>),
     Room(Tier, Box<Room>),
 }
 
 impl Launcher {
+    fn is_slow(&self) -> bool {
+        match self {
+            Self::Room(tier, _) => *tier == Tier::Oci(Runtime::Runsc),
+            Self::Bare(words) => ["runsc", "docker"].contains(&words[0].as_str()),
+            Self::Fork | Self::Bubblewrap => false,
+        }
+    }
+
     async fn launch(&self) -> Took {
         match self {
             Self::Fork => peer(Peer::new("/usr/bin/echo")),
             Self::Bubblewrap => peer(bwrap()),
+            Self::Bare(words) => peer(bare(words)),
             Self::Room(tier, plan) => room(*tier, plan).await,
         }
     }
 }
 
-async fn table(when: &str, stands: &[(Tier, Result<(), carrel_sandbox::Missing>)]) {
+async fn table(when: &str, stands: &[(Tier, Result<(), carrel_sandbox::Missing>)], peers: &[Vec<String>]) {
     let mut launchers = vec![("fork and exec, no room".to_owned(), Launcher::Fork)];
     match Path::new("/usr/bin/bwrap").exists() {
         true => launchers.push(("bubblewrap, no filter".to_owned(), Launcher::Bubblewrap)),
         false => println!("bubblewrap: not measured; install bubblewrap"),
+    }
+    for words in peers {
+        match says_x(bare(words)) {
+            Ok(()) => launchers.push((format!("{} by itself", words[0]), Launcher::Bare(words.clone()))),
+            Err(why) => println!("{}: not measured: {why}", words[0]),
+        }
     }
     for (tier, stands) in stands {
         match stands {
@@ -83,8 +103,7 @@ async fn table(when: &str, stands: &[(Tier, Result<(), carrel_sandbox::Missing>)
     let mut took: Vec<Vec<Took>> = launchers.iter().map(|_| Vec::new()).collect();
     for round in 0..WARM_UP + LAUNCHES {
         for ((_, launcher), took) in launchers.iter().zip(&mut took) {
-            let slow = matches!(launcher, Launcher::Room(Tier::Oci(Runtime::Runsc), _));
-            if slow && !round.is_multiple_of(LAUNCHES / SLOW) {
+            if launcher.is_slow() && !round.is_multiple_of(LAUNCHES / SLOW) {
                 continue;
             }
             let one = launcher.launch().await;
@@ -131,6 +150,67 @@ fn peer(mut command: Peer) -> Took {
     let first = began.elapsed();
     child.wait().expect("ended");
     (first, began.elapsed())
+}
+
+/// The smallest bundle: the programs of this machine, and namespaces.
+fn bundle() -> std::io::Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    for name in ["state", "rootfs/usr", "rootfs/proc"] {
+        std::fs::create_dir_all(dir.path().join(name))?;
+    }
+    for name in ["bin", "lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{name}"), dir.path().join("rootfs").join(name))?;
+    }
+    let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| serde_json::json!({ "type": kind }));
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": { "uid": 0, "gid": 0 }, "args": ["/usr/bin/echo", "x"], "env": [], "cwd": "/", "noNewPrivileges": true,
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc" },
+            { "destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"] },
+        ],
+        "linux": { "namespaces": namespaces },
+    });
+    std::fs::write(dir.path().join("config.json"), config.to_string())?;
+    Ok(dir)
+}
+
+/// Command lines that end with the name of a container, and of Docker with what is to be said.
+fn peers(dir: &Path) -> Vec<Vec<String>> {
+    let (state, bundle) = (dir.join("state").display().to_string(), dir.display().to_string());
+    let run = |runtime: &str, options: &[&str]| -> Vec<String> {
+        // They keep what they know of a container in files of the same names.
+        let root = format!("{state}/{runtime}");
+        let words = [&[runtime, "--root", &root][..], options, &["run", "--bundle", &bundle]].concat();
+        words.into_iter().map(str::to_owned).collect()
+    };
+    let docker = ["docker", "run", "--rm", "--pull=never", "--network=none", "debian:bookworm-slim", "/usr/bin/echo"];
+    vec![
+        run("crun", &["--cgroup-manager=disabled"]),
+        run("runc", &[]),
+        run("runsc", &["--platform=ptrace", "--network=none", "--ignore-cgroups"]),
+        docker.map(str::to_owned).to_vec(),
+    ]
+}
+
+fn bare(words: &[String]) -> Peer {
+    let mut command = Peer::new(&words[0]);
+    command.args(&words[1..]).stderr(Stdio::null());
+    command
+}
+
+/// Whether it does what is to be measured; if not, what it says first.
+fn says_x(mut command: Peer) -> Result<(), String> {
+    let tried =
+        command.arg("x").stdin(Stdio::null()).stderr(Stdio::piped()).output().map_err(|error| error.to_string())?;
+    if tried.status.success() && tried.stdout == b"x\n" {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&tried.stderr).trim().to_owned();
+    Err(said.lines().next().map_or_else(|| tried.status.to_string(), str::to_owned))
 }
 
 fn bwrap() -> Peer {

@@ -2,7 +2,9 @@
 //!
 //! Version 1 (a hierarchy for each controller) and version 2 (one for all). A group is made below this process's own;
 //! where that may not be written, or the memory controller is not there, there is none, and whoever asked reports that
-//! nothing guarantees the memory limit.
+//! nothing guarantees the memory limit. By the rules of version 2 a group hands controllers on only while no process is in
+//! it, but for the root of the machine; so there is one for a program in that root group, and under no service or
+//! container. Refuses to move its program, or others beside it, to change that.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -60,38 +62,41 @@ impl Cgroup {
 
     fn two(dir: &Path, limits: &Limits) -> Option<Self> {
         anew(dir).ok()?;
-        let group = Self { version: Version::Two, memory: dir.to_owned(), pids: None };
-        let set = || -> io::Result<()> {
-            write(dir, "memory.max", limits.memory_bytes)?;
-            write(dir, "memory.swap.max", 0).or_else(absent)?;
-            write(dir, "memory.oom.group", 1).or_else(absent)?;
-            write(dir, "pids.max", limits.processes).or_else(absent)
-        };
-        group.or_remove(set())
+        Self { version: Version::Two, memory: dir.to_owned(), pids: None }.limited(limits)
     }
 
     fn one(memory: &Path, pids: Option<PathBuf>, limits: &Limits) -> Option<Self> {
         anew(memory).ok()?;
         let pids = pids.filter(|dir| anew(dir).is_ok());
-        let group = Self { version: Version::One, memory: memory.to_owned(), pids };
-        let set = || -> io::Result<()> {
-            // Version 1 has no word for "no limit"; a group without one is born without.
-            if limits.memory_bytes != Limits::UNLIMITED {
-                write(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
-                write(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes).or_else(absent)?;
-            }
-            group.pids.as_deref().map_or(Ok(()), |dir| write(dir, "pids.max", limits.processes))
-        };
-        let set = set();
-        group.or_remove(set)
+        Self { version: Version::One, memory: memory.to_owned(), pids }.limited(limits)
     }
 
-    fn or_remove(self, set: io::Result<()>) -> Option<Self> {
-        if set.is_ok() {
+    fn limited(self, limits: &Limits) -> Option<Self> {
+        if self.limit(limits).is_ok() {
             return Some(self);
         }
         self.remove();
         None
+    }
+
+    fn limit(&self, limits: &Limits) -> io::Result<()> {
+        let memory = &self.memory;
+        match self.version {
+            Version::One => {
+                // Version 1 has no word for "no limit"; a group without one is born without.
+                if limits.memory_bytes != Limits::UNLIMITED {
+                    write(memory, "memory.limit_in_bytes", limits.memory_bytes)?;
+                    write(memory, "memory.memsw.limit_in_bytes", limits.memory_bytes).or_else(absent)?;
+                }
+                self.pids.as_deref().map_or(Ok(()), |dir| write(dir, "pids.max", limits.processes))
+            }
+            Version::Two => {
+                write(memory, "memory.max", limits.memory_bytes)?;
+                write(memory, "memory.swap.max", 0).or_else(absent)?;
+                write(memory, "memory.oom.group", 1).or_else(absent)?;
+                write(memory, "pids.max", limits.processes).or_else(absent)
+            }
+        }
     }
 
     /// Files by which a process puts itself, and whatever it will start, into the group.
@@ -116,19 +121,23 @@ impl Cgroup {
 
     /// What it counted; the group goes. Its processes are dead.
     pub(crate) fn finish(self) -> Counted {
+        let counted = self.counted();
+        self.remove();
+        counted
+    }
+
+    fn counted(&self) -> Counted {
         let number = |name: &str| fs::read_to_string(self.memory.join(name)).ok()?.trim().parse().ok();
         let killed = |name: &str| {
             let text = fs::read_to_string(self.memory.join(name)).unwrap_or_default();
             text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count.trim() != "0"))
         };
-        let counted = match self.version {
+        match self.version {
             Version::One => {
                 Counted { peak_bytes: number("memory.max_usage_in_bytes"), out_of_memory: killed("memory.oom_control") }
             }
             Version::Two => Counted { peak_bytes: number("memory.peak"), out_of_memory: killed("memory.events") },
-        };
-        self.remove();
-        counted
+        }
     }
 
     fn remove(&self) {
@@ -232,6 +241,63 @@ mod tests {
         anew(&left).expect("made anew");
         sweep(dir.path());
         assert!(left.exists(), "it may be somebody's who has just made it");
+    }
+
+    /// A group whose files are plain ones, with these contents.
+    fn group(version: Version, files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroup) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).expect("written");
+        }
+        let memory = dir.path().to_owned();
+        let pids = (version == Version::One).then(|| memory.clone());
+        (dir, Cgroup { version, memory, pids })
+    }
+
+    fn limits(memory_bytes: u64) -> Limits {
+        let wall = Duration::from_secs(1);
+        Limits { wall, cpu_seconds: 1, memory_bytes, processes: 7, file_bytes: 1, open_files: 1 }
+    }
+
+    fn holds(group: &Cgroup, file: &str) -> String {
+        fs::read_to_string(group.memory.join(file)).expect("there")
+    }
+
+    #[test]
+    fn version_two_is_told_the_limits_and_tells_what_it_counted() {
+        let events = "low 0\noom 2\noom_kill 1\n";
+        let files = [("memory.max", ""), ("pids.max", ""), ("memory.peak", "4096\n"), ("memory.events", events)];
+        let (_dir, made) = group(Version::Two, &files);
+        made.limit(&limits(512)).expect("files for swap and for whole groups are not in every kernel");
+        assert_eq!((holds(&made, "memory.max"), holds(&made, "pids.max")), ("512".to_owned(), "7".to_owned()));
+        assert!(!made.memory.join("memory.swap.max").exists(), "a file that is made caps nothing");
+        let counted = made.counted();
+        assert_eq!((counted.peak_bytes, counted.out_of_memory), (Some(4096), true));
+        let (_dir, whole) = group(Version::Two, &[("memory.max", ""), ("memory.swap.max", ""), ("pids.max", "")]);
+        whole.limit(&limits(Limits::UNLIMITED)).expect("set");
+        assert_eq!((holds(&whole, "memory.max"), holds(&whole, "memory.swap.max")), ("max".to_owned(), "0".to_owned()));
+        let counted = whole.counted();
+        assert_eq!((counted.peak_bytes, counted.out_of_memory), (None, false));
+        // As below a group that has processes of its own.
+        let (_dir, bare) = group(Version::Two, &[("pids.max", "")]);
+        assert!(bare.limited(&limits(512)).is_none(), "nothing counts memory there");
+    }
+
+    #[test]
+    fn version_one_is_told_the_limits_and_tells_what_it_counted() {
+        let control = "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n";
+        let files = [("memory.limit_in_bytes", ""), ("pids.max", ""), ("memory.oom_control", control)];
+        let (_dir, made) = group(Version::One, &files);
+        made.limit(&limits(512)).expect("set");
+        assert_eq!((holds(&made, "memory.limit_in_bytes"), holds(&made, "pids.max")), ("512".into(), "7".into()));
+        assert!(!made.counted().out_of_memory);
+        fs::write(made.memory.join("memory.limit_in_bytes"), "unset").expect("written");
+        made.limit(&limits(Limits::UNLIMITED)).expect("set");
+        assert_eq!(holds(&made, "memory.limit_in_bytes"), "unset", "it is born without one");
+        fs::write(made.memory.join("memory.oom_control"), "oom_kill 3\n").expect("written");
+        fs::write(made.memory.join("memory.max_usage_in_bytes"), "8192\n").expect("written");
+        let counted = made.counted();
+        assert_eq!((counted.peak_bytes, counted.out_of_memory), (Some(8192), true));
     }
 
     #[test]

@@ -79,3 +79,32 @@ pub(crate) fn infer(exit: Exit, cpu_spent: bool, stderr_tail: &[u8]) -> Option<L
         Exit::Code(_) | Exit::Signal(_) => said_so().then_some(LimitHit::Memory),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_names_the_limit_behind_it_as_far_as_it_can() {
+        let cases: &[(Exit, bool, &str, Option<LimitHit>)] = &[
+            // Whatever it printed, and whatever it used.
+            (Exit::Code(0), true, "MemoryError", None),
+            (Exit::Code(1), false, "", None),
+            (Exit::Code(1), true, "", None),
+            (Exit::Code(1), false, "Traceback: MemoryError", Some(LimitHit::Memory)),
+            (Exit::Code(101), false, "memory allocation of 8 bytes failed", Some(LimitHit::Memory)),
+            (Exit::Code(2), false, "memory exhausted", Some(LimitHit::Memory)),
+            (Exit::Signal(libc::SIGABRT), false, "what(): std::bad_alloc", Some(LimitHit::Memory)),
+            (Exit::Signal(libc::SIGABRT), false, "fork: Cannot allocate memory", Some(LimitHit::Memory)),
+            (Exit::Signal(libc::SIGABRT), false, "", None),
+            (Exit::Signal(libc::SIGSEGV), true, "", None),
+            (Exit::Signal(libc::SIGXCPU), false, "MemoryError", Some(LimitHit::Cpu)),
+            (Exit::Signal(libc::SIGXFSZ), false, "", Some(LimitHit::FileSize)),
+            (Exit::Signal(libc::SIGKILL), true, "", Some(LimitHit::Cpu)),
+            (Exit::Signal(libc::SIGKILL), false, "", Some(LimitHit::Memory)),
+        ];
+        for (exit, cpu_spent, stderr, limit) in cases {
+            assert_eq!(infer(*exit, *cpu_spent, stderr.as_bytes()), *limit, "{exit:?} {cpu_spent} {stderr}");
+        }
+    }
+}

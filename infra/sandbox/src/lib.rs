@@ -35,7 +35,7 @@ pub use ended::{Ended, Exit, LimitHit, Used};
 pub use inherit::{inherited, pass};
 pub use launcher::{enter, launcher_gone};
 pub use platform::probe_cloud_run;
-pub use probe::{Missing, probe, probe_memory, probe_volume};
+pub use probe::{Missing, probe, probe_held, probe_memory, probe_volume};
 pub use room::{Command, Entry, Limits, Network, PlanError, Profile, Room, USER};
 pub use running::{Ending, Handed, Running, StartError, start};
 pub use supervise::{Finished, Hearing, run};

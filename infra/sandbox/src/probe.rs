@@ -45,6 +45,12 @@ pub async fn probe(tier: Tier) -> Result<(), Missing> {
     stands(tier, trivial(tier)).await.map(drop)
 }
 
+/// The same; and whether the kernel holds the memory limit of its rooms.
+pub async fn probe_held(tier: Tier) -> Result<bool, Missing> {
+    let finished = stands(tier, trivial(tier)).await?;
+    Ok(finished.is_some_and(|finished| finished.ended.memory_guarantee))
+}
+
 /// Whether a room of tier `namespaces` can have a volume.
 pub async fn probe_volume() -> Result<(), Missing> {
     let mut room = trivial(Tier::Namespaces);
@@ -58,7 +64,7 @@ pub async fn probe_memory() -> Result<(), Missing> {
         Some(finished) if finished.ended.memory_guarantee => Ok(()),
         _ => Err(missing(
             "no control group can be made for a room, so nothing guarantees its memory limit",
-            "run as root, or have systemd delegate the memory controller (Delegate=yes)",
+            "run as root; where control groups are of version 2, in the root group, as under no service or container",
         )),
     }
 }
@@ -99,9 +105,13 @@ async fn stands(tier: Tier, room: Room) -> Result<Option<Finished>, Missing> {
         Ok((finished, ())) if heard && finished.ended.exit == Exit::Code(0) => Ok(Some(finished)),
         Ok((finished, ())) => Err(unheard(tier, &finished.ended, &Settings::read())),
         // The room stood; that this machine has no `echo` is no fault of the tier. A runtime was not even asked by then.
-        Err(StartError::Command { .. }) if !matches!(tier, Tier::Oci(_)) => Ok(None),
-        Err(StartError::Build { step, source, .. }) => {
-            Err(explain(&step, source.raw_os_error(), &source.to_string(), &Settings::read()))
+        Err(StartError::Command { source, .. })
+            if !matches!(tier, Tier::Oci(_)) && source.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(None)
+        }
+        Err(StartError::Build { step, source, .. } | StartError::Command { step, source }) => {
+            Err(explained(&step, &source))
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -143,8 +153,15 @@ fn missing(what: &str, fix: &str) -> Missing {
     Missing { what: what.to_owned(), fix: fix.to_owned() }
 }
 
+/// What is missing where a step of building a room failed.
+pub(crate) fn explained(step: &str, source: &std::io::Error) -> Missing {
+    explain(step, source.raw_os_error(), &source.to_string(), &Settings::read())
+}
+
 fn explain(step: &str, errno: Option<i32>, words: &str, settings: &Settings) -> Missing {
-    let refused = matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS));
+    // A file that is shown may be closed to this user, whatever the machine allows.
+    let closed = errno == Some(libc::EACCES) && step.starts_with("show ");
+    let refused = matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSYS)) && !closed;
     let creating = step.starts_with("create the namespaces");
     let at = |what: &str| format!("{what} ({step}: {words})");
     if creating && (settings.no_namespaces || errno == Some(libc::ENOSPC)) {
@@ -171,9 +188,20 @@ fn explain(step: &str, errno: Option<i32>, words: &str, settings: &Settings) -> 
             }
         };
     }
+    if step.starts_with("look for Landlock") {
+        let fix = "boot Linux 6.12 or later with `landlock` among its security modules, or run as root";
+        return missing(&at("the kernel keeps no command of tier process from whoever started it"), fix);
+    }
     if settings.filtered && refused {
         let fix = "run the container with --security-opt seccomp=unconfined, or a profile that allows clone and mount";
         return missing(&at("a system call filter forbids building rooms"), fix);
+    }
+    if step.starts_with("mount cgroup2") {
+        return missing(&at("runc is given no cgroup2"), "use oci:crun or namespaces, which need none");
+    }
+    if step.ends_with("cgroup of a room") || step.ends_with("into its cgroup") {
+        let fix = "run as root, who may move a process from any group to any other";
+        return missing(&at("a room cannot enter the control group that was made for it"), fix);
     }
     if let Some(program) = step.strip_prefix("find ")
         && let Some(remedy) = words.strip_prefix("it is not installed; ")
@@ -223,6 +251,16 @@ mod tests {
         assert!(masked.contains("systempaths=unconfined"), "{masked}");
         let filtered = says(create, libc::EPERM, Settings { filtered: true, ..Settings::default() });
         assert!(filtered.contains("seccomp"), "{filtered}");
+        let closed = says("show /root", libc::EACCES, Settings { filtered: true, ..Settings::default() });
+        assert_eq!(closed, "show /root: refused");
+        let landlock = says("look for Landlock", libc::EOPNOTSUPP, Settings { filtered: true, ..Settings::default() });
+        assert!(landlock.contains("Linux 6.12") && landlock.contains("run as root"), "{landlock}");
+        let runc = says("mount cgroup2, which runc asks for", libc::ENODEV, Settings::default());
+        assert!(runc.contains("use oci:crun"), "{runc}");
+        for step in ["enter the cgroup of a room", "put a room into its cgroup"] {
+            let group = says(step, libc::EBUSY, Settings::default());
+            assert!(group.contains("run as root"), "{group}");
+        }
         let runtime =
             explain("find runsc", None, "it is not installed; install the package runsc", &Settings::default());
         assert_eq!(runtime.to_string(), "runsc is not installed: install the package runsc");

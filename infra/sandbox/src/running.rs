@@ -40,12 +40,14 @@ pub enum StartError {
     #[error("ask the launcher for a room")]
     Launcher(#[source] io::Error),
     /// This machine cannot build it.
-    #[error("build a room of tier {tier}: {step}")]
+    #[error("build a room of tier {tier}: {step}{}", told(.fix))]
     Build {
         /// The tier.
         tier: Tier,
         /// The step that failed.
         step: String,
+        /// What to do about it; empty if nobody here knows.
+        fix: String,
         /// What the kernel said.
         #[source]
         source: io::Error,
@@ -141,8 +143,7 @@ pub(crate) async fn open(
     let (line, theirs) = wire::pair().map_err(StartError::Launcher)?;
     rustix::io::ioctl_fionbio(&line, true).map_err(|error| StartError::Launcher(error.into()))?;
     let line = sys::watch(line).map_err(StartError::Launcher)?;
-    let step = "write the plan of a room".to_owned();
-    let plan = write_plan(room).map_err(|source| StartError::Build { tier, step, source })?;
+    let plan = write_plan(room).map_err(|source| unbuilt(tier, "write the plan of a room".to_owned(), source))?;
     let descriptors = [theirs.as_fd(), plan.as_fd(), stdout.as_fd(), stderr.as_fd()];
     wire::send_in_turn(launcher, &Launch { tier }, &descriptors).await.map_err(StartError::Launcher)?;
     // Our copies would keep the pipes open after the command.
@@ -185,7 +186,16 @@ fn cut_short() -> StartError {
 
 fn failed(tier: Tier, fault: &Fault) -> StartError {
     let (step, source) = (fault.step.clone(), fault.source());
-    if fault.command { StartError::Command { step, source } } else { StartError::Build { tier, step, source } }
+    if fault.command { StartError::Command { step, source } } else { unbuilt(tier, step, source) }
+}
+
+fn unbuilt(tier: Tier, step: String, source: io::Error) -> StartError {
+    let fix = probe::explained(&step, &source).fix;
+    StartError::Build { tier, step, fix, source }
+}
+
+fn told(fix: &str) -> String {
+    if fix.is_empty() { String::new() } else { format!(" (to mend it: {fix})") }
 }
 
 fn write_plan(room: &Room) -> io::Result<OwnedFd> {

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_room_that_cannot_be_seen_is_no_room_that_uses_nothing() {
         let own = sample(rustix::process::getpid(), 64).expect("this process is there");
-        assert_eq!(own.memory_bytes == 0, own.processes == 0, "{own:?}");
+        assert!(own.processes > 0, "{own:?}");
         let nobody = Pid::from_raw(i32::MAX).expect("a number");
         assert!(is_gone(&sample(nobody, 64).expect_err("nobody has it")));
     }

@@ -148,6 +148,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_room_is_over_a_limit_only_beyond_it_and_the_most_is_kept() {
+        let limits = Limits {
+            wall: Duration::from_secs(1),
+            cpu_seconds: 2,
+            memory_bytes: 100,
+            processes: 3,
+            file_bytes: 1,
+            open_files: 1,
+        };
+        let at = Sample { memory_bytes: 100, processes: 3, cpu: Duration::from_millis(2_999) };
+        let mut most = Most::default();
+        let mut over = |seen, guaranteed| most.over(&limits, seen, guaranteed);
+        assert_eq!(over(at, false), None);
+        assert_eq!(over(Sample { memory_bytes: 101, ..at }, false), Some(LimitHit::Memory));
+        assert_eq!(over(Sample { memory_bytes: 101, ..at }, true), None, "the kernel holds it, and counts otherwise");
+        assert_eq!(over(Sample { processes: 4, ..at }, true), Some(LimitHit::Processes));
+        assert_eq!(over(Sample { cpu: Duration::from_secs(3), ..at }, true), Some(LimitHit::Cpu));
+        assert_eq!(over(Sample::default(), false), None);
+        assert_eq!((most.peak_bytes, most.cpu), (101, Duration::from_secs(3)));
+    }
+
+    #[test]
     fn a_look_that_takes_long_is_followed_by_ten_times_as_long_without_one() {
         assert_eq!(rest(Duration::from_micros(80)), LOOK_EVERY);
         assert_eq!(rest(Duration::from_millis(300)), Duration::from_secs(3));

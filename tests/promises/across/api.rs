@@ -1,7 +1,7 @@
 //! The dispatcher's API for whoever holds another tenant's token, a made-up one, or none.
 
 use carrel_schemas::outcome::Verdict;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::wire::{Call, Hand, escaped};
 use super::{ATTACKER, Allowed, Attack, Stage, Thing, VICTIM, two};
@@ -25,6 +25,13 @@ const TENANTS: &[Attack] = &[
     Attack("list reviews of", |t| Call::get(format!("/v1/tenants/{}/reviews", t.of)), 404, Allowed::Own(200)),
     Attack("list letters of", |t| Call::get(format!("/v1/tenants/{}/dead-letters", t.of)), 404, Allowed::Own(200)),
     Attack("read completions of", |t| Call::get(format!("/v1/tenants/{}/completions", t.of)), 404, Allowed::Own(200)),
+    Attack(
+        "listen to",
+        // A cursor that is none, for whoever may listen is never told that it is over.
+        |t| Call::get(format!("/v1/tenants/{}/events", t.of)).with("last-event-id", "no cursor"),
+        404,
+        Allowed::Own(400),
+    ),
     Attack("ask for", |t| ask(&t.of, "q3", "one"), 404, Allowed::Own(202)),
     Attack("ask badly for", |t| Call::post(format!("/v1/tenants/{}/reviews", t.of), "no JSON"), 404, Allowed::Own(400)),
 ];
@@ -97,7 +104,45 @@ const OPERATORS: &[Attack] = &[
     ),
     Attack("list letters of nobody", |_| Call::get("/v1/dead-letters".to_owned()), 403, Allowed::Owner(200)),
     Attack("show letter of nobody", |t| Call::get(format!("/v1/dead-letters/{}", t.item)), 403, Allowed::Owner(200)),
+    Attack(
+        "discard letter of nobody",
+        |t| Call::post(format!("/v1/dead-letters/{}/discard", t.item), "{\"reason\":\"r\"}"),
+        403,
+        Allowed::Owner(200),
+    ),
 ];
+
+/// One campaign; where it is allowed none is steered, so that what the attacker might have done to one is seen.
+const CAMPAIGNS: &[Attack] = &[
+    Attack("show", |t| Call::get(format!("/v1/campaigns/{}", t.item)), 403, Allowed::Owner(404)),
+    Attack("list letters of", |t| Call::get(format!("/v1/campaigns/{}/letters", t.item)), 403, Allowed::Owner(404)),
+    Attack("pause", |t| Call::post(format!("/v1/campaigns/{}/pause", t.item), ""), 403, Allowed::Owner(404)),
+    Attack("resume", |t| Call::post(format!("/v1/campaigns/{}/resume", t.item), ""), 403, Allowed::Owner(404)),
+    Attack("cancel", |t| Call::post(format!("/v1/campaigns/{}/cancel", t.item), ""), 403, Allowed::Owner(404)),
+];
+
+#[test]
+fn every_call_of_the_api_that_asks_for_a_token_is_attacked() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/json/openapi.json");
+    let document: Value = serde_json::from_slice(&std::fs::read(file).expect("the document")).expect("JSON");
+    let tables = [TENANTS, REVIEWS, LETTERS, PACKS, OPERATORS, CAMPAIGNS];
+    let made: Vec<Call> =
+        tables.concat().into_iter().map(|Attack(_, call, ..)| call(&Thing::new("{of}", "{item}"))).collect();
+    let mut left = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            // What says that it needs none is open to all.
+            let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
+            let wishes: &[&str] = if path.contains("{wish}") { &["pause", "resume", "cancel"] } else { &[""] };
+            for path in wishes.iter().map(|wish| path.replace("{wish}", wish)) {
+                if !is_open && !made.iter().any(|call| call.is_of(method, &path)) {
+                    left.push(format!("{method} {path}"));
+                }
+            }
+        }
+    }
+    assert!(left.is_empty(), "nobody attacks {left:?}; add them to a table above");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_its_own_tenant_and_tells_nothing_of_any_other() {
@@ -146,6 +191,15 @@ async fn a_token_opens_its_own_tenant_and_tells_nothing_of_any_other() {
     let nobodys = Thing::new("nobody", &no_review);
     stage(own, vec![Thing::new(VICTIM, &their_review)], nobodys).play(ASTRAY).await;
     stage(named(&strays), vec![named(&strays)], named(&no_letter)).play(OPERATORS).await;
+    let replay = Call::post("/v1/campaigns".to_owned(), json!({ "letters": [refused[0]] }).to_string());
+    let opened = operator.call(replay.with("idempotency-key", "one")).await;
+    assert_eq!(opened.code, 202, "{opened:?}");
+    let campaign = serde_json::from_str::<Value>(&opened.text).expect("JSON")["id"].take();
+    let campaign = campaign.as_str().expect("an id").to_owned();
+    let none = |digit: &str| named(&format!("cp_{}", digit.repeat(32)));
+    stage(none("0"), vec![named(&campaign)], none("1")).play(CAMPAIGNS).await;
+    let stands = operator.call(Call::get(format!("/v1/campaigns/{campaign}"))).await;
+    assert!(!stands.text.contains("\"cancelled\"") && !stands.text.contains("\"paused\""), "{stands:?}");
 
     // Who has no token, or none of the registry's, is told the same of everything.
     let made_up = Hand::new(api, "carrel-0");
@@ -154,7 +208,7 @@ async fn a_token_opens_its_own_tenant_and_tells_nothing_of_any_other() {
         let mut told = std::collections::BTreeSet::new();
         let victims = Thing::new(VICTIM, &their_review);
         for thing in [&victims, &Thing::new("nobody", &no_review)] {
-            for Attack(_, call, ..) in TENANTS.iter().chain(REVIEWS).chain(OPERATORS) {
+            for Attack(_, call, ..) in TENANTS.iter().chain(REVIEWS).chain(LETTERS).chain(OPERATORS).chain(CAMPAIGNS) {
                 let got = stranger.call(call(thing)).await;
                 told.insert((got.code, got.text));
             }

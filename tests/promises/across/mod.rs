@@ -59,6 +59,7 @@ impl Thing {
 }
 
 /// Where a call that is refused to the attacker goes through.
+#[derive(Clone, Copy)]
 enum Allowed {
     /// On the attacker's own thing: the answer's code.
     Own(u16),
@@ -67,6 +68,7 @@ enum Allowed {
 }
 
 /// One call, the code it is refused with, and where it is allowed.
+#[derive(Clone, Copy)]
 struct Attack(&'static str, fn(&Thing) -> Call, u16, Allowed);
 
 /// Who tries what on whose.

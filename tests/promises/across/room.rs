@@ -1,6 +1,7 @@
 //! A task that was taken over: `taken_over.py` runs as the job of both tenants, each in its room, and what the attacker
 //! gets of every attack is held against exactly what it must get.
 
+use std::io::Write as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ fn script() -> PathBuf {
 fn can_be_run() -> bool {
     let there = Path::new(PYTHON).exists();
     if !there {
-        eprintln!("SKIPPED: {PYTHON} is missing; install python3");
+        writeln!(std::io::stderr(), "SKIPPED: {PYTHON} is missing; install python3").expect("stderr");
     }
     there
 }

@@ -60,6 +60,15 @@ impl Call {
         Self::http(Method::DELETE, path, Body::empty())
     }
 
+    /// Whether it is one of this method and this path, in which `{…}` stands for any one thing.
+    pub(super) fn is_of(&self, method: &str, path: &str) -> bool {
+        let own = self.path.split('?').next().unwrap_or_default().split('/');
+        let fits = |(own, wanted): (&str, &str)| own == wanted || (own.starts_with('{') && wanted.starts_with('{'));
+        self.method.as_str().eq_ignore_ascii_case(method)
+            && own.clone().count() == path.split('/').count()
+            && own.zip(path.split('/')).all(fits)
+    }
+
     pub(super) fn with(mut self, header: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((header, value.into()));
         self

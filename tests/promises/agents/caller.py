@@ -18,6 +18,7 @@ def ask(host, port=443):
 
 
 answers = {host: ask(host) for host in ("listed.example.com", "other.example.com", "169.254.169.254", "2852039166")}
+answers["again"] = ask("other.example.com")
 answers["plain"] = ask("listed.example.com", 80)
 try:
     socket.create_connection(("8.8.8.8", 53), timeout=2)

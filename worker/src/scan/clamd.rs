@@ -93,15 +93,7 @@ impl Clamd {
     /// Shows it a file to its end.
     pub(crate) fn look(&self, file: &mut impl Read) -> Result<Answer, ClamdError> {
         let reply = self.instream(file).map_err(|source| self.failed(source))?;
-        let verdict = reply.strip_prefix("stream: ").unwrap_or(&reply);
-        match verdict.strip_suffix(" FOUND") {
-            // What AlertExceedsMax reports is a limit, not a virus.
-            Some(name) if name.contains("Limits.Exceeded") => Ok(Answer::TooLarge),
-            Some(name) => Ok(Answer::Found(name.to_owned())),
-            None if verdict == "OK" => Ok(Answer::Clean),
-            None if verdict.contains("size limit exceeded") => Ok(Answer::TooLarge),
-            None => Err(self.odd(reply)),
-        }
+        read(&reply).ok_or_else(|| self.odd(reply))
     }
 
     fn instream(&self, file: &mut impl Read) -> io::Result<String> {
@@ -174,6 +166,26 @@ fn send(stream: &mut impl Write, file: &mut impl Read) -> Result<(), Sent> {
             return Ok(());
         }
     }
+}
+
+/// The verdict in a reply, if there is one.
+fn read(reply: &str) -> Option<Answer> {
+    let verdict = reply.strip_prefix("stream: ").unwrap_or(reply);
+    match verdict.strip_suffix(" FOUND") {
+        // What AlertExceedsMax reports is a limit, not a virus.
+        Some(name) if name.contains("Limits.Exceeded") => Some(Answer::TooLarge),
+        Some(name) => Some(Answer::Found(name.to_owned())),
+        None if verdict == "OK" => Some(Answer::Clean),
+        None if verdict.contains("size limit exceeded") => Some(Answer::TooLarge),
+        None => None,
+    }
+}
+
+/// For fuzzing: what clamd says, of which only its own two words are a clean file.
+pub(crate) fn heard(bytes: &[u8]) {
+    let Ok(said) = reply(&mut io::Cursor::new(bytes)) else { return };
+    assert!(said.len() <= 200 && said.bytes().all(|b| b.is_ascii_graphic() || b == b' '), "{said:?}");
+    assert!(read(&said) != Some(Answer::Clean) || ["OK", "stream: OK"].contains(&said.as_str()), "{said:?}");
 }
 
 /// A reply ends with a zero byte, as its command did.

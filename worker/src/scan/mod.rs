@@ -6,7 +6,7 @@
 //! Refuses to interpret: what passes here is only worth showing to a parser.
 
 pub(crate) mod child;
-mod clamd;
+pub(crate) mod clamd;
 mod formula;
 mod found;
 mod pdf;

@@ -44,7 +44,7 @@ pub(crate) async fn scan(hydrated: Hydrated) -> Result<Scanned, Stop> {
     case.scanners = scanners(case.config.clamd.clone()).await?;
     let (looks, hashes) = tokio::try_join!(look(&case, &place, &fetched), hashes(&fetched))?;
     if !fetched.is_empty() {
-        case.room = Some(room::report(&case, looks.memory_guarantee, None).await);
+        case.room.memory_guarantee = looks.memory_guarantee;
     }
     if looks.judged.len() < fetched.len() {
         let message = "the review's time was up before its files were looked at".to_owned();
@@ -203,6 +203,8 @@ mod tests {
         assert!(message.contains("Javascript, holds Launch; ") && !message.contains("EmbeddedFile"), "{message}");
         let trusting = ScanPolicy { active: Treatment::Flag, outside: Treatment::Flag, antivirus: Antivirus::IfSet };
         assert_eq!(hold(all.clone(), &trusting), Ok(all.clone()));
+        let unseen = hold(flags(&[FlagCode::UnseenObjects]), &ScanPolicy::default()).expect_err("it may run");
+        assert_eq!(unseen.code, RefusalCode::ActiveContent);
         let closed = ScanPolicy { outside: Treatment::Refuse, ..trusting };
         assert_eq!(hold(all, &closed).expect_err("it carries a file").code, RefusalCode::OutsideContent);
     }

@@ -17,6 +17,8 @@ const MAX_ATTRIBUTES: usize = 100;
 const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 1_024;
 const MAX_ORDERING_KEY: usize = 1_024;
+/// Bytes of a request to acknowledge or to modify deadlines.
+const MAX_ACKNOWLEDGEMENTS: usize = 512 << 10;
 
 /// The messages of one publish request.
 pub(super) fn messages(messages: Vec<PubsubMessage>) -> Result<Vec<NewMessage>, Status> {
@@ -25,6 +27,14 @@ pub(super) fn messages(messages: Vec<PubsubMessage>) -> Result<Vec<NewMessage>, 
         return Err(Status::invalid_argument("a publish request has 1 to 1,000 messages and at most 10 MB"));
     }
     Ok(messages.into_iter().map(new_message).collect())
+}
+
+/// Whether a request to acknowledge, or to modify deadlines, is small enough.
+pub(super) fn acknowledgements(request: &impl prost::Message) -> Result<(), Status> {
+    if request.encoded_len() > MAX_ACKNOWLEDGEMENTS {
+        return Err(Status::invalid_argument("such a request has at most 512 KiB"));
+    }
+    Ok(())
 }
 
 fn size(message: &PubsubMessage) -> Result<usize, Status> {
@@ -107,6 +117,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::pubsub::proto::AcknowledgeRequest;
 
     fn message(size: usize) -> PubsubMessage {
         PubsubMessage { data: Bytes::from(vec![b'x'; size]), ..PubsubMessage::default() }
@@ -137,5 +148,13 @@ mod tests {
         ] {
             assert_eq!(messages(wanted).is_ok(), passes, "{case}");
         }
+    }
+
+    #[test]
+    fn a_request_acknowledges_what_fits_into_512_kib() {
+        // A tag, two bytes of length and this.
+        let request = |count| AcknowledgeRequest { ack_ids: vec!["x".repeat(1_021); count], ..Default::default() };
+        assert!(acknowledgements(&request(512)).is_ok());
+        assert!(acknowledgements(&request(513)).is_err());
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! add ─► waiting ─take─► leased ─ack─► gone
 //!          ▲               │
-//!          └──nack, expire─┘      take with the attempts used up ─► dead (the caller forwards it, then acks)
+//!          ├──nack, expire─┤      take with the attempts used up ─► dead (the caller forwards it, then acks)
+//!          └───give_back───┘      as if it had not been taken
 //! ```
 //!
 //! Of a key one batch is out at a time. What is given back takes all later ones of its key back with it, acknowledged or
@@ -69,6 +70,8 @@ struct Entry {
     deliveries: u32,
     /// How often it was itself given back or forgotten.
     failures: u32,
+    /// 0 until it was read for the first time.
+    bytes: usize,
     key: Option<Arc<str>>,
 }
 
@@ -87,8 +90,26 @@ pub(crate) struct Core {
     ready: BTreeSet<(Micros, MessageId)>,
     ends: BTreeSet<(Micros, MessageId)>,
     lanes: HashMap<Arc<str>, Lane>,
-    held: HashMap<u64, usize>,
+    held: HashMap<u64, Held>,
     newest: MessageId,
+}
+
+/// What somebody has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Held {
+    /// So many.
+    pub(crate) messages: usize,
+    /// Of those that were weighed.
+    pub(crate) bytes: usize,
+}
+
+/// What somebody may be handed. Who has nothing in hand gets a message however large it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// So many.
+    pub(crate) messages: usize,
+    /// As far as it is known how large they are.
+    pub(crate) bytes: usize,
 }
 
 /// One delivery.
@@ -119,7 +140,7 @@ impl Backoff {
 }
 
 impl Core {
-    /// The newest id ever added.
+    /// The newest id that was ever added, or that is too old to be.
     pub(crate) fn newest(&self) -> MessageId {
         self.newest
     }
@@ -133,7 +154,7 @@ impl Core {
     pub(crate) fn add(&mut self, id: MessageId, due: Micros, key: Option<&str>) {
         self.newest = self.newest.max(id);
         let key: Option<Arc<str>> = key.map(Into::into);
-        let entry = Entry { state: State::Waiting, due, deliveries: 0, failures: 0, key: key.clone() };
+        let entry = Entry { state: State::Waiting, due, deliveries: 0, failures: 0, bytes: 0, key: key.clone() };
         self.entries.insert(id, entry);
         match key {
             None => drop(self.ready.insert((due, id))),
@@ -147,17 +168,34 @@ impl Core {
         }
     }
 
-    /// Leases up to `max` due messages to `holder` until `until`.
-    pub(crate) fn take(&mut self, now: Micros, until: Micros, max: usize, holder: u64, terms: Terms) -> Taken {
+    /// Whether `holder` may be handed this one too, with so many bytes left.
+    fn fits(&self, id: MessageId, left: usize, holder: u64) -> bool {
+        self.entries[&id].bytes <= left || self.held_by(holder).messages == 0
+    }
+
+    /// Whether `holder` may be handed what is to be delivered next.
+    pub(crate) fn has_room(&self, room: Room, holder: u64) -> bool {
+        room.messages > 0 && self.ready.first().is_none_or(|(_, id)| self.fits(*id, room.bytes, holder))
+    }
+
+    /// Leases due messages to `holder` until `until`, in order, as far as there is room.
+    pub(crate) fn take(&mut self, now: Micros, until: Micros, room: Room, holder: u64, terms: Terms) -> Taken {
         let mut taken = Taken::default();
-        while taken.deliver.len() < max && self.ready.first().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, id)) = self.ready.pop_first() else { break };
+        let mut left = room.bytes;
+        while taken.deliver.len() < room.messages
+            && let Some((due, id)) = self.ready.first().copied()
+            && due <= now
+            && self.fits(id, left, holder)
+        {
+            self.ready.pop_first();
             let Some(key) = self.entries[&id].key.clone() else {
+                left = left.saturating_sub(self.entries[&id].bytes);
                 self.lease(id, until, holder, terms, &mut taken);
                 continue;
             };
             let mut next = Some(id);
-            while let Some(id) = next.filter(|_| taken.deliver.len() < max) {
+            while let Some(id) = next.filter(|id| taken.deliver.len() < room.messages && self.fits(*id, left, holder)) {
+                left = left.saturating_sub(self.entries[&id].bytes);
                 let lane = self.lanes.get_mut(&key).expect("a message with a key has a lane");
                 lane.waiting.remove(&id);
                 lane.out.insert(id);
@@ -183,7 +221,9 @@ impl Core {
         entry.deliveries += 1;
         entry.state = State::Leased { until, holder };
         self.ends.insert((until, id));
-        *self.held.entry(holder).or_default() += 1;
+        let held = self.held.entry(holder).or_default();
+        held.messages += 1;
+        held.bytes += entry.bytes;
         let handed = Handed { id, delivery: entry.deliveries, attempt: entry.failures + u32::from(!is_dead) };
         if is_dead {
             taken.dead.push(handed)
@@ -200,12 +240,45 @@ impl Core {
         entry.state = state;
         self.ends.remove(&(until, id));
         if let Some(held) = self.held.get_mut(&holder) {
-            *held -= 1;
-            if *held == 0 {
+            held.messages -= 1;
+            held.bytes -= entry.bytes;
+            if held.messages == 0 {
                 self.held.remove(&holder);
             }
         }
         true
+    }
+
+    /// A message was read and is so large.
+    pub(crate) fn weigh(&mut self, id: MessageId, bytes: usize) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if let State::Leased { holder, .. } = entry.state
+            && let Some(held) = self.held.get_mut(&holder)
+        {
+            held.bytes = held.bytes - entry.bytes + bytes;
+        }
+        entry.bytes = bytes;
+    }
+
+    /// A delivery that nobody was told of ends as if it had not been. What was taken of its key after it is to go back with
+    /// it.
+    pub(crate) fn give_back(&mut self, handed: Handed) {
+        let Some(entry) = self.entries.get(&handed.id).filter(|entry| entry.deliveries == handed.delivery) else {
+            return;
+        };
+        let (due, key) = (entry.due, entry.key.clone());
+        if !self.release(handed.id, State::Waiting) {
+            return;
+        }
+        self.entries.get_mut(&handed.id).expect("it was leased").deliveries -= 1;
+        let Some(key) = key else {
+            self.ready.insert((due, handed.id));
+            return;
+        };
+        let lane = self.lanes.get_mut(&key).expect("a message with a key has a lane");
+        lane.out.remove(&handed.id);
+        lane.waiting.insert(handed.id);
+        self.offer(&key);
     }
 
     /// The first of a key may be delivered if none of it is out; a key without messages is forgotten.
@@ -300,8 +373,10 @@ impl Core {
         }
     }
 
-    /// Forgets everything older than this id; those that are gone because only it held them up.
+    /// Forgets everything older than this id, and looks for none of it again; those that are gone because only it held
+    /// them up.
     pub(crate) fn forget_before(&mut self, id: MessageId) -> Vec<MessageId> {
+        self.newest = self.newest.max(id.saturating_sub(1));
         let old: Vec<MessageId> = self.entries.keys().copied().filter(|known| *known < id).collect();
         let keys: BTreeSet<Arc<str>> = old.iter().filter_map(|id| self.entries[id].key.clone()).collect();
         old.into_iter().for_each(|id| self.remove(id));
@@ -310,9 +385,9 @@ impl Core {
         gone
     }
 
-    /// How many messages `holder` has in hand.
-    pub(crate) fn held_by(&self, holder: u64) -> usize {
-        self.held.get(&holder).copied().unwrap_or(0)
+    /// What `holder` has in hand.
+    pub(crate) fn held_by(&self, holder: u64) -> Held {
+        self.held.get(&holder).copied().unwrap_or_default()
     }
 
     /// Whether this delivery of the message is the one that holds it.

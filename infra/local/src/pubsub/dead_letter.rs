@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Handed, MessageId};
+use super::shelf::Loaded;
 use super::{NewMessage, PubSub, Subscription, json, shelf};
 use crate::store::StoreError;
 
@@ -13,7 +14,11 @@ impl PubSub {
     /// Moves messages to the dead-letter topic: their copies and their settlement are one commit.
     pub(super) async fn bury(&self, subscription: &Arc<Subscription>, dead: &[Handed]) -> Result<(), StoreError> {
         let Some((topic, _)) = subscription.record().dead_letter.clone() else { return Ok(()) };
-        let messages = self.0.store.read(|txn| shelf::load(txn, dead))?;
+        let loaded = self.0.store.read(|txn| shelf::load(txn, dead, usize::MAX, true))?;
+        let Loaded { found: messages, lost, .. } = loaded;
+        if !lost.is_empty() {
+            self.give_up(subscription, lost).await?;
+        }
         let ids: Vec<MessageId> = messages.iter().map(|(handed, _)| handed.id).collect();
         let messages: Vec<(MessageId, NewMessage)> = messages
             .into_iter()

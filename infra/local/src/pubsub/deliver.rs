@@ -7,15 +7,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ack_id::AckId;
-use super::core::{Handed, MessageId, Terms};
+use super::core::{Handed, MessageId, Room, Terms};
 use super::proto::PubsubMessage;
 use super::record::SubscriptionRecord;
+use super::shelf::Loaded;
 use super::{PubSub, Subscription, micros, now_us, shelf};
 use crate::faults::Fault;
 use crate::store::StoreError;
 
 /// Ids of the backlog that are read at once.
 const PAGE: usize = 4_000;
+/// Bytes of messages in one answer at most; what a message may hold is less.
+pub(super) const BATCH_BYTES: usize = 10 << 20;
 
 /// One delivery.
 pub(super) struct Delivered {
@@ -51,11 +54,12 @@ impl PubSub {
         record.terms(record.dead_letter.as_ref().is_some_and(|(topic, _)| self.has_topic(topic)))
     }
 
-    /// Leases up to `max` messages to `holder`; those whose deliveries are used up go to the dead-letter topic.
+    /// Leases messages to `holder`, as many as there is room for; those whose deliveries are used up go to the dead-letter
+    /// topic.
     pub(super) async fn deliver(
         &self,
         subscription: &Arc<Subscription>,
-        max: usize,
+        room: Room,
         deadline: Duration,
         holder: u64,
     ) -> Result<Vec<Delivered>, StoreError> {
@@ -65,10 +69,11 @@ impl PubSub {
             self.take_up(subscription)?;
         }
         let deadline = self.0.faults.lease(deadline);
-        let taken = {
+        let (alone, taken) = {
             let mut core = subscription.core();
             core.expire(now, terms);
-            core.take(now, now + micros(deadline), max, holder, terms)
+            let alone = core.held_by(holder).messages == 0;
+            (alone, core.take(now, now + micros(deadline), room, holder, terms))
         };
         if !taken.dead.is_empty() {
             let (service, of, dead) = (self.clone(), subscription.clone(), taken.dead);
@@ -77,7 +82,20 @@ impl PubSub {
         if taken.deliver.is_empty() {
             return Ok(Vec::new());
         }
-        let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver))?;
+        let loaded = self.0.store.read(|txn| shelf::load(txn, &taken.deliver, room.bytes, alone))?;
+        let Loaded { found, sizes, rest, lost } = loaded;
+        {
+            let mut core = subscription.core();
+            sizes.iter().for_each(|(id, bytes)| core.weigh(*id, *bytes));
+            rest.iter().for_each(|handed| core.give_back(*handed));
+        }
+        if !rest.is_empty() {
+            subscription.changed.notify_waiters();
+        }
+        if !lost.is_empty() {
+            let (service, of) = (self.clone(), subscription.clone());
+            self.to_its_end(async move { service.give_up(&of, lost).await }).await?;
+        }
         let delivered = |(handed, message): (Handed, PubsubMessage)| Delivered {
             id: AckId {
                 message: handed.id,
@@ -88,7 +106,7 @@ impl PubSub {
             attempt: handed.attempt,
             message,
         };
-        Ok(loaded.into_iter().map(delivered).collect())
+        Ok(found.into_iter().map(delivered).collect())
     }
 
     /// Acknowledges; resolves once that is durable. Gives back what was no delivery that holds its message, of a

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::deliver::Delivered;
+use super::core::Room;
+use super::deliver::{BATCH_BYTES, Delivered};
 use super::proto::publisher_server::Publisher;
 use super::proto::subscriber_server::Subscriber;
 use super::proto::*;
@@ -203,6 +204,7 @@ impl Subscriber for PubSub {
 
     async fn modify_ack_deadline(&self, request: Request<ModifyAckDeadlineRequest>) -> Result<Response<()>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
+        check::acknowledgements(request.get_ref())?;
         let ModifyAckDeadlineRequest { subscription, ack_deadline_seconds, ack_ids } = request.into_inner();
         if !(0..=600).contains(&ack_deadline_seconds) {
             return Err(Status::invalid_argument("an ack deadline has 0 to 600 seconds"));
@@ -218,6 +220,7 @@ impl Subscriber for PubSub {
 
     async fn acknowledge(&self, request: Request<AcknowledgeRequest>) -> Result<Response<()>, Status> {
         self.permit(&request, "pubsub.subscriptions.consume", &request.get_ref().subscription)?;
+        check::acknowledgements(request.get_ref())?;
         let AcknowledgeRequest { subscription, ack_ids } = request.into_inner();
         let subscription = self.find_attached(&subscription)?;
         check::refuse(PubSub::acknowledge(self, &subscription, ack_ids).await?)?;
@@ -309,18 +312,19 @@ impl PubSub {
         wait: Duration,
     ) -> Result<Vec<ReceivedMessage>, Status> {
         let holder = self.next_holder();
+        let room = Room { messages: max, bytes: BATCH_BYTES };
         let patience = tokio::time::Instant::now() + wait;
         loop {
             let changed = subscription.changed.notified();
             let record = subscription.record();
             let deadline = Duration::from_secs(u64::from(record.ack_deadline));
-            let delivered = self.deliver(subscription, max, deadline, holder).await?;
+            let delivered = self.deliver(subscription, room, deadline, holder).await?;
             if !delivered.is_empty() || tokio::time::Instant::now() >= patience {
                 return Ok(received(delivered, record.dead_letter.is_some()));
             }
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep(subscription.idle_for(max)) => {}
+                () = tokio::time::sleep(subscription.idle_for(room, holder)) => {}
                 () = tokio::time::sleep_until(patience) => {}
                 () = subscription.replaced.cancelled() => return Ok(Vec::new()),
                 () = self.0.closing.cancelled() => return Err(Status::unavailable("shutting down")),

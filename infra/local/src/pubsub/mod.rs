@@ -9,6 +9,7 @@
 //! | `deliver` | hands out, acknowledges, gives back |
 //! | `dead_letter` | where messages go that nobody can handle |
 //! | `shelf` | the tables |
+//! | `aside` | what is found torn |
 //! | `admin` | the deeds on topics and subscriptions |
 //! | `replay` | seek, snapshots, and what grows too old |
 //! | `check`, `grpc`, `stream` | google.pubsub.v1 |
@@ -17,12 +18,14 @@
 //! A publish is answered after its commit. In memory there are leases and a window of ids; they are rebuilt from the
 //! tables, so attempts and leases start anew with the process, and what was not acknowledged is delivered again. A
 //! delivery of a former process is not confirmed to who wants it exactly once. Forwarding to a dead-letter topic asks for
-//! no permission here; at Google the service agent needs publish and subscribe.
+//! no permission here; at Google the service agent needs publish and subscribe. With ordering and exactly-once delivery
+//! together, an acknowledgement is confirmed though an earlier message of its key is still out; Google refuses it then.
 //!
 //! Refused: push, exports, schemas, transforms, keys of a customer, subscriptions that expire.
 
 mod ack_id;
 mod admin;
+mod aside;
 mod check;
 mod core;
 mod dead_letter;
@@ -49,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ack_id::AckId;
-use self::core::{Core, Micros};
+use self::core::{Core, Micros, Room};
 use crate::config;
 use crate::faults::{Fault, Faults};
 use crate::iam::Iam;
@@ -70,6 +73,21 @@ pub(crate) mod proto {
 }
 
 use proto::PubsubMessage;
+
+/// Why Pub/Sub did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error("open the tables of pub/sub")]
+    Store(#[from] StoreError),
+    /// A topic, a subscription or a snapshot of which nobody knows any more how it was set.
+    #[error(
+        "open {0}: its record could not be read and lies in table pubsub.aside; bring the data directory back from a \
+         backup, or start again, without it in the configuration, and create it over the API with the settings it had: a \
+         subscription then finds its messages again"
+    )]
+    Lost(String),
+}
 
 /// A message to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +167,7 @@ impl PubSub {
         project: &str,
         topics: &[String],
         subscriptions: &[config::Subscription],
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, OpenError> {
         let topic = |name: &str| format!("projects/{project}/topics/{name}");
         let wanted_topics: Vec<String> = topics.iter().map(|name| topic(name)).collect();
         let wanted: Vec<(String, SubscriptionRecord)> = subscriptions
@@ -160,9 +178,20 @@ impl PubSub {
                 (format!("projects/{project}/subscriptions/{}", wanted.name), record)
             })
             .collect();
-        let (topics, subscriptions, snapshots, newest) = store
+        let opened = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
+                // What is put aside stays there, whatever is refused now.
+                let mut torn = aside::records(txn)?.into_iter().next();
+                if torn.is_none() {
+                    torn = aside::lost(txn, shelf::TOPICS, &wanted_topics)?;
+                }
+                if torn.is_none() {
+                    torn = aside::lost(txn, shelf::SUBSCRIPTIONS, wanted.iter().map(|(name, _)| name))?;
+                }
+                if let Some(torn) = torn {
+                    return Ok(Err(OpenError::Lost(torn)));
+                }
                 let kept: BTreeMap<_, _> = shelf::topics(txn)?.into_iter().collect();
                 for name in wanted_topics.iter().filter(|name| !kept.contains_key(*name)) {
                     shelf::put_topic(txn, name, &TopicRecord::default())?;
@@ -181,9 +210,11 @@ impl PubSub {
                     );
                     shelf::put_subscription(txn, name, &record)?;
                 }
-                Ok((shelf::topics(txn)?, shelf::subscriptions(txn)?, shelf::snapshots(txn)?, shelf::newest_time(txn)?))
+                let (topics, subscriptions) = (shelf::topics(txn)?, shelf::subscriptions(txn)?);
+                Ok(Ok((topics, subscriptions, shelf::snapshots(txn)?, shelf::newest_time(txn)?)))
             })
             .await?;
+        let (topics, subscriptions, snapshots, newest) = opened?;
         let live = |(name, record): (String, TopicRecord)| (name, Topic { record, holders: Vec::new() });
         let service = Self(Arc::new(Inner {
             store,
@@ -206,7 +237,6 @@ impl PubSub {
         for (name, record) in snapshots {
             service.attach_snapshot(name, record);
         }
-        service.sweep(now_us()).await?;
         service.0.tasks.spawn(service.clone().sweep_now_and_then());
         Ok(service)
     }
@@ -218,7 +248,8 @@ impl PubSub {
 
     /// google.pubsub.v1.Publisher, for `tonic::service::Routes`.
     pub fn publisher(&self) -> proto::publisher_server::PublisherServer<Self> {
-        const LARGEST: usize = 12 << 20;
+        // More than may be published, so that who publishes too much is told so, and not that it could not be read.
+        const LARGEST: usize = 64 << 20;
         proto::publisher_server::PublisherServer::new(self.clone()).max_decoding_message_size(LARGEST)
     }
 
@@ -375,11 +406,14 @@ impl PubSub {
         if !record.detached {
             self.add_holder(&record.topic, &name, &record.filter);
         }
+        let mut core = Core::default();
+        // The tables lose it later.
+        core.forget_before(self.too_old(&record, now_us())?);
         let subscription = Arc::new(Subscription {
             name: name.clone(),
             record: RwLock::new(Arc::new(record)),
             life: rand::random(),
-            core: Mutex::default(),
+            core: Mutex::new(core),
             more: AtomicBool::new(true),
             changed: Notify::new(),
             replaced: CancellationToken::new(),
@@ -424,11 +458,14 @@ impl Subscription {
         self.core.lock().expect("no code panics while it holds the core")
     }
 
-    /// How long until something is due by itself for who can take `room` messages.
-    fn idle_for(&self, room: usize) -> Duration {
+    /// How long until something is due by itself for `holder`, who has so much room.
+    fn idle_for(&self, room: Room, holder: u64) -> Duration {
         let core = self.core();
-        let due = if room == 0 { core.next_end() } else { core.next_due() };
+        let due = if core.has_room(room, holder) { core.next_due() } else { core.next_end() };
         let idle = due.map_or(Duration::MAX, |due| Duration::from_micros(due.saturating_sub(now_us())));
         idle.min(Duration::from_secs(60))
     }
 }
+
+#[cfg(test)]
+mod tests;

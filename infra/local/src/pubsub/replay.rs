@@ -2,24 +2,28 @@
 //!
 //! A snapshot is one more holder of its topic's messages: of what its subscription held when it was taken, and of all
 //! that came since. Where a seek moves a subscription, its deliveries in hand end and its streams are told to reconnect.
+//! A seek that a crash cuts short, so that nobody is told of it, may have moved a part.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::RwLockWriteGuard;
 use std::time::Duration;
 
 use tonic::Status;
 
 use super::admin::{DELETED_TOPIC, page};
-use super::core::Micros;
+use super::core::{MessageId, Micros};
 use super::filter::Filter;
 use super::proto::seek_request::Target;
 use super::proto::{CreateSnapshotRequest, Snapshot};
-use super::record::{SNAPSHOT_LIFE, SnapshotRecord, well_named};
+use super::record::{SNAPSHOT_LIFE, SnapshotRecord, SubscriptionRecord, well_named};
 use super::{PubSub, micros, now_us, shelf};
 use crate::store::StoreError;
 
 /// Between two looks for what has grown too old.
 const SWEEP: Duration = Duration::from_secs(60);
+/// What one transaction settles at most of what is dropped or sought away, so that others are committed in between.
+const PAGE: usize = 4_000;
 /// A snapshot that would live shorter is not made.
 const SHORTEST_LIFE: u64 = 3600;
 
@@ -143,6 +147,11 @@ impl PubSub {
                 let seconds = u64::try_from(time.seconds).unwrap_or(0);
                 let at = us(seconds) + u64::try_from(time.nanos).unwrap_or(0) / 1_000;
                 let filter = Filter::parse(&record.filter).ok().flatten();
+                // Most of it page by page; the seek itself is left with what came since.
+                let from = self.boundary(at)?;
+                let keeper = shelf::acked(name);
+                self.settle_all(name, record.retain_acked.then_some(keeper.as_str()), 0..from).await?;
+                self.settle_all(&keeper, Some(name), from..MessageId::MAX).await?;
                 let seek =
                     move |txn: &redb::WriteTransaction| shelf::seek_to_time(txn, &stored, &kept, filter.as_ref(), at);
                 self.0.store.write(seek).await?;
@@ -161,54 +170,80 @@ impl PubSub {
         Ok(self.attach(name.to_owned(), (*record).clone())?)
     }
 
-    /// Drops what is older than it may be.
-    pub(super) async fn sweep(&self, now: Micros) -> Result<(), StoreError> {
-        let _changing = self.0.changing.lock().await;
-        let kept_by_topic: BTreeMap<String, u64> =
-            self.topics().iter().filter_map(|(name, topic)| Some((name.clone(), topic.record.retention?))).collect();
-        let subscriptions: Vec<_> = self.live().values().cloned().collect();
-        let mut limits: Vec<(String, Micros)> =
-            kept_by_topic.iter().map(|(name, seconds)| (name.clone(), now.saturating_sub(us(*seconds)))).collect();
-        for live in &subscriptions {
-            let record = live.record();
-            let seconds = record.retention.max(kept_by_topic.get(&record.topic).copied().unwrap_or(0));
-            let before = now.saturating_sub(us(seconds));
-            limits.push((live.name.clone(), before));
-            limits.push((shelf::acked(&live.name), before));
-        }
-        let boundaries = self.0.store.write(move |txn| {
-            let mut boundaries = BTreeMap::new();
-            for (holder, before) in &limits {
-                let id = shelf::boundary(txn, *before)?;
-                shelf::drop_before(txn, holder, id)?;
-                boundaries.insert(holder.clone(), id);
+    /// Settles what `holder` holds of a range, page by page.
+    async fn settle_all(&self, holder: &str, keeper: Option<&str>, range: Range<MessageId>) -> Result<(), StoreError> {
+        loop {
+            let (holder, keeper, range) = (holder.to_owned(), keeper.map(str::to_owned), range.clone());
+            let settle = move |txn: &redb::WriteTransaction| {
+                shelf::settle_some(txn, &holder, keeper.as_deref(), range.clone(), PAGE)
+            };
+            if !self.0.store.write(settle).await? {
+                return Ok(());
             }
-            Ok(boundaries)
-        });
-        let boundaries = boundaries.await?;
+        }
+    }
+
+    /// Before which message a subscription's are older than it keeps them.
+    pub(super) fn too_old(&self, record: &SubscriptionRecord, now: Micros) -> Result<MessageId, StoreError> {
+        let of_topic = self.topics().get(&record.topic).and_then(|topic| topic.record.retention).unwrap_or(0);
+        self.boundary(now.saturating_sub(us(record.retention.max(of_topic))))
+    }
+
+    fn boundary(&self, at: Micros) -> Result<MessageId, StoreError> {
+        self.0.store.read(|txn| shelf::boundary(&txn.open_table(shelf::MESSAGES)?, at))
+    }
+
+    /// Drops what is older than it may be: at once out of everybody's sight, and then out of the tables.
+    pub(super) async fn sweep(&self, now: Micros) -> Result<(), StoreError> {
+        for (holder, before) in self.forget_old(now).await? {
+            self.settle_all(&holder, None, 0..before).await?;
+        }
+        let is_over = |record: &SnapshotRecord| record.expires <= now;
+        let snapshots = self.0.snapshots.read().expect("no code panics while it holds the map").clone();
+        for (name, _) in snapshots.into_iter().filter(|(_, record)| is_over(record)) {
+            let _changing = self.0.changing.lock().await;
+            // Another may have taken its name.
+            if self.snapshots_mut().get(&name).is_some_and(is_over) {
+                self.settle_all(&name, None, 0..MessageId::MAX).await?;
+                self.forget_snapshot(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers nothing any more that is too old; before which message that is, by holder.
+    async fn forget_old(&self, now: Micros) -> Result<Vec<(String, MessageId)>, StoreError> {
+        let _changing = self.0.changing.lock().await;
+        let keepers: Vec<(String, u64)> =
+            self.topics().iter().filter_map(|(name, topic)| Some((name.clone(), topic.record.retention?))).collect();
+        let mut old = Vec::new();
+        for (topic, seconds) in keepers {
+            old.push((topic, self.boundary(now.saturating_sub(us(seconds)))?));
+        }
+        let subscriptions: Vec<_> = self.live().values().cloned().collect();
         for live in subscriptions {
-            let Some(id) = boundaries.get(&live.name) else { continue };
-            let gone = live.core().forget_before(*id);
+            let before = self.too_old(&live.record(), now)?;
+            let gone = live.core().forget_before(before);
             live.changed.notify_waiters();
             if !gone.is_empty() {
                 self.settle(&live, gone).await?;
             }
+            old.extend([live.name.clone(), shelf::acked(&live.name)].map(|holder| (holder, before)));
         }
-        let snapshots = self.0.snapshots.read().expect("no code panics while it holds the map").clone();
-        for (name, _) in snapshots.into_iter().filter(|(_, record)| record.expires <= now) {
-            self.forget_snapshot(&name).await?;
-        }
-        Ok(())
+        Ok(old)
     }
 
     pub(super) async fn sweep_now_and_then(self) {
         loop {
             tokio::select! {
                 () = self.0.closing.cancelled() => return,
-                () = tokio::time::sleep(SWEEP) => {}
+                swept = self.sweep(now_us()) => if let Err(error) = swept {
+                    tracing::error!(%error, "what is too old stays until the next look");
+                },
             }
-            if let Err(error) = self.sweep(now_us()).await {
-                tracing::error!(%error, "what is too old stays until the next look");
+            tokio::select! {
+                () = self.0.closing.cancelled() => return,
+                () = tokio::time::sleep(SWEEP) => {}
             }
         }
     }

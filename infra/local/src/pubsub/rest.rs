@@ -50,6 +50,7 @@ impl IntoResponse for Refused {
             Code::PermissionDenied => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
             Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Code::AlreadyExists => (StatusCode::CONFLICT, "ALREADY_EXISTS"),
+            Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"),
             Code::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED"),
             Code::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL"),
@@ -328,4 +329,15 @@ async fn consume(service: &PubSub, subscription: String, verb: &str, headers: &H
         _ => return Err(not_served()),
     }
     Ok(Json(json!({})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_too_much_is_told_so_and_not_that_the_cloud_failed() {
+        let refused = Refused(Status::resource_exhausted("too much")).into_response();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
 }

@@ -4,24 +4,25 @@
 //! messages, and what a subscription keeps of the acknowledged ([`acked`]). A message that nobody holds is deleted.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use prost::Message as _;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
+use super::aside::ASIDE;
 use super::core::{Handed, MessageId, Micros};
 use super::filter::Filter;
 use super::proto::PubsubMessage;
 use super::record::{SnapshotRecord, SubscriptionRecord, TopicRecord};
 use crate::store::StoreError;
 
-const TOPICS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.topics");
-const SUBSCRIPTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.subscriptions");
-const SNAPSHOTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("pubsub.snapshots");
+pub(super) const TOPICS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("pubsub.topics");
+pub(super) const SUBSCRIPTIONS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("pubsub.subscriptions");
+pub(super) const SNAPSHOTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("pubsub.snapshots");
 /// Id → message, encoded. Publish times rise with the ids.
-const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("pubsub.messages");
+pub(super) const MESSAGES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("pubsub.messages");
 /// Id → number of holders.
 const OWED: TableDefinition<'_, u64, u32> = TableDefinition::new("pubsub.owed");
 /// (Holder, id).
@@ -41,24 +42,24 @@ pub(crate) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(OWED)?;
     txn.open_table(PENDING)?;
     txn.open_table(COUNTERS)?;
+    txn.open_table(ASIDE)?;
     Ok(())
 }
 
-type Records = TableDefinition<'static, &'static str, &'static [u8]>;
+pub(super) type Records = TableDefinition<'static, &'static str, &'static [u8]>;
 
-/// Every record of a table; an empty one is as it is by default.
-fn records<T: DeserializeOwned + Default>(
+/// Every record of a table.
+fn records<T>(
     txn: &WriteTransaction,
     table: Records,
+    read: impl Fn(&[u8]) -> Result<T, serde_json::Error>,
 ) -> Result<Vec<(String, T)>, StoreError> {
     let table = txn.open_table(table)?;
     let mut found = Vec::new();
     for row in table.iter()? {
         let (name, record) = row?;
         let corrupt = |_| StoreError::Corrupt(format!("pub/sub's {}", name.value()));
-        let bytes = record.value();
-        let record = if bytes.is_empty() { T::default() } else { serde_json::from_slice(bytes).map_err(corrupt)? };
-        found.push((name.value().to_owned(), record));
+        found.push((name.value().to_owned(), read(record.value()).map_err(corrupt)?));
     }
     Ok(found)
 }
@@ -70,7 +71,12 @@ fn put<T: Serialize>(txn: &WriteTransaction, table: Records, name: &str, record:
 }
 
 pub(crate) fn topics(txn: &WriteTransaction) -> Result<Vec<(String, TopicRecord)>, StoreError> {
-    records(txn, TOPICS)
+    // One that says nothing is as it is by default.
+    records(
+        txn,
+        TOPICS,
+        |bytes| if bytes.is_empty() { Ok(TopicRecord::default()) } else { serde_json::from_slice(bytes) },
+    )
 }
 
 pub(crate) fn put_topic(txn: &WriteTransaction, name: &str, record: &TopicRecord) -> Result<(), StoreError> {
@@ -84,8 +90,7 @@ pub(crate) fn remove_topic(txn: &WriteTransaction, name: &str) -> Result<(), Sto
 }
 
 pub(crate) fn subscriptions(txn: &WriteTransaction) -> Result<Vec<(String, SubscriptionRecord)>, StoreError> {
-    let found: Vec<(String, Option<SubscriptionRecord>)> = records(txn, SUBSCRIPTIONS)?;
-    Ok(found.into_iter().filter_map(|(name, record)| Some((name, record?))).collect())
+    records(txn, SUBSCRIPTIONS, |bytes| serde_json::from_slice(bytes))
 }
 
 pub(crate) fn put_subscription(
@@ -110,8 +115,7 @@ pub(crate) fn remove_subscription(txn: &WriteTransaction, name: &str) -> Result<
 }
 
 pub(crate) fn snapshots(txn: &WriteTransaction) -> Result<Vec<(String, SnapshotRecord)>, StoreError> {
-    let found: Vec<(String, Option<SnapshotRecord>)> = records(txn, SNAPSHOTS)?;
-    Ok(found.into_iter().filter_map(|(name, record)| Some((name, record?))).collect())
+    records(txn, SNAPSHOTS, |bytes| serde_json::from_slice(bytes))
 }
 
 pub(crate) fn put_snapshot(txn: &WriteTransaction, name: &str, record: &SnapshotRecord) -> Result<(), StoreError> {
@@ -212,7 +216,12 @@ pub(crate) fn still_held(
 /// When the newest message of all was published, as far as it is still kept.
 pub(crate) fn newest_time(txn: &WriteTransaction) -> Result<Micros, StoreError> {
     let messages = txn.open_table(MESSAGES)?;
-    messages.last()?.map_or(Ok(0), |(id, bytes)| published(id.value(), bytes.value()))
+    for row in messages.iter()?.rev() {
+        if let Some(time) = published(row?.1.value()) {
+            return Ok(time);
+        }
+    }
+    Ok(0)
 }
 
 /// `holder` holds these too, as far as they are still kept.
@@ -228,63 +237,83 @@ fn hold(txn: &WriteTransaction, holder: &str, ids: &[MessageId]) -> Result<(), S
     Ok(())
 }
 
-/// What `holder` holds, from one id on and up to before another.
-fn held(
+/// The first that `holder` holds, from one id on and up to before another.
+fn first_held(
     txn: &WriteTransaction,
     holder: &str,
-    from: MessageId,
-    before: MessageId,
+    range: Range<MessageId>,
+    most: usize,
 ) -> Result<Vec<MessageId>, StoreError> {
     let pending = txn.open_table(PENDING)?;
-    let range = pending.range((holder, from)..(holder, before))?;
-    range.map(|row| Ok(row?.0.value().1)).collect()
+    let range = pending.range((holder, range.start)..(holder, range.end))?;
+    range.take(most).map(|row| Ok(row?.0.value().1)).collect()
+}
+
+/// All of them.
+fn held(txn: &WriteTransaction, holder: &str, range: Range<MessageId>) -> Result<Vec<MessageId>, StoreError> {
+    first_held(txn, holder, range, usize::MAX)
 }
 
 /// `holder` holds nothing older than this id any more.
 pub(crate) fn drop_before(txn: &WriteTransaction, holder: &str, before: MessageId) -> Result<(), StoreError> {
-    let ids = held(txn, holder, 0, before)?;
+    let ids = held(txn, holder, 0..before)?;
     settle(txn, holder, None, &ids)
+}
+
+/// Settles the first that `holder` holds of a range; whether there may be more.
+pub(crate) fn settle_some(
+    txn: &WriteTransaction,
+    holder: &str,
+    keeper: Option<&str>,
+    range: Range<MessageId>,
+    most: usize,
+) -> Result<bool, StoreError> {
+    let ids = first_held(txn, holder, range, most)?;
+    settle(txn, holder, keeper, &ids)?;
+    Ok(ids.len() == most)
 }
 
 /// When the oldest message that `holder` holds was published.
 pub(crate) fn oldest(txn: &WriteTransaction, holder: &str) -> Result<Option<Micros>, StoreError> {
-    let first = {
-        let pending = txn.open_table(PENDING)?;
-        let mut range = pending.range((holder, 0)..(holder, MessageId::MAX))?;
-        range.next().transpose()?.map(|(key, _)| key.value().1)
-    };
-    let messages = txn.open_table(MESSAGES)?;
-    let Some(first) = first else { return Ok(None) };
-    messages.get(first)?.map(|bytes| published(first, bytes.value())).transpose()
+    let (pending, messages) = (txn.open_table(PENDING)?, txn.open_table(MESSAGES)?);
+    for row in pending.range((holder, 0)..(holder, MessageId::MAX))? {
+        let time = messages.get(row?.0.value().1)?.and_then(|bytes| published(bytes.value()));
+        if time.is_some() {
+            return Ok(time);
+        }
+    }
+    Ok(None)
 }
 
-fn decoded(id: MessageId, bytes: &[u8]) -> Result<PubsubMessage, StoreError> {
-    PubsubMessage::decode(Bytes::copy_from_slice(bytes)).map_err(|_| StoreError::Corrupt(format!("message {id}")))
+/// `None` if it is torn: what was appended has an id and a time, which a message cut short may have lost.
+fn decoded(bytes: &[u8]) -> Option<PubsubMessage> {
+    let message = PubsubMessage::decode(Bytes::copy_from_slice(bytes)).ok()?;
+    (!message.message_id.is_empty() && message.publish_time.is_some()).then_some(message)
 }
 
-fn published(id: MessageId, bytes: &[u8]) -> Result<Micros, StoreError> {
-    let time = decoded(id, bytes)?.publish_time.unwrap_or_default();
+fn published(bytes: &[u8]) -> Option<Micros> {
+    let time = decoded(bytes)?.publish_time?;
     let seconds = u64::try_from(time.seconds).unwrap_or(0);
-    Ok(seconds * 1_000_000 + u64::try_from(time.nanos / 1_000).unwrap_or(0))
+    Some(seconds * 1_000_000 + u64::try_from(time.nanos / 1_000).unwrap_or(0))
 }
 
-/// The first id that is not older than this: whatever is below was published before.
-pub(crate) fn boundary(txn: &WriteTransaction, at: Micros) -> Result<MessageId, StoreError> {
-    let messages = txn.open_table(MESSAGES)?;
+/// The first id that is not older than this: whatever is below was published before. What is torn is as old as what
+/// follows it.
+pub(crate) fn boundary(messages: &impl ReadableTable<u64, &'static [u8]>, at: Micros) -> Result<MessageId, StoreError> {
     let (mut low, mut high) = (0, messages.last()?.map_or(0, |(id, _)| id.value()) + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        let found = messages.range(middle..high)?.next().transpose()?;
-        match found {
-            None => high = middle,
-            Some((id, bytes)) => {
-                let id = id.value();
-                if published(id, bytes.value())? < at {
-                    low = id + 1;
-                } else {
-                    high = middle;
-                }
+        let mut found = None;
+        for row in messages.range(middle..high)? {
+            let (id, bytes) = row?;
+            found = published(bytes.value()).map(|time| (id.value(), time));
+            if found.is_some() {
+                break;
             }
+        }
+        match found {
+            Some((id, time)) if time < at => low = id + 1,
+            _ => high = middle,
         }
     }
     Ok(low)
@@ -297,8 +326,9 @@ fn taken(txn: &WriteTransaction, ids: Vec<MessageId>, filter: Option<&Filter>) -
     let mut found = Vec::new();
     for id in ids {
         if let Some(bytes) = messages.get(id)? {
-            let message = decoded(id, bytes.value())?;
-            if filter.takes(&|key| message.attributes.get(key).map(String::as_str)) {
+            // One that is torn is put aside once it is to be delivered.
+            let takes = |message: PubsubMessage| filter.takes(&|key| message.attributes.get(key).map(String::as_str));
+            if decoded(bytes.value()).is_none_or(takes) {
                 found.push(id);
             }
         }
@@ -314,13 +344,13 @@ pub(crate) fn seek_to_time(
     filter: Option<&Filter>,
     at: Micros,
 ) -> Result<(), StoreError> {
-    let from = boundary(txn, at)?;
+    let from = boundary(&txn.open_table(MESSAGES)?, at)?;
     let keeper = acked(name);
-    let past = held(txn, name, 0, from)?;
+    let past = held(txn, name, 0..from)?;
     settle(txn, name, record.retain_acked.then_some(keeper.as_str()), &past)?;
-    let back = held(txn, &keeper, from, MessageId::MAX)?;
+    let back = held(txn, &keeper, from..MessageId::MAX)?;
     settle(txn, &keeper, Some(name), &back)?;
-    let of_topic = held(txn, &record.topic, from, MessageId::MAX)?;
+    let of_topic = held(txn, &record.topic, from..MessageId::MAX)?;
     hold(txn, name, &taken(txn, of_topic, filter)?)
 }
 
@@ -332,18 +362,18 @@ pub(crate) fn seek_to_snapshot(
     snapshot: &str,
 ) -> Result<(), StoreError> {
     let keeper = acked(name);
-    let kept = held(txn, snapshot, 0, MessageId::MAX)?;
+    let kept = held(txn, snapshot, 0..MessageId::MAX)?;
     hold(txn, name, &kept)?;
     settle(txn, &keeper, None, &kept)?;
     let kept: BTreeSet<MessageId> = kept.into_iter().collect();
-    let mut past = held(txn, name, 0, MessageId::MAX)?;
+    let mut past = held(txn, name, 0..MessageId::MAX)?;
     past.retain(|id| !kept.contains(id));
     settle(txn, name, record.retain_acked.then_some(keeper.as_str()), &past)
 }
 
 /// The snapshot holds what the subscription holds.
 pub(crate) fn snap(txn: &WriteTransaction, subscription: &str, snapshot: &str) -> Result<(), StoreError> {
-    let ids = held(txn, subscription, 0, MessageId::MAX)?;
+    let ids = held(txn, subscription, 0..MessageId::MAX)?;
     hold(txn, snapshot, &ids)
 }
 
@@ -361,22 +391,50 @@ pub(crate) fn page(
     for row in pending.range((subscription, after + 1)..=(subscription, MessageId::MAX))?.take(most) {
         let id = row?.0.value().1;
         let bytes = if ordered { messages.get(id)? } else { None };
-        let key = bytes.map(|bytes| decoded(id, bytes.value())).transpose()?.map(|message| message.ordering_key);
+        // One that is torn has no key, and is put aside once it is to be delivered.
+        let key = bytes.and_then(|bytes| decoded(bytes.value())).map(|message| message.ordering_key);
         found.push((id, key.filter(|key| !key.is_empty())));
     }
     Ok(found)
 }
 
-/// The messages handed out; one that was settled meanwhile is left out.
-pub(crate) fn load(txn: &ReadTransaction, handed: &[Handed]) -> Result<Vec<(Handed, PubsubMessage)>, StoreError> {
+/// What [`load`] has found.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// As many as there was room for.
+    pub(crate) found: Vec<(Handed, PubsubMessage)>,
+    /// How large each is that was looked at.
+    pub(crate) sizes: Vec<(MessageId, usize)>,
+    /// There was no room for these.
+    pub(crate) rest: Vec<Handed>,
+    /// Not there, or torn.
+    pub(crate) lost: Vec<MessageId>,
+}
+
+/// The messages handed out, up to so many bytes; `alone` lets the first be larger than that.
+pub(crate) fn load(txn: &ReadTransaction, handed: &[Handed], bytes: usize, alone: bool) -> Result<Loaded, StoreError> {
     let messages = txn.open_table(MESSAGES)?;
-    let mut found = Vec::with_capacity(handed.len());
-    for handed in handed {
-        if let Some(bytes) = messages.get(handed.id)? {
-            found.push((*handed, decoded(handed.id, bytes.value())?));
+    let (mut loaded, mut left) = (Loaded::default(), bytes);
+    for (place, one) in handed.iter().enumerate() {
+        let Some(bytes) = messages.get(one.id)? else {
+            loaded.lost.push(one.id);
+            continue;
+        };
+        let size = bytes.value().len();
+        loaded.sizes.push((one.id, size));
+        if size > left && !(alone && loaded.found.is_empty()) {
+            loaded.rest = handed[place..].to_vec();
+            break;
+        }
+        match decoded(bytes.value()) {
+            Some(message) => {
+                left = left.saturating_sub(size);
+                loaded.found.push((*one, message));
+            }
+            None => loaded.lost.push(one.id),
         }
     }
-    Ok(found)
+    Ok(loaded)
 }
 
 #[cfg(test)]

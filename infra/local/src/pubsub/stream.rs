@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
+use super::core::Room;
+use super::deliver::BATCH_BYTES;
 use super::grpc::{received, seconds};
 use super::proto::streaming_pull_response::{
     AcknowledgeConfirmation, ModifyAckDeadlineConfirmation, SubscriptionProperties,
@@ -28,7 +30,8 @@ struct Pull {
     subscription: Arc<Live>,
     holder: u64,
     deadline: Duration,
-    outstanding: usize,
+    /// What it may have in hand.
+    outstanding: Room,
     sender: Answers,
 }
 
@@ -42,14 +45,15 @@ impl PubSub {
         if !(10..=600).contains(&first.stream_ack_deadline_seconds) {
             return Err(Status::invalid_argument("stream_ack_deadline_seconds must be 10 to 600"));
         }
-        let outstanding = usize::try_from(first.max_outstanding_messages).ok().filter(|max| *max > 0);
+        let limit = |max: i64| usize::try_from(max).ok().filter(|max| *max > 0).unwrap_or(usize::MAX);
+        let (messages, bytes) = (limit(first.max_outstanding_messages), limit(first.max_outstanding_bytes));
         let (sender, receiver) = mpsc::channel(4);
         let pull = Pull {
             service: self.clone(),
             subscription,
             holder: self.next_holder(),
             deadline: seconds(first.stream_ack_deadline_seconds),
-            outstanding: outstanding.unwrap_or(usize::MAX),
+            outstanding: Room { messages, bytes },
             sender,
         };
         self.0.tasks.spawn(pull.run(first, inbound));
@@ -75,7 +79,7 @@ impl Pull {
             tokio::pin!(changed);
             // Registered before the look: a message that comes in between is not missed.
             changed.as_mut().enable();
-            let room = self.outstanding.saturating_sub(subscription.core().held_by(self.holder)).min(BATCH);
+            let room = self.room();
             match self.service.deliver(&subscription, room, self.deadline, self.holder).await {
                 Ok(delivered) if delivered.is_empty() => {}
                 Ok(delivered) => {
@@ -83,7 +87,7 @@ impl Pull {
                     if self.send(StreamingPullResponse { received_messages, ..self.answer() }).await.is_err() {
                         return;
                     }
-                    if room == BATCH {
+                    if room.messages == BATCH {
                         self.hear_waiting(&mut inbound).await;
                         continue;
                     }
@@ -96,7 +100,7 @@ impl Pull {
                     Ok(None) | Err(_) => return,
                 },
                 () = &mut changed => {}
-                () = tokio::time::sleep(subscription.idle_for(room)) => {}
+                () = tokio::time::sleep(subscription.idle_for(room, self.holder)) => {}
                 () = self.sender.closed() => return,
                 () = subscription.replaced.cancelled() => {
                     // There is something to reconnect to, unless it was deleted or detached.
@@ -112,6 +116,14 @@ impl Pull {
                 }
             }
         }
+    }
+
+    /// What it may be sent now.
+    fn room(&self) -> Room {
+        let held = self.subscription.core().held_by(self.holder);
+        let bytes = self.outstanding.bytes.saturating_sub(held.bytes);
+        let messages = if bytes == 0 { 0 } else { self.outstanding.messages.saturating_sub(held.messages) };
+        Room { messages: messages.min(BATCH), bytes: bytes.min(BATCH_BYTES) }
     }
 
     /// Requests that lie ready, without waiting for more.

@@ -218,6 +218,7 @@ impl Run {
         let (jobs, stale) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
+                shelf::set_torn_aside(txn)?;
                 Ok((shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
             })
             .await?;

@@ -1,13 +1,15 @@
 //! The tables of Cloud Run and every change of them, each inside the caller's transaction.
 //!
-//! A job keeps all executions that run and the last [`KEEP`] that ended.
+//! A job keeps all executions that run and the last [`KEEP`] that ended. What cannot be read of a job or of an execution is
+//! named at the start and put aside: it is not there any more, and everything else goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::job::JobRecord;
 use super::record::{End, ExecutionRecord};
+use crate::aside::{Aside, is_json, set_unreadable_aside};
 use crate::config::Job;
 use crate::store::StoreError;
 
@@ -37,6 +39,8 @@ const OPERATIONS: TableDefinition<'static, &str, (&str, u64)> = TableDefinition:
 /// Changes of jobs, in order, to their operations, so that the oldest can be forgotten.
 const CHANGES: TableDefinition<'static, u64, &str> = TableDefinition::new("run.changes");
 
+const ASIDE: Aside = Aside::new("run.aside");
+
 fn decode(bytes: &[u8]) -> Result<ExecutionRecord, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("of an execution: {error}")))
 }
@@ -56,6 +60,28 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(NAMES)?;
     txn.open_table(OPERATIONS)?;
     txn.open_table(CHANGES)?;
+    Ok(())
+}
+
+/// Puts aside the records that cannot be read, and forgets what led to an execution that is not there any more.
+pub(super) fn set_torn_aside(txn: &WriteTransaction) -> Result<(), StoreError> {
+    set_unreadable_aside(txn, ASIDE, MADE, is_json::<JobRecord>, |job| job.to_owned())?;
+    let is_execution = is_json::<ExecutionRecord>;
+    let torn = set_unreadable_aside(txn, ASIDE, EXECUTIONS, is_execution, |(job, seq)| format!("{job}/{seq}"))?;
+    if torn.is_empty() {
+        return Ok(());
+    }
+    let mut there = BTreeSet::new();
+    for entry in txn.open_table(EXECUTIONS)?.iter()? {
+        let (key, _) = entry?;
+        let (job, seq) = key.value();
+        there.insert((job.to_owned(), seq));
+    }
+    let is_there = |job: &str, seq: u64| there.contains(&(job.to_owned(), seq));
+    txn.open_table(UNFINISHED)?.retain(|(job, seq), ()| is_there(job, seq))?;
+    txn.open_table(FINISHED)?.retain(|(job, seq), ()| is_there(job, seq))?;
+    txn.open_table(NAMES)?.retain(|(job, _), seq| is_there(job, seq))?;
+    txn.open_table(OPERATIONS)?.retain(|_, (job, seq)| seq == 0 || is_there(job, seq))?;
     Ok(())
 }
 
@@ -263,7 +289,69 @@ pub(super) fn list(
 
 #[cfg(test)]
 mod tests {
+    use redb::ReadableTableMetadata as _;
+
     use super::*;
+    use crate::run::record::TaskRecord;
+
+    fn execution(number: u64) -> ExecutionRecord {
+        ExecutionRecord {
+            job: "j".to_owned(),
+            name: format!("j-{number}"),
+            seq: 0,
+            uid: format!("u-{number}"),
+            creator: "c".to_owned(),
+            created_us: 1,
+            started_us: None,
+            completed_us: None,
+            image: "i".to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            service_account: "a".to_owned(),
+            timeout_ms: 1,
+            max_retries: 0,
+            parallelism: 0,
+            cancelled: false,
+            tasks: vec![TaskRecord::default()],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_torn_record_is_put_aside_and_every_other_job_and_execution_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = crate::store::Store::open(&dir.path().join("db")).expect("opened");
+        let torn = store.write(|txn| {
+            create_tables(txn)?;
+            // The first two have ended, the others have not.
+            (1..=4).try_for_each(|number| add(txn, &mut execution(number)))?;
+            abandon(txn, "j", 1, 7)?;
+            abandon(txn, "j", 2, 7)?;
+            for seq in [1, 3] {
+                txn.open_table(EXECUTIONS)?.insert(("j", seq), &b"{\"job"[..])?;
+            }
+            txn.open_table(MADE)?.insert("torn", &b""[..])?;
+            set_torn_aside(txn)?;
+            let jobs = ensure_jobs(txn, &[], 8)?;
+            let left = unfinished(txn)?.into_iter().map(|record| record.seq).collect::<Vec<_>>();
+            Ok((jobs.len(), left))
+        });
+        assert_eq!(torn.await.expect("nothing is stopped by it"), (0, vec![4]));
+        let seen = store.read(|txn| {
+            let found = |number: u64| Ok::<_, StoreError>(find(txn, "j", &format!("j-{number}"))?.is_some());
+            let known = |number: u64| Ok::<_, StoreError>(operation(txn, &format!("u-{number}"))?.is_some());
+            let listed = list(txn, "j", u64::MAX, 9)?.0.into_iter().map(|record| record.seq).collect::<Vec<_>>();
+            assert_eq!([1, 2, 3, 4].map(|number| found(number).expect("reads")), [false, true, false, true]);
+            assert_eq!([1, 2, 3, 4].map(|number| known(number).expect("reads")), [false, true, false, true]);
+            assert_eq!(listed, [4, 2]);
+            assert_eq!(txn.open_table(FINISHED)?.len()?, 1);
+            let aside = txn.open_table(ASIDE)?;
+            let lies =
+                |place: &str| -> Result<_, StoreError> { Ok(aside.get(place)?.map(|bytes| bytes.value().to_vec())) };
+            Ok([lies("run.executions/j/1")?, lies("run.executions/j/3")?, lies("run.jobs.made/torn")?])
+        });
+        let kept = [&b"{\"job"[..], b"{\"job", b""].map(|bytes| Some(bytes.to_vec()));
+        assert_eq!(seen.expect("reads"), kept);
+    }
 
     #[tokio::test]
     async fn the_oldest_changes_of_jobs_are_forgotten() {

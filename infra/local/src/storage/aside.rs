@@ -1,5 +1,5 @@
-//! The look over all objects kept, at the start: what is torn or foreign is named and put aside, never silently dropped. A torn
-//! record of Pub/Sub or Cloud Run is named too, and the cloud does not start.
+//! The look over all objects kept, at the start: what is torn or foreign is named and put aside, never silently dropped.
+//! What becomes of a torn record of Pub/Sub or of Cloud Run is said by their own rooms.
 //!
 //! | found | what becomes of it |
 //! |---|---|
@@ -15,14 +15,13 @@ use super::blobs::{BlobId, Blobs};
 use super::record::{ObjectRecord, Placement};
 use super::sessions::{self, Session};
 use super::{bucket, shelf};
+use crate::aside::{Aside, is_json, set_unreadable_aside};
 use crate::store::StoreError;
-use redb::{Key, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
-use serde::de::DeserializeOwned;
+use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::collections::HashMap;
 use std::io;
 
-/// Table and key of an unreadable record, and a number where one lay there before, to what it held.
-const ASIDE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("storage.aside");
+const ASIDE: Aside = Aside::new("storage.aside");
 
 /// What the tables refer to.
 #[derive(Debug)]
@@ -35,12 +34,13 @@ pub(super) struct Referred {
 
 /// Reads every record, puts aside what cannot be read, and forgets uploads that have been over for long.
 pub(super) fn read_all(txn: &WriteTransaction, now_us: i64) -> Result<Referred, StoreError> {
-    set_unreadable_aside::<_, bucket::BucketRecord>(txn, bucket::BUCKETS, |name| name.to_owned())?;
-    set_unreadable_aside::<_, ObjectRecord>(txn, shelf::OBJECTS, |(bucket, name)| format!("{bucket}/{name}"))?;
-    set_unreadable_aside::<_, ObjectRecord>(txn, shelf::NONCURRENT, |(bucket, name, generation)| {
+    let is_object = is_json::<ObjectRecord>;
+    set_unreadable_aside(txn, ASIDE, bucket::BUCKETS, is_json::<bucket::BucketRecord>, |name| name.to_owned())?;
+    set_unreadable_aside(txn, ASIDE, shelf::OBJECTS, is_object, |(bucket, name)| format!("{bucket}/{name}"))?;
+    set_unreadable_aside(txn, ASIDE, shelf::NONCURRENT, is_object, |(bucket, name, generation)| {
         format!("{bucket}/{name}#{generation}")
     })?;
-    set_unreadable_aside::<_, Session>(txn, sessions::SESSIONS, |id| id.to_owned())?;
+    set_unreadable_aside(txn, ASIDE, sessions::SESSIONS, is_json::<Session>, |id| id.to_owned())?;
     let mut blobs = HashMap::new();
     let payloads = txn.open_table(shelf::PAYLOADS)?;
     let mut seen = |record: ObjectRecord| {
@@ -67,42 +67,6 @@ pub(super) fn read_all(txn: &WriteTransaction, now_us: i64) -> Result<Referred, 
     }
     let records_aside = !txn.open_table(ASIDE)?.is_empty()?;
     Ok(Referred { blobs, records_aside })
-}
-
-fn set_unreadable_aside<K: Key + 'static, R: DeserializeOwned>(
-    txn: &WriteTransaction,
-    definition: TableDefinition<'static, K, &'static [u8]>,
-    named: impl Fn(K::SelfType<'_>) -> String,
-) -> Result<(), StoreError> {
-    let mut aside = txn.open_table(ASIDE)?;
-    let mut table = txn.open_table(definition)?;
-    let table_name = redb::TableHandle::name(&definition);
-    let mut unreadable = Vec::new();
-    for entry in table.iter()? {
-        let (key, bytes) = entry?;
-        if let Err(error) = serde_json::from_slice::<R>(bytes.value()) {
-            let name = format!("{table_name}/{}", named(key.value()));
-            tracing::error!(record = name, %error, "a record cannot be read and is put aside");
-            unreadable.push((name, bytes.value().to_vec()));
-        }
-    }
-    for (name, bytes) in &unreadable {
-        let place = free(&aside, name)?;
-        aside.insert(place.as_str(), bytes.as_slice())?;
-    }
-    table.retain(|_, bytes| serde_json::from_slice::<R>(bytes).is_ok())?;
-    Ok(())
-}
-
-/// What was put aside before under the same name stays. No bucket's name holds the sign before the number.
-fn free(aside: &impl ReadableTable<&'static str, &'static [u8]>, name: &str) -> Result<String, StoreError> {
-    let mut place = name.to_owned();
-    let mut number = 0;
-    while aside.get(place.as_str())?.is_some() {
-        number += 1;
-        place = format!("{name}#{number}");
-    }
-    Ok(place)
 }
 
 /// The first of these buckets that is there no more because its record lies aside.

@@ -8,12 +8,17 @@ use rustix::process::{Gid, Uid};
 use super::Handed;
 use super::confine::Become;
 use crate::messages::Fault;
-use crate::room::{Entry, Network, Room};
+use crate::room::{Entry, Network, Profile, Room};
+use crate::sys;
 
 /// Opens the directories, and gives them to whom the command becomes; refuses what this tier has not.
 pub(super) fn place(room: &Room, user: Become, handed: &mut Handed) -> Result<(), Fault> {
     if room.network != Network::None {
         return Err(Fault::at("listen in a room")(io::Error::other("this tier has no network of its own")));
+    }
+    // Before the command would find it missing, which can say no more than a number.
+    if user == Become::Stay && !sys::has_domain(room.profile == Profile::Task) {
+        return Err(Fault::at("look for Landlock")(io::Error::other("this kernel has none, or not enough of it")));
     }
     for entry in &room.view {
         match entry {

@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use crate::ended::Exit;
 
 pub(crate) use signals::{Signals, as_new, ignore, listen_again};
-pub(crate) use walls::{loopback_up, restrict_mount, stay_in_domain};
+pub(crate) use walls::{has_domain, loopback_up, restrict_mount, stay_in_domain};
 
 /// Which side of a fork this is.
 pub(crate) enum Fork {

@@ -50,16 +50,24 @@ const SCOPED: u64 = 0b11;
 /// The right to make block devices, which nobody here has: a domain must be about something.
 const MAKE_BLOCK: u64 = 1 << 11;
 
+/// The version of Landlock that this kernel has; negative where it has none.
+fn landlock() -> libc::c_long {
+    // SAFETY: with this flag the kernel reads no memory and answers its version.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Ruleset>(), 0, RULESET_VERSION) }
+}
+
+/// Whether [`stay_in_domain`] would find one.
+pub(crate) fn has_domain(mounts: bool) -> bool {
+    landlock() >= if mounts { SCOPED_VERSION } else { 1 }
+}
+
 /// Enters a Landlock domain that denies no file. What is in it cannot look into processes outside, by ptrace or `/proc`,
 /// nor, from version 6 of Landlock on, signal them or reach their abstract sockets. False if this kernel has none.
 ///
 /// Before version 6 a domain has to be about files, and whoever is in such a one may not mount; so a program that is to
 /// build rooms stays out.
 pub(crate) fn stay_in_domain(mounts: bool) -> io::Result<bool> {
-    // SAFETY: with this flag the kernel reads no memory and answers its version.
-    let version =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Ruleset>(), 0, RULESET_VERSION) };
-    let (ruleset, size) = match version {
+    let (ruleset, size) = match landlock() {
         SCOPED_VERSION.. => {
             (Ruleset { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPED }, size_of::<Ruleset>())
         }

@@ -55,6 +55,12 @@ pub(crate) const ELSEWHERE: &[Held] = &[
     held(3, "a symbolic link at delivery", OUTBOX, "only_plain_files_leave"),
     held(4, "/output swapped during the walk", OUTBOX, "a_directory_put_in_the_place_of_the_output_is_not_delivered"),
     held(
+        4,
+        "a file swapped for a link during it",
+        OUTBOX,
+        "a_file_that_turns_into_a_link_and_back_during_the_walk_gives_no_foreign_byte",
+    ),
+    held(
         11,
         "metadata by other names, through the proxy",
         PROXY,
@@ -72,6 +78,7 @@ pub(crate) const ELSEWHERE: &[Held] = &[
     held(52, "external links and formulas", FLAGS, "what_a_workbook_reaches_for_or_runs_is_flagged"),
     held(52, "of which none is fetched", ATTACKS_OF_FILES, "links_and_formulas_are_flagged_and_nothing_is_fetched"),
     held(53, "active PDF content", FLAGS, "what_a_pdf_would_run_or_carries_is_flagged_however_it_is_spelt_and_packed"),
+    held(55, "a missing primitive", "infra/sandbox/src/probe.rs", "each_missing_primitive_is_named_with_its_remedy"),
 ];
 
 const fn all(word: &'static str) -> Expected {
@@ -169,6 +176,12 @@ pub(crate) const CASES: &[Case] = &[
         stories::fork_bomb,
         all("EAGAIN").process("EAGAIN|ended").runsc("EAGAIN|ended"),
     ),
+    story(
+        19,
+        "as_many_processes_as_its_limit_and_no_more",
+        stories::forks,
+        all("at its limit").process("held").runsc("held"),
+    ),
     attack(20, "a_memory_hog_is_ended", &["memory", "4096"], all("Memory")),
     attack(20, "memory_is_counted_over_all_processes", &["memory-of-many", "80"], all("Memory")),
     attack(20, "a_thread_hides_no_child", &["memory-behind-a-thread", "80"], all("Memory")),
@@ -177,13 +190,16 @@ pub(crate) const CASES: &[Case] = &[
     attack(23, "output_holds_so_many_files", &["many-files", "{output}", "2000"], all("ENOSPC").process("done")),
     attack(24, "output_holds_so_many_bytes", &["fill", "{output}", "16"], all("ENOSPC").process("done")),
     attack(25, "no_file_is_larger_than_its_limit", &["sparse", "{output}"], all("EFBIG")),
+    attack(25, "whoever_heeds_the_signal_ends_by_it", &["large-file", "{output}"], all("FileSize")),
     attack(26, "endless_output_is_cut_and_ended", &["shout"], all("Output")),
+    attack(26, "so_are_endless_errors", &["shout-errors"], all("Output")),
     story(27, "a_daemon_is_gone_with_its_room", stories::orphan, all("gone")),
     story(27, "a_daemon_is_gone_with_a_killed_room", stories::orphan_of_a_killed_room, all("gone")),
     story(28, "all_die_with_the_launcher", stories::launcher_killed, all("gone")),
     story(28, "all_die_with_the_program", stories::program_killed, all("gone")),
     story(29, "a_spinning_command_is_ended_at_its_deadline", stories::spin, all("Wall")),
     story(29, "processor_time_is_a_limit_of_its_own", stories::burn, all("Cpu")),
+    story(29, "it_is_summed_over_all_processes", stories::burn_in_many, all("Cpu")),
     attack(30, "the_clock_cannot_be_set", &["set-clock"], NO_CALL),
     attack(30, "nor_by_its_elder_call", &["syscall", "settimeofday"], NO_CALL),
     attack(30, "nor_be_slowed", &["syscall", "adjtimex"], NO_CALL),
@@ -276,6 +292,8 @@ pub(crate) const CASES: &[Case] = &[
         all("0").process("the machine's").oci("64|0").runsc("not told|64|0"),
     ),
     attack(58, "so_is_what_watches_files", &["watchers"], all("8").process("more").runsc("8|more")),
-    attack(59, "memory_in_sockets_is_counted", &["memory-in-sockets", "24", "28"], all("Memory")),
+    story(59, "memory_in_sockets_is_counted", stories::memory_in_sockets, all("Memory").runsc("ended")),
     attack(59, "no_socket_is_given_a_larger_buffer", &["larger-buffer"], NO_CALL),
+    // Of 64, three are open on arrival.
+    attack(60, "so_many_files_are_open_and_no_more", &["open-files"], all("61 EMFILE")),
 ];

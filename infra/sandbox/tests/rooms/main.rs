@@ -34,7 +34,10 @@ fn main() {
     let writes = args.iter().any(|arg| arg == "--matrix");
     let arguments = Arguments::from_iter(std::env::args().filter(|arg| arg != "--matrix"));
     println!("memory guarantee: {}", guarantee());
-    let mut trials = vec![matrix::held_elsewhere()];
+    let mut trials = vec![matrix::held_elsewhere(), matrix::every_number_is_held()];
+    if !writes {
+        trials.push(matrix::every_case_is_kept());
+    }
     for tier in Tier::ALL {
         match wait_for(carrel_sandbox::probe(tier)).expect("a runtime") {
             Ok(()) => {

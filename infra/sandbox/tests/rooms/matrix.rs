@@ -1,7 +1,7 @@
 //! What each case came to, as a table that is kept in the repository: `cargo test -p carrel-sandbox --test rooms --
 //! --matrix` writes the columns of the tiers that this machine builds, for the user that runs it, and keeps the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -14,6 +14,8 @@ use crate::cases::{CASES, Case, ELSEWHERE, Held};
 /// Column, then row.
 pub(crate) type Cells = BTreeMap<(String, String), String>;
 
+/// What stands where no machine has measured.
+const NEVER: &str = "-";
 const COLUMNS: [&str; 6] = ["process as root", "process as user", "namespaces", "oci:crun", "oci:runc", "oci:runsc"];
 static SEEN: Mutex<Cells> = Mutex::new(BTreeMap::new());
 
@@ -66,7 +68,7 @@ pub(crate) fn write() -> std::io::Result<()> {
     for column in COLUMNS {
         cells.insert((column.to_owned(), "case".to_owned()), column.to_owned());
     }
-    let cell = |column: &str, row: &str| cells.get(&(column.to_owned(), row.to_owned())).map_or("-", String::as_str);
+    let cell = |column: &str, row: &str| cells.get(&(column.to_owned(), row.to_owned())).map_or(NEVER, String::as_str);
     let width = |column: &str| rows.iter().map(|row| cell(column, row).chars().count()).max().unwrap_or(0);
     let first = rows.iter().map(String::len).max().unwrap_or(0);
     let mut text = String::new();
@@ -78,11 +80,45 @@ pub(crate) fn write() -> std::io::Result<()> {
         text += line.trim_end();
         text += "\n";
     }
-    text += "\nHeld elsewhere\n";
+    std::fs::write(file(), text + &elsewhere())
+}
+
+/// What stands under the table.
+fn elsewhere() -> String {
+    let mut text = "\nHeld elsewhere\n".to_owned();
     for Held { number, what, file, test } in ELSEWHERE {
         writeln!(text, "{number:02} {what}: {file}, {test}").expect("a string takes it");
     }
-    std::fs::write(file(), text)
+    text
+}
+
+/// No number of the list is left out.
+pub(crate) fn every_number_is_held() -> Trial {
+    Trial::test("every_number_is_a_case_or_held_elsewhere", || {
+        let held = CASES.iter().map(|case| case.number).chain(ELSEWHERE.iter().map(|held| held.number));
+        let held: BTreeSet<u8> = held.collect();
+        let last = held.last().copied().unwrap_or(0);
+        match (1..=last).find(|number| !held.contains(number)) {
+            None => Ok(()),
+            Some(number) => Err(format!("nothing holds case {number}; name it in CASES or ELSEWHERE").into()),
+        }
+    })
+}
+
+/// The table that is kept is that of these cases.
+pub(crate) fn every_case_is_kept() -> Trial {
+    Trial::test("the_matrix_has_a_row_for_every_case_and_no_other", || {
+        let text = std::fs::read_to_string(file()).map_err(|error| format!("read {}: {error}", file().display()))?;
+        let rows = text.lines().skip(1).take_while(|line| !line.is_empty());
+        let kept: Vec<&str> = rows.map(|line| line.split(" | ").next().unwrap_or_default().trim_end()).collect();
+        let cases: Vec<String> = CASES.iter().map(row).collect();
+        let odd = kept.iter().copied().find(|kept| !cases.iter().any(|case| case == kept));
+        let gone = cases.iter().find(|case| !kept.contains(&case.as_str()));
+        if odd.is_some() || gone.is_some() || !text.ends_with(&elsewhere()) {
+            return Err(format!("matrix.txt has {odd:?} too many, lacks {gone:?}; run with --matrix").into());
+        }
+        Ok(())
+    })
 }
 
 /// What is said to be held elsewhere is held there, by a test of that name.

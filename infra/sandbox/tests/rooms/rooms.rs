@@ -272,9 +272,11 @@ fn inner_reach(world: &World) -> Told<'_> {
     Box::pin(async { world.open(&world.task(&["out-of-an-inner-room"])).await.expect("the room opens").word() })
 }
 
-async fn names_the_step(world: &World, room: &Room, step: &str) -> String {
+/// Whether it says which step failed and what to do.
+async fn names_the_step(world: &World, room: &Room, step: &str, fix: &str) -> String {
     let came = world.open(room).await.expect("the room opens").word();
-    let named = came.starts_with(&format!("build a room of tier namespaces: {step}: "));
+    let named =
+        came.starts_with(&format!("build a room of tier namespaces: {step} (to mend it: ")) && came.contains(fix);
     if named { "named".to_owned() } else { came }
 }
 
@@ -283,14 +285,15 @@ fn missing_clone(world: &World) -> Told<'_> {
         let mut room = world.task(&["open-a-room"]);
         room.profile = Profile::Command;
         // The first thing that it would need.
-        names_the_step(world, &room, "write the plan of a room").await
+        names_the_step(world, &room, "write the plan of a room", "--security-opt seccomp=unconfined").await
     })
 }
 
 fn missing_namespaces(world: &World) -> Told<'_> {
     Box::pin(async {
         let room = world.task(&["open-a-room-without-user-namespaces"]);
-        names_the_step(world, &room, "create the namespaces of tier namespaces").await
+        let fix = "sysctl user.max_user_namespaces=15000";
+        names_the_step(world, &room, "create the namespaces of tier namespaces", fix).await
     })
 }
 
@@ -341,7 +344,7 @@ fn probed_here(_world: &World) -> Told<'_> {
         let memory = carrel_sandbox::probe_memory().await.map_err(|missing| missing.to_string());
         let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
         let volume_is_told = volume.as_ref().map_or_else(|words| words.contains("/dev/fuse"), |()| fuse);
-        let memory_is_told = memory.as_ref().map_or_else(|words| words.contains("Delegate=yes"), |()| true);
+        let memory_is_told = memory.as_ref().map_or_else(|words| words.contains("run as root"), |()| true);
         if volume_is_told && memory_is_told { "named".to_owned() } else { format!("{volume:?} {memory:?}") }
     })
 }

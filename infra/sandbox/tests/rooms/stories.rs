@@ -34,6 +34,37 @@ pub(crate) fn fork_bomb(world: &World) -> Told<'_> {
     })
 }
 
+pub(crate) fn forks(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["forks"]).await;
+        // The room's first process and the command are two of them.
+        let most = world.room(&[]).limits.processes;
+        let made =
+            came.said.split_once(' ').filter(|(_, why)| *why == "EAGAIN").and_then(|(made, _)| made.parse().ok());
+        let is_at_limit = made.is_some_and(|made: u64| (most - 4..most).contains(&made));
+        let gave_up = world.tier == Tier::Oci(Runtime::Runsc) && came.finished.ended.exit == Exit::Code(2);
+        let was_ended = gave_up || matches!(came.finished.ended.limit, Some(LimitHit::Processes | LimitHit::Memory));
+        match world.tier {
+            // Without a control group somebody looks often, and gVisor's own kernel may give up before it refuses.
+            Tier::Process | Tier::Oci(Runtime::Runsc) if is_at_limit || was_ended => "held".to_owned(),
+            _ if is_at_limit => "at its limit".to_owned(),
+            _ => came.word(),
+        }
+    })
+}
+
+pub(crate) fn memory_in_sockets(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let came = world.attack(&["memory-in-sockets", "24", "28"]).await;
+        let gave_up = came.finished.ended.exit == Exit::Code(2);
+        // In gVisor it is the room's memory that runs out, or the kernel of its own that gives up: whichever is first.
+        if world.tier == Tier::Oci(Runtime::Runsc) && (gave_up || came.finished.ended.limit == Some(LimitHit::Memory)) {
+            return "ended".to_owned();
+        }
+        came.word()
+    })
+}
+
 pub(crate) fn orphan(world: &World) -> Told<'_> {
     Box::pin(async {
         let mark = mark();
@@ -160,6 +191,14 @@ pub(crate) fn burn(world: &World) -> Told<'_> {
             return format!("reported {:?}", ended.used);
         }
         came.word()
+    })
+}
+
+pub(crate) fn burn_in_many(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let mut room = world.room(&["spin-in-many", "6"]);
+        room.limits.cpu_seconds = 1;
+        world.open(&room).await.expect("the room opens").word()
     })
 }
 

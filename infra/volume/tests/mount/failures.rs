@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use carrel_volume::Limits;
 use rustix::io::Errno;
 
@@ -92,6 +93,41 @@ async fn a_stream_that_stalls_in_the_middle_fails_and_goes_on_later() {
     read(stalled_at).await.expect("the rest comes");
     // A mount ends once nothing in it is open.
     drop(file);
+    volume.unmount().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_in_the_middle_of_a_read_gives_an_error_in_bounded_time() {
+    if !can_mount() {
+        return;
+    }
+    let mut world = World::start().await;
+    // More than is ever read ahead.
+    let content = Bytes::from(pattern(MIB).repeat(160));
+    world.put("large", content.clone()).await;
+    let limits = Limits { answer_within: Duration::from_secs(2), ..Limits::default() };
+    let volume = world.mount_from(&world.endpoint(), limits).await;
+    let mut server = world.move_out().await;
+    let file = volume.open("large").await.expect("opens");
+    let (error, took) = blocking(move || {
+        let mut got = vec![0; 128 * 1024];
+        let mut killed = None;
+        for offset in (0..content.len()).step_by(got.len()) {
+            if offset == 8 * MIB {
+                server.0.kill().expect("it is ours");
+                killed = Some(Instant::now());
+            }
+            match (file.read_exact_at(&mut got, offset as u64), killed) {
+                (Ok(()), _) => assert!(got == content[offset..offset + got.len()], "at {offset}"),
+                (Err(error), Some(at)) => return (error, at.elapsed()),
+                (Err(error), None) => panic!("at {offset}: {error}"),
+            }
+        }
+        panic!("all of it was read ahead");
+    })
+    .await;
+    assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     volume.unmount().await;
 }
 

@@ -8,5 +8,6 @@ mod process;
 mod proxy;
 mod reads;
 mod refusals;
+mod requests;
 mod versions;
 mod world;

@@ -40,32 +40,49 @@ pub(crate) fn pattern(size: usize) -> Bytes {
     (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
+fn config_in(dir: &Path) -> CloudConfig {
+    CloudConfig {
+        service_accounts: vec![READER.into()],
+        buckets: vec![config::Bucket { name: BUCKET.into(), notifications: Vec::new() }],
+        bindings: vec![config::Binding {
+            resource: format!("projects/_/buckets/{BUCKET}"),
+            role: "roles/storage.objectViewer".into(),
+            members: vec![format!("serviceAccount:{READER}")],
+        }],
+        metadata_servers: vec![config::MetadataServer { service_account: READER.into(), listen: None }],
+        ..CloudConfig::new(dir.join("data"), "demo")
+    }
+}
+
+/// Tells a copy of this program, started for one test, which cloud to be: where it listens, and its directory.
+const CLOUD: [&str; 2] = ["CARREL_TEST_LISTEN", "CARREL_TEST_DIR"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_in_a_process_of_its_own_is_no_test() {
+    let [Ok(listen), Ok(dir)] = CLOUD.map(std::env::var) else { return };
+    carrel_cloud::install_crypto();
+    let config = CloudConfig { listen: listen.parse().expect("an address"), ..config_in(dir.as_ref()) };
+    let _cloud = Cloud::start(config).await.expect("the cloud starts");
+    // It ends with whoever started it, at the latest.
+    blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.expect("stdin");
+}
+
 pub(crate) struct World {
     config: CloudConfig,
     cloud: Option<Cloud>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
         carrel_cloud::install_crypto();
         let dir = tempfile::tempdir().expect("a directory");
-        let mut config = CloudConfig {
-            service_accounts: vec![READER.into()],
-            buckets: vec![config::Bucket { name: BUCKET.into(), notifications: Vec::new() }],
-            bindings: vec![config::Binding {
-                resource: format!("projects/_/buckets/{BUCKET}"),
-                role: "roles/storage.objectViewer".into(),
-                members: vec![format!("serviceAccount:{READER}")],
-            }],
-            metadata_servers: vec![config::MetadataServer { service_account: READER.into(), listen: None }],
-            ..CloudConfig::new(dir.path().join("data"), "demo")
-        };
+        let mut config = config_in(dir.path());
         let cloud = Cloud::start(config.clone()).await.expect("the cloud starts");
         // Where it listens now it listens again after a restart.
         let address = cloud.endpoint().trim_start_matches("http://");
         config.listen = address.parse().expect("an address");
-        Self { config, cloud: Some(cloud), _dir: dir }
+        Self { config, cloud: Some(cloud), dir }
     }
 
     pub(crate) fn cloud(&self) -> &Cloud {
@@ -82,6 +99,21 @@ impl World {
 
     pub(crate) async fn start_again(&mut self) {
         self.cloud = Some(Cloud::start(self.config.clone()).await.expect("the cloud starts again"));
+    }
+
+    /// Puts a process of its own in the place of the cloud, which can be killed.
+    pub(crate) async fn move_out(&mut self) -> Serving {
+        self.stop().await;
+        let program = std::env::current_exe().expect("this program");
+        let mut command = Command::new(program);
+        command.args(["--exact", "world::a_cloud_in_a_process_of_its_own_is_no_test", "--nocapture"]);
+        let (listen, dir) = (self.config.listen.to_string(), self.dir.path().display().to_string());
+        command.envs(CLOUD.into_iter().zip([listen, dir])).stdin(Stdio::piped()).stdout(Stdio::null());
+        let serving = Serving(command.spawn().expect("it starts"));
+        while tokio::net::TcpStream::connect(self.config.listen).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        serving
     }
 
     fn connector(&self, endpoint: &str) -> Connector {

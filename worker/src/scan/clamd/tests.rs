@@ -31,7 +31,7 @@ fn start() -> Option<Running> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&paths).chain(["/usr/sbin".into()]);
     let Some(program) = places.map(|place| place.join("clamd")).find(|path| path.is_file()) else {
-        println!("SKIPPED: clamd is not installed (apt-get install clamav-daemon)");
+        writeln!(std::io::stderr(), "SKIPPED: clamd is not installed (apt-get install clamav-daemon)").expect("stderr");
         return None;
     };
     let dir = tempfile::tempdir().expect("a directory");

@@ -9,7 +9,8 @@ use super::*;
 enum Step {
     /// A message of one of a few keys, or of none.
     Add(Option<u8>),
-    Take(usize),
+    /// So many at most, of which all but so many go back unseen.
+    Take(usize, usize),
     Ack(usize),
     Nack(usize),
     Extend(usize),
@@ -21,7 +22,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => proptest::option::of(0u8..3).prop_map(Step::Add),
-        5 => (1usize..5).prop_map(Step::Take),
+        5 => (1usize..5, 0usize..8).prop_map(|(max, keep)| Step::Take(max, keep)),
         4 => any::<usize>().prop_map(Step::Ack),
         3 => any::<usize>().prop_map(Step::Nack),
         1 => any::<usize>().prop_map(Step::Extend),
@@ -164,6 +165,12 @@ impl Reference {
         }
     }
 
+    fn give_back(&mut self, handed: Handed) {
+        let plain = self.of(handed.id).expect("it was taken");
+        plain.at = Where::Waiting;
+        plain.deliveries -= 1;
+    }
+
     fn next_due(&self) -> Option<Micros> {
         let due = |plain: &Plain| match plain.at {
             Where::Out(until) => Some(until),
@@ -192,9 +199,13 @@ proptest! {
                     reference.0.push(Plain { id: next, key, at, due, deliveries: 0, failures: 0 });
                     next += 1;
                 }
-                Step::Take(max) => {
-                    let taken = core.take(now, now + 10, max, 1, terms);
+                Step::Take(max, keep) => {
+                    let mut taken = core.take(now, now + 10, room(max), 1, terms);
                     prop_assert_eq!(&taken, &reference.take(now, now + 10, max, terms));
+                    for unseen in taken.deliver.split_off(keep.min(taken.deliver.len())) {
+                        core.give_back(unseen);
+                        reference.give_back(unseen);
+                    }
                     delivered.extend(taken.deliver.iter().map(|handed| handed.id));
                     for dead in taken.dead {
                         prop_assert_eq!(core.ack(dead.id, terms), vec![dead.id]);
@@ -230,14 +241,14 @@ proptest! {
             }
             prop_assert_eq!(core.next_due(), reference.next_due());
             let out = reference.0.iter().filter(|plain| matches!(plain.at, Where::Out(_))).count();
-            prop_assert_eq!(core.held_by(1), out);
+            prop_assert_eq!(core.held_by(1).messages, out);
         }
         // Whoever goes on acknowledging gets all of it at last, and nothing is left behind.
         let mut left: BTreeSet<MessageId> = reference.0.iter().map(|plain| plain.id).collect();
         for _ in 0..=left.len() * 2 {
             now += 1_000;
             core.expire(now, terms);
-            let taken = core.take(now, now + 10, usize::MAX, 2, terms);
+            let taken = core.take(now, now + 10, room(usize::MAX), 2, terms);
             for handed in taken.deliver.iter().chain(&taken.dead) {
                 for gone in core.ack(handed.id, terms) {
                     prop_assert!(left.remove(&gone));
@@ -247,6 +258,10 @@ proptest! {
         prop_assert!(left.is_empty(), "{left:?} never came");
         prop_assert!(core.entries.is_empty() && core.lanes.is_empty() && core.ready.is_empty() && core.ends.is_empty());
     }
+}
+
+fn room(messages: usize) -> Room {
+    Room { messages, bytes: usize::MAX }
 }
 
 fn ids(taken: &Taken) -> Vec<MessageId> {
@@ -261,10 +276,10 @@ fn a_message_is_dead_after_its_last_attempt() {
     let mut core = Core::default();
     core.add(1, 0, None);
     for attempt in 1..=5 {
-        assert_eq!(core.take(0, 10, 1, 1, terms).deliver, [Handed { id: 1, delivery: attempt, attempt }]);
+        assert_eq!(core.take(0, 10, room(1), 1, terms).deliver, [Handed { id: 1, delivery: attempt, attempt }]);
         core.nack(1, 0, terms);
     }
-    assert_eq!(core.take(0, 10, 1, 1, terms).dead, [Handed { id: 1, delivery: 6, attempt: 5 }]);
+    assert_eq!(core.take(0, 10, room(1), 1, terms).dead, [Handed { id: 1, delivery: 6, attempt: 5 }]);
     assert_eq!(core.ack(1, terms), [1]);
     assert_eq!(core.next_due(), None);
 }
@@ -273,8 +288,27 @@ fn a_message_is_dead_after_its_last_attempt() {
 fn who_has_no_room_is_not_woken_by_messages_that_wait() {
     let mut core = Core::default();
     (1..=2).for_each(|id| core.add(id, 3, None));
-    core.take(5, 10, 1, 7, PLAIN);
+    core.take(5, 10, room(1), 7, PLAIN);
     assert_eq!((core.next_due(), core.next_end()), (Some(3), Some(10)));
+}
+
+#[test]
+fn who_has_little_room_gets_what_fits_and_who_has_nothing_gets_one() {
+    let narrow = |bytes: usize| Room { messages: 9, bytes };
+    let mut core = Core::default();
+    (1..=4).for_each(|id| core.add(id, 0, (id > 2).then_some("a")));
+    let taken = core.take(0, 10, room(9), 1, PLAIN);
+    (1..=4).for_each(|id| core.weigh(id, 10));
+    assert_eq!(core.held_by(1), Held { messages: 4, bytes: 40 });
+    taken.deliver[1..].iter().for_each(|unseen| core.give_back(*unseen));
+    assert_eq!(core.held_by(1), Held { messages: 1, bytes: 10 });
+    let next = core.take(0, 10, narrow(15), 1, PLAIN);
+    assert_eq!(next.deliver, [Handed { id: 2, delivery: 1, attempt: 1 }], "as if it had not been taken before");
+    assert!(!core.has_room(narrow(9), 1) && core.has_room(narrow(10), 1));
+    assert_eq!(core.take(0, 10, narrow(9), 1, PLAIN), Taken::default());
+    assert_eq!(ids(&core.take(0, 10, narrow(9), 2, PLAIN)), [3]);
+    assert_eq!(core.ack(3, PLAIN), [3]);
+    assert_eq!(ids(&core.take(0, 10, narrow(10), 2, PLAIN)), [4]);
 }
 
 #[test]
@@ -282,12 +316,12 @@ fn what_is_given_back_takes_the_later_ones_of_its_key_back_with_it() {
     let mut core = Core::default();
     (1..=4).for_each(|id| core.add(id, 0, Some("a")));
     core.add(5, 0, Some("b"));
-    assert_eq!(ids(&core.take(0, 10, 3, 1, PLAIN)), [1, 2, 3]);
-    assert_eq!(ids(&core.take(0, 10, 9, 1, PLAIN)), [5], "a batch of a is out");
+    assert_eq!(ids(&core.take(0, 10, room(3), 1, PLAIN)), [1, 2, 3]);
+    assert_eq!(ids(&core.take(0, 10, room(9), 1, PLAIN)), [5], "a batch of a is out");
     assert_eq!(core.ack(3, PLAIN), Vec::<MessageId>::new(), "2 may still come back, and 3 with it");
     assert_eq!(core.ack(1, PLAIN), [1]);
     core.nack(2, 0, PLAIN);
-    assert_eq!(ids(&core.take(0, 10, 9, 1, PLAIN)), [2, 3, 4]);
+    assert_eq!(ids(&core.take(0, 10, room(9), 1, PLAIN)), [2, 3, 4]);
     assert_eq!(core.ack(3, PLAIN), Vec::<MessageId>::new());
     assert_eq!(core.ack(2, PLAIN), [2, 3]);
 }
@@ -298,7 +332,7 @@ fn what_fails_waits_twice_as_long_each_time_up_to_the_longest() {
     let (mut core, mut now) = (Core::default(), 0);
     core.add(1, 0, None);
     for wait in [10, 20, 35, 35] {
-        assert_eq!(ids(&core.take(now, now + 1_000, 1, 1, terms)), [1]);
+        assert_eq!(ids(&core.take(now, now + 1_000, room(1), 1, terms)), [1]);
         core.nack(1, now, terms);
         assert_eq!(core.next_due(), Some(now + wait));
         now += wait;
@@ -316,6 +350,6 @@ fn the_next_page_is_wanted_when_little_can_be_delivered_and_not_when_too_much_is
     assert!(core.is_hungry(0), "the last is not due");
     assert!(!core.is_hungry(5));
     (LOW as u64 + 2..=MOST as u64).for_each(|id| core.add(id, 0, None));
-    core.take(5, 10, MOST, 1, PLAIN);
+    core.take(5, 10, room(MOST), 1, PLAIN);
     assert!(!core.is_hungry(5), "all of {MOST} are held");
 }

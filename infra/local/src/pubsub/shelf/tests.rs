@@ -142,7 +142,7 @@ proptest! {
                 Step::Snap | Step::SeekBack => {}
                 Step::Expire(ago) => {
                     let at = now.saturating_sub(ago);
-                    let before = boundary(&txn, at).expect("finds");
+                    let before = boundary(&txn.open_table(MESSAGES).expect("opens"), at).expect("finds");
                     for holder in [NAME, TOPIC, &acked(NAME)] {
                         drop_before(&txn, holder, before).expect("drops");
                     }
@@ -150,7 +150,7 @@ proptest! {
                 }
             }
             let holds = |name: &str| -> BTreeSet<_> {
-                held(&txn, name, 0, MessageId::MAX).expect("reads").into_iter().collect()
+                held(&txn, name, 0..MessageId::MAX).expect("reads").into_iter().collect()
             };
             prop_assert_eq!(&holds(NAME), &reference.unacked);
             prop_assert_eq!(&holds(&acked(NAME)), &reference.acked);

@@ -45,6 +45,21 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
                 .map(|()| "done"),
         )
     }),
+    ("large-file", |args| {
+        // Unlike the one above it does not ignore the signal that comes before the error.
+        word(
+            fs::File::create(Path::new(&args[0]).join("large")).and_then(|file| file.set_len(1 << 40)).map(|()| "done"),
+        )
+    }),
+    ("open-files", |_| {
+        let mut open = Vec::new();
+        loop {
+            match fs::File::open("/dev/null") {
+                Ok(file) => open.push(file),
+                Err(error) => return format!("{} {}", open.len(), name(&error)),
+            }
+        }
+    }),
     ("run-from", |args| {
         let to = Path::new(&args[0]).join("program");
         word(fs::copy("/usr/bin/true", &to).and_then(|_| std::process::Command::new(&to).status()).map(|_| "ran"))

@@ -92,6 +92,7 @@ fn name(error: &io::Error) -> String {
         (libc::ENOTDIR, "ENOTDIR"),
         (libc::ELOOP, "ELOOP"),
         (libc::EBADF, "EBADF"),
+        (libc::EMFILE, "EMFILE"),
         (libc::EFAULT, "EFAULT"),
         (libc::EINVAL, "EINVAL"),
         (libc::EHOSTUNREACH, "EHOSTUNREACH"),

@@ -30,6 +30,22 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         }
         "done".to_owned()
     }),
+    ("forks", |_| {
+        // Without a limit of its own it would be the machine's.
+        for made in 0..4_000 {
+            match unsafe { libc::fork() } {
+                0 => loop {
+                    unsafe { libc::pause() };
+                },
+                -1 => return format!("{made} {}", last()),
+                _ => {}
+            }
+        }
+        // Whoever looks now and then is not to find it gone.
+        loop {
+            unsafe { libc::pause() };
+        }
+    }),
     ("memory", |args| {
         let most: usize = args[0].parse().expect("a number");
         let mut held = Vec::new();
@@ -52,6 +68,14 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
             }
         }
     }),
+    ("shout-errors", |_| {
+        let line = [b'x'; 4096];
+        loop {
+            if io::stderr().write_all(&line).is_err() {
+                return "cut".to_owned();
+            }
+        }
+    }),
     ("orphan", |args| {
         super::orphan(&args[0]);
         "done".to_owned()
@@ -60,6 +84,19 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         loop {
             std::hint::spin_loop();
         }
+    }),
+    ("spin-in-many", |args| {
+        let most: usize = args[0].parse().expect("a number");
+        for _ in 0..most {
+            if unsafe { libc::fork() } == 0 {
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        // Each of them may be ended by itself; nobody has ended this one then.
+        while unsafe { libc::wait(std::ptr::null_mut()) } > 0 {}
+        "each by itself".to_owned()
     }),
     ("sleep", |_| {
         loop {
@@ -100,82 +137,6 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         )
     }),
     ("memory-of-many", |args| take_and_wait(args[0].parse().expect("a number"))),
-    ("memory-behind-a-thread", |args| {
-        // The kernel lists children by the thread that forked them.
-        let each: usize = args[0].parse().expect("a number");
-        std::thread::spawn(move || take_and_wait(each)).join().expect("joined")
-    }),
-    ("shout", |_| {
-        let line = [b'x'; 4096];
-        loop {
-            if io::stdout().write_all(&line).is_err() {
-                return "cut".to_owned();
-            }
-        }
-    }),
-    ("orphan", |args| {
-        super::orphan(&args[0]);
-        "done".to_owned()
-    }),
-    ("spin", |_| {
-        loop {
-            std::hint::spin_loop();
-        }
-    }),
-    ("sleep", |_| {
-        loop {
-            unsafe { libc::pause() };
-        }
-    }),
-    ("core-limit", |_| {
-        let mut limit = libc::rlimit { rlim_cur: 1, rlim_max: 1 };
-        unsafe { libc::getrlimit(libc::RLIMIT_CORE, &raw mut limit) };
-        limit.rlim_max.to_string()
-    }),
-    ("environment", |_| {
-        let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
-        names.sort();
-        names.join(" ")
-    }),
-    ("environments", |_| {
-        let all = fs::read_dir("/proc").expect("proc").flatten();
-        // This one was given none.
-        let some = all.filter_map(|entry| fs::read(entry.path().join("environ")).ok()).any(|text| !text.is_empty());
-        if some { "reached".to_owned() } else { "none".to_owned() }
-    }),
-    ("kill-first", |args| {
-        let first: libc::pid_t = args[0].parse().expect("a process");
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGSTOP, libc::SIGKILL] {
-            unsafe { libc::kill(first, signal) };
-        }
-        "still here".to_owned()
-    }),
-    ("exit-with", |args| {
-        std::process::exit(args[0].parse().expect("a code"));
-    }),
-    ("python", |_| {
-        super::python(
-            "import threading, subprocess, sys\n\
-             t = threading.Thread(target=lambda: None); t.start(); t.join()\n\
-             sys.stdout.write(subprocess.run(['/usr/bin/env', 'echo', 'works'], capture_output=True, text=True).stdout)\n",
-        )
-    }),
-    ("memory-of-many", |args| {
-        // Each child takes less than the limit, all together more.
-        let each: usize = args[0].parse().expect("a number");
-        for _ in 0..8 {
-            if unsafe { libc::fork() } == 0 {
-                let held = vec![1_u8; each << 20];
-                std::hint::black_box(&held);
-                loop {
-                    unsafe { libc::pause() };
-                }
-            }
-        }
-        // The kernel ends the first of them, or somebody ends all.
-        unsafe { libc::wait(std::ptr::null_mut()) };
-        "one is gone".to_owned()
-    }),
     ("orphan-and-stay", |args| {
         super::orphan(&args[0]);
         println!("ready");
