@@ -146,7 +146,7 @@ impl Outcomes {
     }
 }
 
-fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcome {
+pub(crate) fn own(record: &ReviewRecord, verdict: Verdict, decided_at: Timestamp) -> Outcome {
     Outcome {
         schema: Outcome::SCHEMA,
         review: record.review.clone(),

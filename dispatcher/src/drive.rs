@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use carrel_cloud::CallError;
 use carrel_schemas::completion::Completion;
-use carrel_schemas::dead_letter::{DeadLetter, Evidence};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, Evidence};
 use carrel_schemas::ids::{DeadLetterId, ReviewId, TenantId};
 use carrel_schemas::outcome::{FailureClass, Verdict};
 use carrel_schemas::registry::{PackPolicy, Registry, Tenant};
@@ -399,7 +399,7 @@ impl Driver {
     }
 
     /// The letter of a pack whose replay asked for this review. A key is anybody's word: only a letter of the tenant's own
-    /// counts.
+    /// counts, and of this pack.
     async fn asked_by(&self, record: &ReviewRecord) -> Result<Option<DeadLetterId>, LedgerError> {
         if record.closed_by != ClosedBy::Request {
             return Ok(None);
@@ -408,7 +408,10 @@ impl Driver {
         let Some(id) = seal.and_then(|seal| dead_letters::replayed_under(&seal.idempotency_key?)) else {
             return Ok(None);
         };
-        Ok(self.ledger.dead_letter(Some(&record.tenant), &id).await?.map(|held| held.value.id))
+        let letter = self.ledger.dead_letter(Some(&record.tenant), &id).await?.map(|held| held.value);
+        let is_of_it =
+            |letter: &DeadLetter| matches!(&letter.source, DeadLetterSource::Pack { pack, .. } if *pack == record.pack);
+        Ok(letter.filter(is_of_it).map(|letter| letter.id))
     }
 
     /// A superseded review is over, unless the pack holds just its files again: then its next epoch begins. Whoever

@@ -176,6 +176,8 @@ impl Explainer {
         let tells = |seal: &Seal| kind != UploadKind::File || seal.members.iter().any(is_it);
         let mut seal = self.ledger.last_seal(&tenant.id, &pack).await?;
         let has_seals = seal.is_some();
+        // One of too many files names none of them, this one or another.
+        let over_full = seal.as_ref().filter(|seal| seal.excess).cloned();
         for _ in 1..SEALS {
             let Some(other) = seal.as_ref().filter(|&seal| !tells(seal)) else { break };
             seal = match other.revision.previous() {
@@ -183,7 +185,7 @@ impl Explainer {
                 None => None,
             };
         }
-        let seal = seal.filter(tells);
+        let seal = seal.filter(tells).or(over_full);
         let record = match &seal {
             Some(seal) => self.ledger.review(&tenant.id, &seal.review).await?.map(|record| record.value),
             None => None,
@@ -333,6 +335,13 @@ fn about_seal(seal: &Seal) -> String {
         ClosedBy::Request => "somebody asked for a review".to_owned(),
     };
     let (at, pack, revision, files) = (seal.sealed_at, seal.pack.as_str(), seal.revision, seal.members.len());
+    if seal.excess {
+        let most = Seal::MAX_MEMBERS;
+        return format!(
+            "At {at} pack {pack:?} was closed as revision {revision}, because {why}, and refused: it held more files than \
+             a review can name, about {most}."
+        );
+    }
     format!("At {at} pack {pack:?} was sealed as revision {revision} with {files} file(s), because {why}.")
 }
 
@@ -393,4 +402,47 @@ fn about_review(facts: &Facts<'_>, record: &ReviewRecord) -> Vec<String> {
         }
     });
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_schemas::ids::Revision;
+    use carrel_schemas::timestamp::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::pack::policy::Contents;
+    use crate::pack::seal::draft;
+
+    #[test]
+    fn a_pack_of_too_many_files_is_told_as_refused_and_not_as_sealed_or_unheard_of() {
+        let tenant: Tenant = serde_json::from_value(json!({
+            "id": "acme", "uploads_bucket": "acme-uploads", "outputs_bucket": "acme-outputs",
+            "service_account": "acme@p.iam.gserviceaccount.com", "job": "projects/p/locations/l/jobs/review-acme",
+        }))
+        .expect("a tenant");
+        let (pack, now) = (PackId::parse("q3").expect("id"), Timestamp::from_unix_seconds(0).expect("in range"));
+        let contents = Contents { excess: true, ..Contents::default() };
+        let seal = draft(&tenant, &pack, Revision::FIRST, contents, ClosedBy::Marker, None, now);
+        let upload = Asked {
+            name: ObjectName::parse("q3/a.csv").expect("name"),
+            kind: UploadKind::File,
+            live: Some(Generation::new(7)),
+            has_seals: true,
+        };
+        let facts = Facts {
+            tenant: &tenant,
+            upload: Some(upload),
+            pack,
+            open: None,
+            seal: Some(seal),
+            record: None,
+            former: None,
+            is_swept: false,
+            letter: None,
+        };
+        let said = told(&facts).join("\n");
+        assert!(said.contains("refused: it held more files than a review can name, about 5000"), "{said}");
+        assert!(!said.contains("with 0 file(s)") && !said.contains("no event of it"), "{said}");
+    }
 }

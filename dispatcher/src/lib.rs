@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod limbo;
 pub mod pace;
 pub mod pack;
+pub mod place;
 pub mod reconcile;
 pub mod registry_file;
 pub mod replay;

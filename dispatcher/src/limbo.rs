@@ -1,7 +1,8 @@
 //! What cannot be moved on for long is filed, though it is tried on and on: nothing stands in between.
 //!
 //! Owns since when each pack and each review has failed. That is kept in memory, so a new process begins to count anew;
-//! but a pack that should have closed long ago, or a record that has stood as long, is filed whatever was started when.
+//! but a pack that should have closed long ago, or a record that has stood as long where none rests, is filed whatever was
+//! started when.
 //! A letter of something stuck is filed once, beside whatever letter its end may bring, and is resolved with that end.
 
 use std::collections::HashMap;
@@ -88,7 +89,7 @@ impl Limbo {
         let Some(since) = self.fails(&thing, now) else { return };
         // A record that cannot be read is what is told of.
         let record = self.ledger.review(tenant, review).await.ok().flatten().map(|held| held.value);
-        let since = record.as_ref().map_or(since, |record| since.min(stands_since(record)));
+        let since = stuck_since(since, record.as_ref());
         if now.since(since) < self.after {
             return;
         }
@@ -194,11 +195,74 @@ impl Limbo {
     }
 }
 
-/// Since when the record is as it is: nothing has moved it since.
-fn stands_since(record: &ReviewRecord) -> Timestamp {
+/// Since when a review is stuck that has failed since then.
+fn stuck_since(failing: Timestamp, record: Option<&ReviewRecord>) -> Timestamp {
+    record.and_then(stands_since).map_or(failing, |stands| failing.min(stands))
+}
+
+/// Since when the record is as it is, in a state that nothing rests in: what waits for its turn, or runs, may be old and
+/// well.
+fn stands_since(record: &ReviewRecord) -> Option<Timestamp> {
     match &record.state {
-        State::Queued { not_before } => *not_before,
-        State::Launching { since, .. } | State::Running { since, .. } => *since,
-        State::Settled { completion, announced_at } => announced_at.unwrap_or(completion.decided_at),
+        State::Launching { since, .. } => Some(*since),
+        State::Settled { completion, announced_at: None } => Some(completion.decided_at),
+        State::Queued { .. } | State::Running { .. } | State::Settled { announced_at: Some(_), .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use carrel_schemas::completion::Completion;
+    use carrel_schemas::ids::{BucketName, ExecutionName, JobName, Nonce};
+    use carrel_schemas::outcome::Verdict;
+    use carrel_schemas::registry::Tenant;
+    use carrel_schemas::seal::ClosedBy;
+    use serde_json::json;
+
+    use super::*;
+    use crate::completion::own;
+    use crate::pack::policy::Contents;
+    use crate::pack::seal::draft;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(seconds).expect("in range")
+    }
+
+    /// A record in each of its states, in order: queued at 1, launching at 2, running at 3, settled at 4, announced at 5.
+    fn records() -> [ReviewRecord; 5] {
+        let tenant: Tenant = serde_json::from_value(json!({
+            "id": "acme", "uploads_bucket": "acme-uploads", "outputs_bucket": "acme-outputs",
+            "service_account": "acme@p.iam.gserviceaccount.com", "job": "projects/p/locations/l/jobs/review-acme",
+        }))
+        .expect("a tenant");
+        let (pack, by) = (PackId::parse("q3").expect("id"), ClosedBy::Marker);
+        let seal = draft(&tenant, &pack, Revision::FIRST, Contents::default(), by, None, at(1));
+        let queued = ReviewRecord::open(&seal, at(1), None, Nonce::from_bits(1));
+        let job = JobName::parse("projects/p/locations/l/jobs/j").expect("name");
+        let (launching, _) = queued.clone().authorise(job, at(2)).expect("from queued");
+        let execution = ExecutionName::parse("projects/p/locations/l/jobs/j/executions/e").expect("name");
+        let running = launching.clone().started(execution, at(3)).expect("from launching");
+        let outcome = own(&running, Verdict::Cancelled { reason: "test".to_owned() }, at(4));
+        let completion = Completion::of(&outcome, BucketName::parse("acme-outputs").expect("name"));
+        let settled = running.clone().settle(completion).expect("from running");
+        let announced = settled.clone().announced(at(5)).expect("from settled");
+        [queued, launching, running, settled, announced]
+    }
+
+    #[test]
+    fn only_a_state_that_nothing_rests_in_tells_since_when_a_record_is_stuck() {
+        let wanted = [None, Some(at(2)), None, Some(at(4)), None];
+        assert_eq!(records().each_ref().map(stands_since), wanted);
+        let of_seen = wanted.map(|stands| stands.unwrap_or(at(100)));
+        assert_eq!(records().each_ref().map(|record| stuck_since(at(100), Some(record))), of_seen);
+        assert_eq!(stuck_since(at(100), None), at(100), "what cannot be read");
+    }
+
+    #[test]
+    fn a_long_wait_and_a_moments_trouble_file_nothing() {
+        let after = Duration::from_secs(3600);
+        let (began, moment) = (at(20_000), at(20_000).plus(after / MOMENT));
+        let is_filed = |record: &ReviewRecord| moment.since(stuck_since(began, Some(record))) >= after;
+        assert_eq!(records().each_ref().map(is_filed), [false, true, false, true, false]);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -45,18 +46,23 @@ impl Api {
         Ok(all)
     }
 
-    /// A tenant's reviews as the API tells them, in order of ids, leafed to the end.
+    /// A tenant's reviews as the API tells them, in order of ids.
     async fn records(&self, tenant: &str) -> anyhow::Result<Value> {
-        let (mut all, mut page) = (Vec::new(), String::new());
+        self.all(&format!("/v1/tenants/{tenant}/reviews"), "reviews").await
+    }
+
+    /// What a list holds in this field, leafed to the end.
+    pub(crate) async fn all(&self, path: &str, field: &str) -> anyhow::Result<Value> {
+        let (mut all, mut page) = (Vec::new(), None);
         loop {
-            let mut answer = self.get(&format!("/v1/tenants/{tenant}/reviews{page}")).await?;
-            match answer["reviews"].take() {
-                Value::Array(reviews) => all.extend(reviews),
-                other => bail!("read the list of reviews: {other} is none"),
+            let mut answer = self.find(path, &page.map(|page| ("page", page)).into_iter().collect::<Vec<_>>()).await?;
+            match answer[field].take() {
+                Value::Array(some) => all.extend(some),
+                other => bail!("read the list of {field}: {other} is none"),
             }
-            match answer["next"].as_str() {
-                Some(next) => page = format!("?page={next}"),
-                None => return Ok(all.into()),
+            match answer["next"].take() {
+                Value::String(next) => page = Some(next),
+                _ => return Ok(all.into()),
             }
         }
     }
@@ -64,6 +70,14 @@ impl Api {
     /// The JSON at a path.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.ask("GET", path, self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// The JSON at a path; `None` where there is no such thing.
+    pub(crate) async fn look(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        match self.answer("GET", path, self.http.get(format!("{}{path}", self.base))).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => taken("GET", path, status, body).map(Some),
+        }
     }
 
     /// The JSON at a path, with these fields as its query; the fleet may look through many letters for it.
@@ -80,15 +94,30 @@ impl Api {
     }
 
     async fn ask(&self, verb: &str, path: &str, request: reqwest::RequestBuilder) -> anyhow::Result<Value> {
+        let (status, body) = self.answer(verb, path, request).await?;
+        taken(verb, path, status, body)
+    }
+
+    async fn answer(
+        &self,
+        verb: &str,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let answer = request.bearer_auth(&self.token).send().await;
         let answer = answer.with_context(|| format!("ask {}; is the fleet up?", self.base))?;
         let status = answer.status();
         let body: Value = answer.json().await.with_context(|| format!("{verb} {path}: the answer is no JSON"))?;
-        if !status.is_success() {
-            bail!("{verb} {path}: {status}: {}", body["error"].as_str().unwrap_or("no reason given"));
-        }
-        Ok(body)
+        Ok((status, body))
     }
+}
+
+/// The body, unless the call was refused.
+fn taken(verb: &str, path: &str, status: StatusCode, body: Value) -> anyhow::Result<Value> {
+    if !status.is_success() {
+        bail!("{verb} {path}: {status}: {}", body["error"].as_str().unwrap_or("no reason given"));
+    }
+    Ok(body)
 }
 
 /// One line of a list of reviews.

@@ -107,12 +107,9 @@ pub(crate) async fn dead_letters(command: DeadLetters) -> anyhow::Result<()> {
                 let wanted: Vec<_> = query.iter().cloned().chain(page.map(|page| ("page", page))).collect();
                 let found = api.find("/v1/dead-letters", &wanted).await?;
                 for letter in found["dead_letters"].as_array().into_iter().flatten() {
-                    let path = format!("/v1/dead-letters/{}", text(letter, "id"));
-                    match api.get(&path).await {
-                        Ok(whole) => println!("{whole}"),
-                        // Removed since it was listed.
-                        Err(error) if error.to_string().starts_with(&format!("GET {path}: 404")) => {}
-                        Err(error) => return Err(error),
+                    // What was removed since it was listed is left out.
+                    if let Some(whole) = api.look(&format!("/v1/dead-letters/{}", text(letter, "id"))).await? {
+                        println!("{whole}");
                     }
                 }
                 let Some(next) = found["next"].as_str() else { return Ok(()) };
@@ -147,11 +144,11 @@ fn said(answer: &Value, fleet: &Which) -> anyhow::Result<()> {
 pub(crate) async fn campaigns(command: Campaigns) -> anyhow::Result<()> {
     let (campaign, wish, fleet) = match command {
         Campaigns::List { fleet } => {
-            let found = Api::of(&fleet)?.get("/v1/campaigns").await?;
+            let found = Api::of(&fleet)?.all("/v1/campaigns", "campaigns").await?;
             if fleet.json {
-                return show(&found);
+                return show(&json!({ "campaigns": found }));
             }
-            for campaign in found["campaigns"].as_array().into_iter().flatten() {
+            for campaign in found.as_array().into_iter().flatten() {
                 let (id, state, created) =
                     (text(campaign, "id"), text(campaign, "state"), text(campaign, "created_at"));
                 let reason = shown(campaign["reason"].as_str().unwrap_or_default());

@@ -42,3 +42,12 @@ pub enum ClaimHolder {
     /// The dispatcher, so that nobody ever acts for this attempt.
     Revoked,
 }
+
+/// Exit codes of a worker that made no attempt, where no other attempt with the same job and seal would end better. Of
+/// any other code another attempt may succeed.
+pub mod exit_code {
+    /// Its settings are wrong: EX_USAGE of sysexits.h.
+    pub const WRONG_SETTINGS: u8 = 64;
+    /// It does not trust the seal that it was given: EX_DATAERR.
+    pub const DISTRUSTED_SEAL: u8 = 65;
+}

@@ -128,7 +128,7 @@ pub struct Evidence {
     /// What it used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// The last lines it wrote, at most 4 KiB.
+    /// The last lines that its agent wrote, or why its worker gave up, at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_tail: Option<String>,
     /// Fields of a newer schema, kept as they are.
@@ -179,8 +179,8 @@ pub enum DeadLetterState {
     Open,
     /// A campaign replays it.
     Replaying,
-    /// It was dealt with: a replay delivered it, or failed again and stands in a letter of its own; or what was stuck has
-    /// ended.
+    /// It was dealt with: a replay delivered it, found nothing left to do, or failed again and stands in a letter of its
+    /// own; or what was stuck has ended.
     Resolved,
     /// An operator has put it aside.
     Discarded,

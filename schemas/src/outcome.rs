@@ -48,7 +48,7 @@ pub struct Outcome {
     /// What looked at the files before the agent: `structure`, and the virus scanner as it names itself and its signatures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scanners: Vec<String>,
-    /// How the code that touched hostile bytes was confined.
+    /// How the code that touched hostile bytes was confined; where none did, what the machine was found to give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<RoomReport>,
     /// What the attempt used.

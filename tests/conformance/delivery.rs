@@ -1,6 +1,8 @@
 //! What a subscription promises beyond delivery, over the streams of Google's own Rust client: order, once, in time, and
 //! no more at once than fits.
 
+use std::collections::BTreeSet;
+
 use google_cloud_pubsub::client::Subscriber;
 use google_cloud_pubsub::error::AckError;
 use google_cloud_pubsub::model::{RetryPolicy, Subscription};
@@ -119,15 +121,17 @@ async fn large_messages_come_as_many_at_once_as_fit_and_one_at_least() {
     let (pulled, streamed) = (subscribe(&owner, "pulled", pulled).await, subscribe(&owner, "streamed", streamed).await);
     publish(&owner, (0..COUNT).map(|_| "x".repeat(1 << 20)), "").await;
     let http = Http::new(&world);
-    let mut came = 0;
-    while came < COUNT {
+    let mut came = BTreeSet::new();
+    while came.len() < COUNT {
         let pull = http.request("POST", &format!("/v1/{pulled}:pull")).json(&json!({ "maxMessages": 1_000 }));
         let answer = pull.send().await.expect("answers").bytes().await.expect("is read");
         assert!(answer.len() < 20_000_000, "{} bytes", answer.len());
         let answer: Value = serde_json::from_slice(&answer).expect("is JSON");
-        came += answer["receivedMessages"].as_array().expect("some come").len();
+        for one in answer["receivedMessages"].as_array().expect("some come") {
+            let id = one["message"]["messageId"].as_str().expect("it has an id");
+            assert!(came.insert(id.to_owned()), "{id} came twice");
+        }
     }
-    assert_eq!(came, COUNT);
 
     let subscriber = owner.subscriber().await;
     let limited = |bytes: i64| Inbox(subscriber.subscribe(&streamed).set_max_outstanding_bytes(bytes).build());
@@ -135,8 +139,12 @@ async fn large_messages_come_as_many_at_once_as_fit_and_one_at_least() {
     let held = [narrow.next().await, narrow.next().await, tiny.next().await];
     // Neither has room for a third or a second: all others come here.
     let mut wide = stream(&subscriber, &streamed);
+    let mut ids: BTreeSet<String> = held.iter().map(|(message, _)| message.message_id.clone()).collect();
     for _ in held.len()..COUNT {
-        wide.next().await.1.ack();
+        let (message, handler) = wide.next().await;
+        ids.insert(message.message_id);
+        handler.ack();
     }
+    assert_eq!(ids, came);
     world.stop().await;
 }

@@ -11,13 +11,17 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::calls::eventually;
+use crate::calls::within;
 use crate::world::World;
 
 const PROJECT: &str = "projects/demo";
 /// How long an answer may be without a message that should come: where one is late, this is what a wrong answer costs.
 const PATIENCE: Duration = Duration::from_secs(2);
-const EMULATOR: &str = "/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator";
+const EMULATOR: &str = "/usr/lib/google-cloud-sdk/platform/pubsub-emulator";
+/// The one that the table is of.
+const VERSION: &str = "0.8.20";
+/// How long the emulator may take to start: a Java machine, beside whatever else runs.
+const START: Duration = Duration::from_secs(180);
 
 /// A cloud, and a name that makes the things of one case its own.
 struct Asker {
@@ -490,23 +494,37 @@ impl Drop for Emulator {
     }
 }
 
+/// Which emulator is installed, as its archive says.
+fn installed() -> Option<String> {
+    let files = std::fs::read_dir(format!("{EMULATOR}/lib")).ok()?;
+    files.flatten().find_map(|file| {
+        let name = file.file_name().into_string().ok()?;
+        Some(name.strip_prefix("cloud-pubsub-emulator-")?.strip_suffix("-all.jar")?.to_owned())
+    })
+}
+
 /// `CARREL_WRITE_DIFFERENCES=1` writes the table anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_emulator_differs_as_the_table_says() {
     use std::os::unix::process::CommandExt as _;
-    if !std::path::Path::new(EMULATOR).exists() {
+    let installed = installed();
+    if installed.as_deref() != Some(VERSION) {
         use std::io::Write as _;
-        writeln!(std::io::stderr(), "SKIPPED: Google's Pub/Sub emulator is not installed at {EMULATOR}")
-            .expect("stderr");
+        let other = installed.map(|version| format!(", but {version}")).unwrap_or_default();
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: Google's Pub/Sub emulator {VERSION} is not installed at {EMULATOR}{other}"
+        )
+        .expect("stderr");
         return;
     }
     carrel_cloud::install_crypto();
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it has one").port();
-    let mut command = Command::new(EMULATOR);
+    let mut command = Command::new(format!("{EMULATOR}/bin/cloud-pubsub-emulator"));
     command.args(["--host=127.0.0.1", &format!("--port={port}")]).process_group(0);
     let _emulator = Emulator(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts"));
     let base = format!("http://127.0.0.1:{port}");
-    eventually("the emulator", async || {
+    within(START, "the emulator", async || {
         Client::new().get(format!("{base}/v1/{PROJECT}/topics")).send().await.is_ok().then_some(())
     })
     .await;
@@ -522,6 +540,7 @@ async fn the_emulator_differs_as_the_table_says() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/differences.md");
     let text = std::fs::read_to_string(file).expect("it is kept");
     let (head, kept) = text.split_once("|---|---|---|---|\n").expect("it has a table");
+    assert!(head.contains(&format!("emulator {VERSION}.")), "it says which emulator it is of");
     if std::env::var_os("CARREL_WRITE_DIFFERENCES").is_some() {
         std::fs::write(file, format!("{head}|---|---|---|---|\n{table}")).expect("it is written");
     } else {

@@ -229,7 +229,7 @@ async fn a_listener_that_comes_back_after_a_restart_misses_no_completion() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn campaigns_are_leafed_through_the_newest_first_and_all_are_there_for_who_does_not_leaf() {
+async fn campaigns_are_leafed_through_the_newest_first() {
     let world = World::start(vec![tenant("acme", json!({}))], |_| {}).await;
     let operator = world.operator();
     let mut begun = Vec::new();

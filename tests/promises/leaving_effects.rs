@@ -11,7 +11,7 @@ use carrel_schemas::outcome::Verdict;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::effects::{IN_TURN, Round};
+use crate::effects::{ONCE, Round};
 use crate::files::sales;
 use crate::leaving::rewrite;
 use crate::line::{Armed, every_lasting_effect, fleet_by_line};
@@ -109,7 +109,7 @@ async fn fail_a_share(round: Round, first: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_effect_of_its_leaving_fails_a_tenant_is_cancelled_once_and_erased() {
-    let runs = IN_TURN.map(|round| async move {
+    let runs = ONCE.map(|round| async move {
         (round, join_all((0..FLEETS).map(|first| fail_a_share(round, first))).await.into_iter().sum::<usize>())
     });
     for (round, failed) in join_all(runs).await {

@@ -194,6 +194,13 @@ async fn a_pack_that_came_to_nothing_is_replayed_once_it_holds_files_unless_it_h
     let begun = replay(&world, "once", json!({ "all": true })).await;
     let over = is(&world, &begun["id"], "finished").await;
     assert_eq!(over["counts"], json!({ "passed": 1, "skipped": 3 }), "{over}");
+    let letters = world.dead_letters(Some("acme")).await;
+    let open = letters.iter().filter(|letter| letter.state == DeadLetterState::Open).count();
+    assert_eq!((letters.len(), open), (4, 2), "what has closed again is dealt with: {letters:?}");
+    let closed = |letter: &&DeadLetter| letter.reason.contains("pack \"closed\"");
+    let closed = letters.iter().find(closed).expect("its letter");
+    assert_eq!(closed.state, DeadLetterState::Resolved);
+    assert!(closed.resolution.as_ref().is_some_and(|how| how.contains("has closed again")), "{closed:?}");
     assert_eq!(world.completion("acme", "later").await.completion.verdict.state(), "delivered");
     assert_eq!(deliveries(&world, 2).await.len(), 2, "nothing was delivered twice");
 }

@@ -3,7 +3,8 @@
 //! A claim is created if absent and never changed; there is no lease and no clock. After a lost reply the claim is read
 //! back: our nonce means the create was ours. Refuses a seal that does not derive to its own review id, or that names
 //! another tenant or bucket: such a seal is a forgery or a misrouted launch, nothing is written for it, and no other
-//! attempt would find it better.
+//! attempt would find it better. A seal that it cannot read, of another schema number above all, is left to another
+//! attempt: programs are upgraded one by one.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -15,6 +16,7 @@ use carrel_schemas::ids::Nonce;
 use carrel_schemas::layout;
 use carrel_schemas::outcome::{Outcome, RoomReport};
 use carrel_schemas::seal::Seal;
+use serde::Deserialize;
 
 use crate::case::{Case, Stop};
 use crate::config::Config;
@@ -54,9 +56,8 @@ pub(crate) async fn claim(
         return Err(Stop::StandDown(format!("epoch {} has an outcome already", config.epoch)));
     }
     let seal = seal.with_context(|| format!("gs://{bucket}/{seal_name} does not exist"))?;
-    let seal = serde_json::from_slice::<Seal>(&seal.bytes)
-        .map_err(anyhow::Error::new)
-        .and_then(|seal| verify(&seal, &config).map(|()| seal))
+    let seal = parse(&seal.bytes).with_context(|| format!("parse gs://{bucket}/{seal_name}"))?;
+    verify(&seal, &config)
         .map_err(|why| Distrusted { seal: format!("gs://{bucket}/{seal_name}"), why: format!("{why:#}") })?;
 
     let nonce = Nonce::from_bits(rand::random());
@@ -96,8 +97,18 @@ pub(crate) async fn claim(
     }))
 }
 
+/// Its number first: what else another one holds only another worker knows.
+fn parse(bytes: &[u8]) -> anyhow::Result<Seal> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        schema: u32,
+    }
+    let Numbered { schema } = serde_json::from_slice(bytes)?;
+    ensure!(schema == Seal::SCHEMA, "it has schema {schema}, this worker reads {}", Seal::SCHEMA);
+    Ok(serde_json::from_slice(bytes)?)
+}
+
 fn verify(seal: &Seal, config: &Config) -> anyhow::Result<()> {
-    ensure!(seal.schema == Seal::SCHEMA, "it has schema {}, this worker reads {}", seal.schema, Seal::SCHEMA);
     ensure!(seal.review == config.review, "it seals {}, asked was {}", seal.review, config.review);
     ensure!(seal.tenant == config.tenant, "it seals for tenant {}, this is {}'s job", seal.tenant, config.tenant);
     ensure!(seal.bucket == config.uploads, "it names bucket {}, this job reads {}", seal.bucket, config.uploads);
@@ -105,4 +116,19 @@ fn verify(seal: &Seal, config: &Config) -> anyhow::Result<()> {
         bail!("its members do not derive to its review id");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_of_another_number_is_named_by_it_whatever_else_it_holds() {
+        let later = format!("{{\"schema\": {}, \"review\": {{}}}}", Seal::SCHEMA + 1);
+        let why = parse(later.as_bytes()).expect_err("a later one").to_string();
+        assert!(why.contains(&format!("it has schema {}", Seal::SCHEMA + 1)), "{why}");
+        for wrong in ["", "[]", "{}", "{\"schema\": 1}"] {
+            parse(wrong.as_bytes()).expect_err(wrong);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use carrel_cloud::Connector;
+use carrel_schemas::claim::exit_code;
 use carrel_telemetry::fields;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Instrument as _;
@@ -16,10 +17,6 @@ use crate::config::Config;
 use crate::run::{End, run};
 use crate::scan::child;
 
-/// EX_USAGE of sysexits.h.
-const USAGE: u8 = 64;
-/// EX_DATAERR of sysexits.h.
-const DISTRUSTED: u8 = 65;
 /// EX_TEMPFAIL of sysexits.h.
 const TRY_AGAIN: u8 = 75;
 /// What a shell shows for SIGTERM.
@@ -40,7 +37,7 @@ pub fn main(itself: &[&str], args: impl IntoIterator<Item = String>) -> ExitCode
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(USAGE);
+            return ExitCode::from(exit_code::WRONG_SETTINGS);
         }
     };
     // One attempt waits most of its time; one thread starts fastest.
@@ -55,7 +52,7 @@ pub fn main(itself: &[&str], args: impl IntoIterator<Item = String>) -> ExitCode
         Ok(guard) => guard,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(USAGE);
+            return ExitCode::from(exit_code::WRONG_SETTINGS);
         }
     };
     let span = tracing::info_span!(
@@ -101,7 +98,7 @@ async fn attempt(config: Config) -> u8 {
         Err(error) if error.is::<Distrusted>() => {
             let error = format!("{error:#}");
             tracing::error!(error, "no outcome, and no attempt can succeed");
-            return DISTRUSTED;
+            return exit_code::DISTRUSTED_SEAL;
         }
         Err(error) => {
             let error = format!("{error:#}");

@@ -1,7 +1,9 @@
-//! `progress/<review>/<epoch>-<attempt>.json`: the stage an attempt is in, for people who wait. A hint, nothing more.
+//! `progress/<review>/<epoch>-<attempt>.json`: the stage a claimed attempt is in, for people who wait. A hint, nothing
+//! more.
 //!
 //! Owns the pace: one write a second at most, the latest state wins. A write that fails is dropped; nothing waits for it
-//! but the last, of an attempt that ends without an outcome: it says why, where a dead letter finds it.
+//! but the last, of an attempt that ends without an outcome: it says why, where a dead letter finds it. Before the claim
+//! nothing is written, and why an attempt ended there stands in its log alone.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -122,7 +124,7 @@ impl Progress {
         }
     }
 
-    /// Says why there is no outcome, and nothing more after that.
+    /// Says why there is no outcome, if the attempt was claimed, and nothing more after that.
     pub(crate) async fn end(&self, objects: &Objects, config: &Config, why: &anyhow::Error) {
         let mut record = self.0.borrow().clone();
         if !record.is_ours() {

@@ -1,6 +1,5 @@
 //! Campaigns over HTTP: ask what one would come to, open it, look at it, steer it. All of it is an operator's.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,13 +10,13 @@ use axum::response::{IntoResponse as _, Response};
 use carrel_schemas::campaign::{Campaign, CampaignItem, CreateCampaign, ItemState, LetterFilter};
 use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, IdempotencyKey};
-use carrel_schemas::timestamp::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::auth::Caller;
 use super::{Refused, State};
 use crate::ledger::Versioned;
+use crate::place::Place;
 use crate::replay::open::{asked_sha256, chosen, drawn_up};
 use crate::replay::plan::{Wish, steer};
 
@@ -34,18 +33,8 @@ pub(super) struct Page {
     next: Option<String>,
 }
 
-/// Where a campaign stands in the list. It holds all that tells, so that the campaign itself may be gone.
-type Place = (Reverse<Timestamp>, CampaignId);
-
-fn place(campaign: &Campaign) -> Place {
-    (Reverse(campaign.created_at), campaign.id.clone())
-}
-
-fn parse(page: &str) -> Result<Place, Refused> {
-    let wrong = || Refused::Bad(format!("page {page:?} is not the `next` of a page before"));
-    let (id, created_at) = page.split_once('@').ok_or_else(wrong)?;
-    let created_at = Timestamp::parse(created_at).map_err(|_| wrong())?;
-    Ok((Reverse(created_at), CampaignId::parse(id).map_err(|_| wrong())?))
+fn place(campaign: &Campaign) -> Place<CampaignId> {
+    Place::new(campaign.created_at, campaign.id.clone())
 }
 
 /// A campaign and how far its letters are.
@@ -124,7 +113,7 @@ pub(super) async fn list(
     caller: Caller,
 ) -> Result<Json<Page>, Refused> {
     caller.operator()?;
-    let after = query.remove("page").map(|page| parse(&page)).transpose()?;
+    let after = query.remove("page").map(|page| page.parse::<Place<CampaignId>>()).transpose().map_err(Refused::Bad)?;
     let limit = match query.remove("limit") {
         None => PAGE,
         Some(text) => match text.parse() {
@@ -139,8 +128,7 @@ pub(super) async fn list(
     campaigns.retain(|campaign| after.as_ref().is_none_or(|after| place(campaign) > *after));
     let more = campaigns.len() > limit;
     campaigns.truncate(limit);
-    let last = campaigns.last().filter(|_| more);
-    let next = last.map(|campaign| format!("{}@{}", campaign.id, campaign.created_at));
+    let next = campaigns.last().filter(|_| more).map(|campaign| place(campaign).to_string());
     Ok(Json(Page { campaigns, next }))
 }
 

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::auth::Caller;
 use super::{Refused, State};
-use crate::dead_letters::{Group, Page, Place};
+use crate::dead_letters::{Group, Page};
 use crate::ledger::Versioned;
+use crate::place::Place;
 
 /// Letters of a page that asks for no number.
 const PAGE: usize = 1000;
@@ -28,13 +29,14 @@ pub(super) struct Groups {
 /// What a list is asked for in its query.
 struct Look {
     filter: LetterFilter,
-    page: Option<Place>,
+    page: Option<Place<DeadLetterId>>,
     limit: usize,
 }
 
 impl Look {
     fn parse(mut query: BTreeMap<String, String>) -> Result<Self, Refused> {
-        let page = query.remove("page").map(|page| page.parse::<Place>()).transpose().map_err(Refused::Bad)?;
+        let page =
+            query.remove("page").map(|page| page.parse::<Place<DeadLetterId>>()).transpose().map_err(Refused::Bad)?;
         let limit = query.remove("limit").map(|text| text.parse::<usize>().map_err(|_| text)).transpose();
         let limit = match limit {
             Ok(None) => PAGE,

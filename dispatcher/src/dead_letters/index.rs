@@ -2,10 +2,7 @@
 //!
 //! Owns filters and pages. Refuses to be the truth: what acts on a letter reads it from the ledger.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use carrel_schemas::campaign::LetterFilter;
@@ -19,6 +16,7 @@ use serde::Serialize;
 
 use crate::flight::Flight;
 use crate::ledger::{Ledger, LedgerError, Versioned};
+use crate::place::Place;
 
 /// Letters read before they are kept: each may have millions of bytes.
 const BATCH: usize = 8;
@@ -53,35 +51,6 @@ pub struct Page {
     /// The last of them, where more follow: what the next page comes after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
-}
-
-/// Where a letter stands, the newest first. It holds all that tells, so that the letter itself may be gone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(Reverse<Timestamp>, DeadLetterId);
-
-impl Place {
-    fn of(letter: &DeadLetter) -> Self {
-        Self(Reverse(letter.filed_at), letter.id.clone())
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(Reverse(filed_at), id) = self;
-        write!(f, "{id}@{filed_at}")
-    }
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // A letter's id alone tells no place: nothing comes after it.
-        let (id, filed_at) = text.split_once('@').unwrap_or((text, "1970-01-01T00:00:00Z"));
-        let id = DeadLetterId::parse(id).map_err(|error| error.to_string())?;
-        let filed_at = Timestamp::parse(filed_at).map_err(|error| format!("page {text:?}: {error}"))?;
-        Ok(Self(Reverse(filed_at), id))
-    }
 }
 
 /// Letters that failed alike.
@@ -124,7 +93,7 @@ impl Index {
         let found: Vec<Letters> = futures::stream::iter(looks).buffered(LISTS).try_collect().await?;
         let all = found.iter().flat_map(|letters| letters.iter());
         let mut letters: Vec<_> = all.filter(|letter| filter.fits(letter)).cloned().collect();
-        letters.sort_by_cached_key(|letter| Place::of(letter));
+        letters.sort_by_cached_key(|letter| place(letter));
         Ok(letters)
     }
 
@@ -176,7 +145,12 @@ impl Index {
     }
 
     /// One page of what fits. Pages stay as they are while letters are filed: new ones come before the first.
-    pub async fn page(&self, filter: &LetterFilter, after: Option<&Place>, limit: usize) -> Result<Page, LedgerError> {
+    pub async fn page(
+        &self,
+        filter: &LetterFilter,
+        after: Option<&Place<DeadLetterId>>,
+        limit: usize,
+    ) -> Result<Page, LedgerError> {
         Ok(page(self.find(filter).await?, after, limit))
     }
 
@@ -200,11 +174,15 @@ fn owner(letter: &DeadLetter) -> &str {
     letter.tenant.as_ref().map_or(LetterFilter::NOBODY, TenantId::as_str)
 }
 
-fn page(all: Vec<Arc<DeadLetter>>, after: Option<&Place>, limit: usize) -> Page {
-    let from = after.map_or(0, |after| all.partition_point(|letter| Place::of(letter) <= *after));
+fn place(letter: &DeadLetter) -> Place<DeadLetterId> {
+    Place::new(letter.filed_at, letter.id.clone())
+}
+
+fn page(all: Vec<Arc<DeadLetter>>, after: Option<&Place<DeadLetterId>>, limit: usize) -> Page {
+    let from = after.map_or(0, |after| all.partition_point(|letter| place(letter) <= *after));
     let more = all.len() > from + limit;
     let dead_letters: Vec<_> = all.iter().skip(from).take(limit).map(|letter| DeadLetter::clone(letter)).collect();
-    let next = dead_letters.last().filter(|_| more).map(|letter| Place::of(letter).to_string());
+    let next = dead_letters.last().filter(|_| more).map(|letter| place(letter).to_string());
     Page { dead_letters, next }
 }
 
@@ -254,7 +232,7 @@ mod tests {
     #[test]
     fn pages_hold_every_letter_once_though_new_ones_are_filed_between_them() {
         let mut all: Vec<_> = (0..7).map(|number| letter(number, 100 - i64::from(number))).collect();
-        let (mut seen, mut after): (Vec<DeadLetterId>, Option<Place>) = (Vec::new(), None);
+        let (mut seen, mut after): (Vec<DeadLetterId>, Option<Place<DeadLetterId>>) = (Vec::new(), None);
         loop {
             let got = page(all.clone(), after.as_ref(), 3);
             seen.extend(got.dead_letters.iter().map(|letter| letter.id.clone()));
@@ -269,13 +247,12 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_none_is_refused_and_an_id_alone_is_the_end() {
+    fn a_place_that_is_none_is_refused() {
         let id = letter(1, 100).id.to_string();
-        assert!(format!("{id}@soon").parse::<Place>().expect_err("no instant").contains("soon"));
-        assert!("x@1970-01-01T00:00:00Z".parse::<Place>().is_err());
-        let after: Place = id.parse().expect("an id");
-        let got = page(vec![letter(1, 100), letter(2, 99)], Some(&after), 3);
-        assert!(got.dead_letters.is_empty() && got.next.is_none());
+        for wrong in [id.clone(), format!("{id}@soon"), "x@1970-01-01T00:00:00Z".to_owned()] {
+            let refused = wrong.parse::<Place<DeadLetterId>>().expect_err("no place");
+            assert!(refused.contains(&wrong), "{refused}");
+        }
     }
 
     #[test]

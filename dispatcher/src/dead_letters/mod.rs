@@ -18,7 +18,7 @@ use carrel_schemas::timestamp::Timestamp;
 use crate::ledger::{EndedAttempt, ReviewRecord};
 
 pub use fingerprint::fingerprint;
-pub use index::{Group, Index, Page, Place};
+pub use index::{Group, Index, Page};
 
 /// A reason may quote what it refuses: a letter with the largest message and this much reason can still be read back.
 const MAX_REASON: usize = 16 << 10;

@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use carrel_cloud::{Ended, Limit};
+use carrel_schemas::claim::exit_code;
 use carrel_schemas::completion::Completion;
 use carrel_schemas::dead_letter::Evidence;
 use carrel_schemas::ids::{ExecutionName, ReviewId};
@@ -16,11 +17,6 @@ use carrel_schemas::timestamp::Timestamp;
 
 use super::{DriveError, Driver, Step, is_last_attempt};
 use crate::ledger::{AttemptEnd, LedgerError, ReviewRecord, State, Versioned};
-
-/// How a worker exits whose settings are wrong: EX_USAGE of sysexits.h.
-const WRONG_SETTINGS: i32 = 64;
-/// How a worker exits that was given a seal it does not trust: EX_DATAERR.
-const DISTRUSTED_SEAL: i32 = 65;
 
 impl Driver {
     /// How a review that waits or runs is to end now, if it is.
@@ -53,15 +49,15 @@ impl Driver {
         let exit = Some(ended.message).filter(|message| !message.is_empty());
         // Not in the cloud's words, which name a task: letters of what ended alike are one group.
         let cause = format!("{execution} ended without an outcome");
-        let (class, why) = match (ended.limit, ended.exit_code) {
+        let (class, why) = match (ended.limit, ended.exit_code.and_then(|code| u8::try_from(code).ok())) {
             (Some(Limit::Memory), _) => (FailureClass::OutOfMemory, " at the memory limit of its job"),
             (Some(Limit::Time), _) => (FailureClass::TimedOut, " at the timeout of its job"),
             // Another attempt would end as this one did.
-            (None, Some(WRONG_SETTINGS)) => (
+            (None, Some(exit_code::WRONG_SETTINGS)) => (
                 FailureClass::Crashed,
                 ": its worker's settings are wrong, mend the tenant's job and replay the review",
             ),
-            (None, Some(DISTRUSTED_SEAL)) => (
+            (None, Some(exit_code::DISTRUSTED_SEAL)) => (
                 FailureClass::Crashed,
                 ": its worker does not trust the seal that it was given, find out who wrote it and replay the review",
             ),

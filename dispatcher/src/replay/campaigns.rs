@@ -2,14 +2,18 @@
 //!
 //! ```text
 //! turn: take every letter under way a step further ─► plan ─► mark who begins, then begin ─► halt | finish
-//!   ▲                                                                    └─ all of them ended: the next turn, at once
-//!   └─ a while later, where something is waited for
+//!   ▲                                                   ▲      └─ all of them ended: that campaign, at once ─┐
+//!   └─ a while later, where something is waited for     └────────────────────────────────────────────────────┘
 //! ```
 //! What is marked in a chunk is marked before it is done, by compare-and-swap: a campaign that is killed goes on where it
 //! stood, and two that believe they lead cannot begin one letter differently. Refuses letters that were filed after the
 //! campaign began: it cannot feed itself.
+//!
+//! Cloud Storage takes about one overwrite of an object a second, and a chunk is rewritten several times a turn. What
+//! is refused as too fast is repeated after a pause by the client: such a campaign goes on as fast as its chunks can be
+//! written, and one that is refused for long is read anew a while later.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,30 +68,39 @@ impl Campaigns {
         let mut turn = tokio::time::interval(every);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut held: HashMap<CampaignId, Chunks> = HashMap::new();
-        let mut goes_on = false;
+        let mut going = HashSet::new();
         loop {
-            tokio::select! {
+            // In this order: however long some go on at once, every campaign has its turn when that has come.
+            let at_once = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
-                () = async { self.leadership.held().await; if !goes_on { turn.tick().await; } } => {}
-            }
+                () = async { self.leadership.held().await; turn.tick().await; } => None,
+                () = self.leadership.held(), if !going.is_empty() => Some(&going),
+            };
             // A step in hand is ended: it is short, and the drain waits for it.
-            goes_on = self.turn(&mut held).await.unwrap_or_else(|error| {
+            going = self.turn(&mut held, at_once).await.unwrap_or_else(|error| {
                 tracing::warn!(error = crate::chain(&error), "campaigns are looked at again later");
-                false
+                HashSet::new()
             });
         }
     }
 
-    /// One turn of every campaign. True if one of them goes on at once.
-    async fn turn(&self, held: &mut HashMap<CampaignId, Chunks>) -> Result<bool, LedgerError> {
+    /// One turn of every campaign, or of those alone that go on at once. Returns which of them do after it.
+    async fn turn(
+        &self,
+        held: &mut HashMap<CampaignId, Chunks>,
+        at_once: Option<&HashSet<CampaignId>>,
+    ) -> Result<HashSet<CampaignId>, LedgerError> {
         let open = self.ledger.open_campaigns().await?;
         held.retain(|id, _| open.iter().any(|(open, _)| open == id));
-        let mut one_goes_on = false;
-        for (id, since) in open {
+        let mut going = HashSet::new();
+        for (id, since) in open.into_iter().filter(|(id, _)| at_once.is_none_or(|some| some.contains(id))) {
             let chunks = held.remove(&id).unwrap_or_default();
-            match self.carry(&id, since, chunks).await {
+            match self.carry(&id, since, chunks, at_once.is_some()).await {
                 Ok(Some(Carried { chunks, goes_on })) => {
-                    one_goes_on |= goes_on;
+                    if goes_on {
+                        going.insert(id.clone());
+                    }
                     held.insert(id, chunks);
                 }
                 Ok(None) => {}
@@ -97,15 +110,17 @@ impl Campaigns {
                 }
             }
         }
-        Ok(one_goes_on)
+        Ok(going)
     }
 
-    /// One turn of one campaign. Returns how it stands, unless its chunks have to be read anew.
+    /// One turn of one campaign; at once after another, what is under way is left alone: nothing new is known of it.
+    /// Returns how the campaign stands, unless its chunks have to be read anew.
     async fn carry(
         &self,
         id: &CampaignId,
         since: Timestamp,
         mut chunks: Chunks,
+        at_once: bool,
     ) -> Result<Option<Carried>, LedgerError> {
         let Some(Versioned { value: campaign, generation }) = self.ledger.campaign(id).await? else {
             if crate::now().since(since) > OPENED_WITHIN {
@@ -116,7 +131,7 @@ impl Campaigns {
         if chunks.is_empty() {
             chunks = self.read(&campaign).await?;
         }
-        let under_way = places(&chunks, |item| item.state == ItemState::Begun);
+        let under_way = places(&chunks, |item| item.state == ItemState::Begun && !at_once);
         if !self.advance(&campaign, &mut chunks, under_way).await? {
             return Ok(None);
         }

@@ -100,14 +100,20 @@ pub struct Seen {
     pub why: Option<String>,
     /// Milliseconds that its review ran when it last did.
     pub ran_ms: Option<u64>,
+    /// Whether there is nothing to replay any more, now or later.
+    pub is_over: bool,
 }
 
 impl Seen {
     fn that(foresight: Foresight, why: impl Into<String>) -> Self {
-        Self { foresight, why: Some(short(&why.into())), ran_ms: None }
+        Self { foresight, why: Some(short(&why.into())), ran_ms: None, is_over: false }
     }
 
-    const WOULD_RUN: Self = Self { foresight: Foresight::WouldRun, why: None, ran_ms: None };
+    fn over(why: impl Into<String>) -> Self {
+        Self { is_over: true, ..Self::that(Foresight::AlreadyDone, why) }
+    }
+
+    const WOULD_RUN: Self = Self { foresight: Foresight::WouldRun, why: None, ran_ms: None, is_over: false };
 }
 
 /// How a replay ended.
@@ -130,7 +136,8 @@ impl Replayer {
     /// What would become of a letter if it were replayed now.
     pub async fn foresee(&self, letter: &DeadLetter) -> Result<Seen, ReplayError> {
         if letter.state != DeadLetterState::Open {
-            return Ok(Seen { foresight: Foresight::NotOpen, why: letter.resolution.clone(), ran_ms: None });
+            let why = letter.resolution.clone();
+            return Ok(Seen { foresight: Foresight::NotOpen, why, ran_ms: None, is_over: false });
         }
         if letter.class == DeadLetterClass::Stuck {
             let why = "it is tried on by itself, and the letter is resolved once that helps";
@@ -155,18 +162,26 @@ impl Replayer {
                 let Some(record) = self.ledger.review(&tenant.id, review).await? else {
                     return Ok(Seen::that(Foresight::StillInvalid, format!("the ledger holds no review {review}")));
                 };
-                if record.value.epoch != *epoch || !record.value.may_be_replayed() {
-                    let why = format!("epoch {} is {}", record.value.epoch, record.value.state.word());
+                let why = format!("epoch {} is {}", record.value.epoch, record.value.state.word());
+                if record.value.epoch != *epoch {
+                    return Ok(Seen::over(why));
+                }
+                if !record.value.may_be_replayed() {
+                    // Its letter is filed before its end is announced, and may be replayed once that is done.
                     return Ok(Seen::that(Foresight::AlreadyDone, why));
                 }
                 if let Some(why) = self.replaced(&record.value).await? {
-                    return Ok(Seen::that(Foresight::AlreadyDone, why));
+                    return Ok(Seen::over(why));
                 }
                 let seen = self.foresee_inputs(tenant, &record.value).await?;
                 Ok(Seen { ran_ms: Some(record.value.ran_ms).filter(|ms| *ms > 0), ..seen })
             }
             (DeadLetterSource::Pack { pack, revision, .. }, Some(tenant)) => {
                 if let Some(why) = self.closed_again(tenant, pack, *revision).await? {
+                    return Ok(Seen::over(why));
+                }
+                if let Some(why) = self.closes_again(tenant, pack, *revision).await? {
+                    // It may close with no file in it, as before, and is no other letter then.
                     return Ok(Seen::that(Foresight::AlreadyDone, why));
                 }
                 Ok(asked_for(&self.sealer.list(tenant, pack).await?))
@@ -186,7 +201,7 @@ impl Replayer {
             .map(|seal| format!("revision {} of the pack is in its place, as review {}", seal.revision, seal.review)))
     }
 
-    /// Why a pack is not asked for: it has closed again with files in it, or is about to.
+    /// Why a pack is not asked for: it has closed again with files in it.
     async fn closed_again(
         &self,
         tenant: &Tenant,
@@ -194,13 +209,18 @@ impl Replayer {
         revision: Revision,
     ) -> Result<Option<String>, LedgerError> {
         let last = self.ledger.last_seal(&tenant.id, pack).await?;
-        if let Some(seal) = last.filter(|seal| seal.revision > revision && !seal.members.is_empty()) {
-            return Ok(Some(format!(
-                "the pack has closed again, with {} file(s), as {}",
-                seal.members.len(),
-                seal.review
-            )));
-        }
+        let last = last.filter(|seal| seal.revision > revision && !seal.members.is_empty());
+        Ok(last
+            .map(|seal| format!("the pack has closed again, with {} file(s), as {}", seal.members.len(), seal.review)))
+    }
+
+    /// Why a pack is not asked for: it is about to close again.
+    async fn closes_again(
+        &self,
+        tenant: &Tenant,
+        pack: &PackId,
+        revision: Revision,
+    ) -> Result<Option<String>, LedgerError> {
         let open = self.ledger.find_open_pack(&tenant.id, pack).await?;
         let open = open.filter(|open| open.revision > revision);
         Ok(open.map(|open| format!("uploads to it wait for its revision {}, which closes by itself", open.revision)))
@@ -233,9 +253,12 @@ impl Replayer {
     fn forgotten(&self, attributes: &BTreeMap<String, String>, why: &str) -> Seen {
         let bucket = attributes.get("bucketId").and_then(|name| BucketName::parse(name.as_str()).ok());
         let tenant = bucket.and_then(|bucket| self.registry.by_uploads_bucket(&bucket));
-        let leaves = tenant.is_some_and(|tenant| tenant.deleting);
-        let foresight = if leaves { Foresight::UnknownTenant } else { Foresight::AlreadyDone };
-        Seen::that(foresight, format!("nothing would come of it: {why}"))
+        let why = format!("nothing would come of it: {why}");
+        if tenant.is_some_and(|tenant| tenant.deleting) {
+            Seen::that(Foresight::UnknownTenant, why)
+        } else {
+            Seen::over(why)
+        }
     }
 
     async fn foresee_request(&self, tenant: &Tenant, request: &ReviewRequested) -> Result<Seen, ReplayError> {
@@ -248,7 +271,7 @@ impl Replayer {
         }
         // Whoever remembered it may have died before it was a review.
         Ok(match self.ledger.review(&tenant.id, &seal.review).await? {
-            Some(_) => Seen::that(Foresight::AlreadyDone, format!("its idempotency key stands for {}", seal.review)),
+            Some(_) => Seen::over(format!("its idempotency key stands for {}", seal.review)),
             None => Seen::WOULD_RUN,
         })
     }
@@ -259,7 +282,7 @@ impl Replayer {
             && holds(&seal, upload)
             && self.ledger.review(tenant, &seal.review).await?.is_some()
         {
-            return Ok(Seen::that(Foresight::AlreadyDone, format!("{object} is sealed, in {}", seal.review)));
+            return Ok(Seen::over(format!("{object} is sealed, in {}", seal.review)));
         }
         let found = self.objects.find(object.bucket.as_str(), object.name.as_str()).await?;
         Ok(match found {
@@ -322,14 +345,23 @@ impl Replayer {
                     return Ok(Some(ItemState::Skipped { reason: "the campaign was cancelled".to_owned() }));
                 }
             }
-            let Seen { foresight, why, .. } = match self.foresee(&letter).await {
+            let Seen { foresight, why, is_over, .. } = match self.foresee(&letter).await {
                 // Whoever takes the message meets it again, and ends as its letter did.
                 Err(error) if error.is_permanent() && is_message(&letter) => Seen::WOULD_RUN,
                 seen => seen?,
             };
             if foresight != Foresight::WouldRun {
                 let reason = why.unwrap_or_else(|| "another campaign has it, or it was dealt with".to_owned());
-                return Ok(Some(ItemState::Skipped { reason: short(&reason) }));
+                let reason = short(&reason);
+                if is_over {
+                    // Left open, every later campaign would take it again.
+                    let resolution = Some(reason.clone());
+                    let next = DeadLetter { state: DeadLetterState::Resolved, resolution, ..letter };
+                    if !self.ledger.move_letter(held.generation, &next).await? {
+                        return Ok(None);
+                    }
+                }
+                return Ok(Some(ItemState::Skipped { reason }));
             }
             let state = DeadLetterState::Replaying;
             let taken = DeadLetter { state, campaign: Some(campaign.clone()), ..letter };
@@ -417,10 +449,12 @@ impl Replayer {
         letter: &DeadLetterId,
     ) -> Result<Option<End>, ReplayError> {
         let key = dead_letters::replay_key(letter);
-        if self.ledger.request(&tenant.id, &key).await?.is_none()
-            && let Some(why) = self.closed_again(tenant, pack, revision).await?
-        {
-            return Ok(Some(End::Over(why)));
+        if self.ledger.request(&tenant.id, &key).await?.is_none() {
+            let closed = self.closed_again(tenant, pack, revision).await?;
+            let closes = self.closes_again(tenant, pack, revision).await?;
+            if let Some(why) = closed.or(closes) {
+                return Ok(Some(End::Over(why)));
+            }
         }
         let traceparent = carrel_telemetry::inject();
         let review: ReviewId =

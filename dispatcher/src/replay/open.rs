@@ -9,7 +9,7 @@ use std::time::Duration;
 use carrel_schemas::campaign::{
     Campaign, CampaignChunk, CampaignItem, CampaignState, CreateCampaign, Foresight, ItemState, LetterFilter,
 };
-use carrel_schemas::dead_letter::{DeadLetter, DeadLetterState};
+use carrel_schemas::dead_letter::{DeadLetter, DeadLetterSource, DeadLetterState};
 use carrel_schemas::ids::{CampaignId, DeadLetterId, IdempotencyKey, TenantId};
 use carrel_schemas::timestamp::Timestamp;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
@@ -52,6 +52,9 @@ pub struct Foreseen {
     /// Milliseconds that its review ran when it last did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ran_ms: Option<u64>,
+    /// Whether its replay is a review: a message launches nothing by itself.
+    #[serde(skip)]
+    is_review: bool,
 }
 
 /// The letters that a campaign is for, the oldest first: those that are named, or every open one that fits.
@@ -123,7 +126,9 @@ impl Replayer {
                 },
                 None => Seen::that(Foresight::NotOpen, "it is gone"),
             };
-            Ok::<_, ReplayError>(Foreseen::of(letter.id.clone(), letter.tenant.clone(), seen))
+            let is_review = !matches!(letter.source, DeadLetterSource::Message { .. });
+            let foreseen = Foreseen::of(letter.id.clone(), letter.tenant.clone(), seen);
+            Ok::<_, ReplayError>(Foreseen { is_review, ..foreseen })
         });
         let found: HashSet<&DeadLetterId> = letters.iter().map(|letter| &letter.id).collect();
         let missing = wish.letters.iter().filter(|id| !found.contains(id));
@@ -152,8 +157,8 @@ impl Replayer {
 
 impl Foreseen {
     fn of(letter: DeadLetterId, tenant: Option<TenantId>, seen: Seen) -> Self {
-        let Seen { foresight, why, ran_ms } = seen;
-        Self { letter, tenant, foresight, why, ran_ms }
+        let Seen { foresight, why, ran_ms, .. } = seen;
+        Self { letter, tenant, foresight, why, ran_ms, is_review: false }
     }
 }
 
@@ -171,7 +176,7 @@ fn duration(letters: &[Foreseen], concurrency: impl Fn(&TenantId) -> u64, bounds
     let would: Vec<&Foreseen> = letters.iter().filter(|letter| letter.foresight == Foresight::WouldRun).collect();
     let measured: Vec<u64> = would.iter().filter_map(|letter| letter.ran_ms).collect();
     let (mut tenants, mut reviews): (BTreeMap<&TenantId, u64>, u64) = (BTreeMap::new(), 0);
-    for letter in &would {
+    for letter in would.iter().filter(|letter| letter.is_review) {
         let Some(tenant) = &letter.tenant else { continue };
         let average = || measured.iter().sum::<u64>().checked_div(measured.len() as u64);
         *tenants.entry(tenant).or_default() += letter.ran_ms.or_else(average)?;
@@ -179,9 +184,9 @@ fn duration(letters: &[Foreseen], concurrency: impl Fn(&TenantId) -> u64, bounds
     }
     let together = tenants.values().sum::<u64>() / bounds.at_once;
     let slowest = tenants.into_iter().map(|(tenant, ms)| ms / concurrency(tenant)).max().unwrap_or(0);
-    let paced = |count: u64, per_minute: u64| count.saturating_sub(1) * 60_000 / per_minute;
-    let begun = paced(would.len() as u64, bounds.per_minute);
-    let launched = paced(reviews, bounds.launches_per_minute);
+    // A minute's replays begin at once, its launches one after another.
+    let begun = (would.len() as u64).saturating_sub(1) / bounds.per_minute * 60_000;
+    let launched = reviews.saturating_sub(1) * 60_000 / bounds.launches_per_minute;
     Some(Duration::from_millis(slowest.max(together).max(begun).max(launched)))
 }
 
@@ -191,7 +196,7 @@ mod tests {
 
     fn foreseen(tenant: &str, foresight: Foresight, ran_ms: Option<u64>) -> Foreseen {
         let tenant = Some(TenantId::parse(tenant).expect("id"));
-        Foreseen { letter: DeadLetterId::derive(&[b"a"]), tenant, foresight, why: None, ran_ms }
+        Foreseen { letter: DeadLetterId::derive(&[b"a"]), tenant, foresight, why: None, ran_ms, is_review: true }
     }
 
     #[test]
@@ -209,11 +214,13 @@ mod tests {
         assert_eq!(duration(&letters, |_| 2, &wide), Some(Duration::from_millis(3_500)));
         // All three, 9 s, on the only slot there is.
         assert_eq!(duration(&letters, |_| 2, &bounds(1, 6_000, 6_000)), Some(Duration::from_secs(9)));
-        // Three replays, one every ten seconds, and three launches, one every twenty.
-        assert_eq!(duration(&letters, |_| 2, &bounds(32, 6, 6_000)), Some(Duration::from_secs(20)));
-        assert_eq!(duration(&letters, |_| 2, &bounds(32, 6, 3)), Some(Duration::from_secs(40)));
-        // A message launches nothing by itself.
-        let message = Foreseen { tenant: None, ..foreseen("acme", would, None) };
+        // Three replays, which one minute allows, or two minutes, or three; and three launches, one every twenty seconds.
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 3, 6_000)), Some(Duration::from_millis(3_500)));
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 2, 6_000)), Some(Duration::from_secs(60)));
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 1, 6_000)), Some(Duration::from_secs(120)));
+        assert_eq!(duration(&letters, |_| 2, &bounds(32, 3, 3)), Some(Duration::from_secs(40)));
+        // A message launches nothing by itself, whosever it is.
+        let message = Foreseen { is_review: false, ..foreseen("acme", would, None) };
         let two = [foreseen("acme", would, Some(1_000)), message];
         assert_eq!(duration(&two, |_| 2, &bounds(32, 6_000, 1)), Some(Duration::from_millis(500)));
         assert_eq!(duration(&[foreseen("acme", would, None)], |_| 1, &wide), None);

@@ -17,7 +17,7 @@ use carrel_schemas::timestamp::Timestamp;
 /// Replays of one campaign under way at once; tenants' own limits hold beside this.
 pub(super) const AT_ONCE: usize = 32;
 /// Of these, of one tenant: one that is slow or suspended keeps no other waiting. Nobody's are messages, which end as
-/// they are taken.
+/// they are taken: they are held to as many only where so many did not, and always leave as many to a tenant.
 pub(super) const OF_ONE_TENANT: usize = 8;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -93,10 +93,13 @@ pub fn plan(campaign: &Campaign, items: &[&CampaignItem], now: Timestamp) -> Pla
     for item in items.iter().filter(is_under_way) {
         *held.entry(item.tenant.as_ref()).or_default() += 1;
     }
+    let do_end = held.get(&None::<&TenantId>).is_none_or(|nobodys| *nobodys < OF_ONE_TENANT);
+    let of_nobody = if do_end { AT_ONCE - OF_ONE_TENANT } else { OF_ONE_TENANT };
     let may_begin = |at: &usize| {
         let tenant = items[*at].tenant.as_ref();
         let held = held.entry(tenant).or_default();
-        let begins = items[*at].state == ItemState::Pending && (tenant.is_none() || *held < OF_ONE_TENANT);
+        let most = if tenant.is_some() { OF_ONE_TENANT } else { of_nobody };
+        let begins = items[*at].state == ItemState::Pending && *held < most;
         *held += usize::from(begins);
         begins
     };
@@ -241,11 +244,28 @@ mod tests {
     }
 
     #[test]
-    fn nobodys_messages_are_held_to_the_pace_alone() {
-        let items = items(60);
-        let Plan::Begin(first) = next(&campaign(1000, 0), &items, 0) else { panic!("nothing began") };
-        assert_eq!(first.len(), AT_ONCE);
+    fn nobodys_messages_are_held_to_the_pace_and_leave_room_for_a_tenant() {
+        let mut items = items(60);
         assert_eq!(next(&campaign(5, 0), &items, 0), Plan::Begin((0..5).collect()));
+        let campaign = campaign(1000, 0);
+        assert_eq!(next(&campaign, &items, 0), Plan::Begin((0..AT_ONCE - OF_ONE_TENANT).collect()));
+        items[59].tenant = Some(TenantId::parse("acme").expect("id"));
+        let Plan::Begin(first) = next(&campaign, &items, 0) else { panic!("nothing began") };
+        assert_eq!(first.last(), Some(&59));
+    }
+
+    #[test]
+    fn nobodys_messages_that_do_not_end_keep_no_tenant_waiting() {
+        let (campaign, mut items) = (campaign(1000, 0), items(60));
+        for item in &mut items[..OF_ONE_TENANT] {
+            item.state = ItemState::Begun;
+        }
+        assert_eq!(next(&campaign, &items, 0), Plan::Rest);
+        items[59].tenant = Some(TenantId::parse("acme").expect("id"));
+        assert_eq!(next(&campaign, &items, 0), Plan::Begin(vec![59]));
+        items[0].state = ItemState::Passed;
+        let Plan::Begin(more) = next(&campaign, &items, 1) else { panic!("nothing began") };
+        assert_eq!(more.len(), AT_ONCE - OF_ONE_TENANT - (OF_ONE_TENANT - 1) + 1, "once one ends, the rest goes on");
     }
 
     #[test]

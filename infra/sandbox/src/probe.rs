@@ -196,10 +196,11 @@ fn explain(step: &str, errno: Option<i32>, words: &str, settings: &Settings) -> 
         let fix = "run the container with --security-opt seccomp=unconfined, or a profile that allows clone and mount";
         return missing(&at("a system call filter forbids building rooms"), fix);
     }
-    if step.starts_with("mount cgroup2") {
+    if step.starts_with("mount cgroup2") && matches!(errno, Some(libc::ENODEV | libc::EPERM)) {
         return missing(&at("runc is given no cgroup2"), "use oci:crun or namespaces, which need none");
     }
-    if step.ends_with("cgroup of a room") || step.ends_with("into its cgroup") {
+    let entering = step.ends_with("cgroup of a room") || step.ends_with("into its cgroup");
+    if entering && matches!(errno, Some(libc::EACCES | libc::EPERM)) {
         let fix = "run as root, who may move a process from any group to any other";
         return missing(&at("a room cannot enter the control group that was made for it"), fix);
     }
@@ -258,9 +259,15 @@ mod tests {
         let runc = says("mount cgroup2, which runc asks for", libc::ENODEV, Settings::default());
         assert!(runc.contains("use oci:crun"), "{runc}");
         for step in ["enter the cgroup of a room", "put a room into its cgroup"] {
-            let group = says(step, libc::EBUSY, Settings::default());
-            assert!(group.contains("run as root"), "{group}");
+            for errno in [libc::EACCES, libc::EPERM] {
+                let group = says(step, errno, Settings::default());
+                assert!(group.contains("run as root"), "{group}");
+            }
+            // A program that has ended meanwhile enters none, whoever asks.
+            assert_eq!(says(step, libc::ESRCH, Settings::default()), format!("{step}: refused"));
         }
+        let busy = says("mount cgroup2, which runc asks for", libc::EBUSY, Settings::default());
+        assert_eq!(busy, "mount cgroup2, which runc asks for: refused");
         let runtime =
             explain("find runsc", None, "it is not installed; install the package runsc", &Settings::default());
         assert_eq!(runtime.to_string(), "runsc is not installed: install the package runsc");

@@ -78,10 +78,10 @@ fn out(thing: &Thing) -> String {
     escaped(&format!("../../{}/reviews/{}", thing.of, thing.item))
 }
 
-/// The page after another's letter, which must be what the page after no letter is.
+/// The page after a place of another's letter, before any of its own: it must be what the page after no letter is.
 const PAGES: &[Attack] = &[Attack(
     "leaf on from",
-    |t| Call::get(format!("/v1/tenants/{ATTACKER}/dead-letters?page={}", t.item)),
+    |t| Call::get(format!("/v1/tenants/{ATTACKER}/dead-letters?page={}@2100-01-01T00:00:00Z", t.item)),
     200,
     Allowed::Own(200),
 )];

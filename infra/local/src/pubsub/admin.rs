@@ -64,7 +64,20 @@ impl PubSub {
         let live = super::Topic { record: record.clone(), holders: Vec::new() };
         self.topics_mut().entry(name.to_owned()).or_insert(live);
         self.keep_for_topic(name);
+        self.hold_again(name);
         Ok(record.to_proto(name))
+    }
+
+    /// A topic made in the place of a torn one is published to whatever was subscribed to that, and to its snapshots.
+    fn hold_again(&self, topic: &str) {
+        let live: Vec<_> = self.live().values().map(|live| (live.name.clone(), live.record())).collect();
+        for (name, record) in live.iter().filter(|(_, record)| record.topic == topic && !record.detached) {
+            self.add_holder(topic, name, &record.filter);
+        }
+        let snapshots = self.0.snapshots.read().expect("no code panics while it holds the map").clone();
+        for (name, record) in snapshots.iter().filter(|(_, record)| record.topic == topic) {
+            self.add_holder(topic, name, &record.filter);
+        }
     }
 
     pub(super) async fn admin_update_topic(&self, wanted: &Topic, paths: &[String]) -> Result<Topic, Status> {

@@ -3,11 +3,14 @@
 //! | found | what becomes of it |
 //! |---|---|
 //! | a topic, a subscription or a snapshot that cannot be read | moves to a table of its own; the cloud does not start |
-//! | one that is configured, at the next start | none is made anew in its place, and the cloud does not start |
+//! | one that is configured, at every later start | none is made anew in its place, and the cloud does not start |
+//! | one that is not, at the next start | it is not there, and the cloud starts: only so can it be created again |
+//! | what is held for such a one | stays until one of its name is created, which has it again unless it is a snapshot |
 //! | a message that cannot be read | moves too, once it is to be delivered; what comes with it is delivered |
 //! | a message that is not there, and is still owed | is named, once it is to be delivered, and owed no more |
 //!
-//! Messages are too many for a look at all of them before the first is delivered.
+//! What was configured is created over the API after a start without it in the configuration. Of anything else one start
+//! tells, and no later one. Messages are too many for a look at all of them before the first is delivered.
 
 use std::sync::Arc;
 
@@ -58,9 +61,13 @@ fn settle_lost(txn: &WriteTransaction, holder: &str, ids: &[MessageId]) -> Resul
         let definition = MESSAGES;
         let table_name = redb::TableHandle::name(&definition);
         for id in &lost {
+            let place = format!("{table_name}/{id}");
             let torn = messages.remove(*id)?.map(|bytes| bytes.value().to_vec());
+            // Another that was owed it may have found it torn before.
+            let lies_aside = aside.get(place.as_str())?.is_some();
             match torn {
-                Some(bytes) => put(&mut aside, &format!("{table_name}/{id}"), &bytes, "it is no message")?,
+                Some(bytes) => put(&mut aside, &place, &bytes, "it is no message")?,
+                None if lies_aside => {}
                 None => tracing::error!(pubsub.message = id, holder, "a message is owed that is not there any more"),
             }
         }

@@ -83,8 +83,9 @@ pub enum OpenError {
     /// A topic, a subscription or a snapshot of which nobody knows any more how it was set.
     #[error(
         "open {0}: its record could not be read and lies in table pubsub.aside; bring the data directory back from a \
-         backup, or start again, without it in the configuration, and create it over the API with the settings it had: a \
-         subscription then finds its messages again"
+         backup, or start again, without it in the configuration, which this will not hinder a second time, and create it \
+         over the API with the settings it had: what is published until then is not for it, but a subscription then finds \
+         its former messages again"
     )]
     Lost(String),
 }

@@ -2,7 +2,7 @@
 //!
 //! A snapshot is one more holder of its topic's messages: of what its subscription held when it was taken, and of all
 //! that came since. Where a seek moves a subscription, its deliveries in hand end and its streams are told to reconnect.
-//! A seek that a crash cuts short, so that nobody is told of it, may have moved a part.
+//! A seek in time that fails, or that a crash cuts short, may have moved a part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,7 +22,9 @@ use crate::store::StoreError;
 
 /// Between two looks for what has grown too old.
 const SWEEP: Duration = Duration::from_secs(60);
-/// What one transaction settles at most of what is dropped or sought away, so that others are committed in between.
+/// What one transaction settles at most of what has grown too old, and of what a seek in time finds when it begins, so
+/// that others are committed in between. What came since is settled by one more transaction, with all that a topic kept; a
+/// seek to a snapshot is one, of whatever size.
 const PAGE: usize = 4_000;
 /// A snapshot that would live shorter is not made.
 const SHORTEST_LIFE: u64 = 3600;
@@ -68,19 +70,21 @@ impl PubSub {
         }
         // One of this name may have expired and not have been swept.
         self.forget_snapshot(&wanted.name).await?;
+        // What is older is out of sight, although it may not be swept yet.
+        let from = self.too_old(&of, now_us())?;
         // First: what is published while it is made is in it.
         self.add_holder(&record.topic, &wanted.name, &record.filter);
         let (name, subscription, now) = (wanted.name.clone(), wanted.subscription, now_us());
         let mut kept = record.clone();
         let made = self.0.store.write(move |txn| {
-            let oldest = shelf::oldest(txn, &subscription)?.unwrap_or(now);
+            let oldest = shelf::oldest(txn, &subscription, from)?.unwrap_or(now);
             kept.expires = oldest.saturating_add(us(SNAPSHOT_LIFE));
             if kept.expires < now + us(SHORTEST_LIFE) {
                 shelf::remove_snapshot(txn, &name)?;
                 return Ok(None);
             }
             shelf::put_snapshot(txn, &name, &kept)?;
-            shelf::snap(txn, &subscription, &name)?;
+            shelf::snap(txn, &subscription, &name, from)?;
             Ok(Some(kept.expires))
         });
         let made = made.await.map_err(Status::from).and_then(|expires| {
@@ -141,20 +145,11 @@ impl PubSub {
     pub(super) async fn admin_seek(&self, name: &str, target: Target) -> Result<(), Status> {
         let live = self.find_attached(name)?;
         let record = live.record();
-        let (stored, kept) = (name.to_owned(), (*record).clone());
-        match target {
+        let moved = match target {
             Target::Time(time) => {
                 let seconds = u64::try_from(time.seconds).unwrap_or(0);
                 let at = us(seconds) + u64::try_from(time.nanos).unwrap_or(0) / 1_000;
-                let filter = Filter::parse(&record.filter).ok().flatten();
-                // Most of it page by page; the seek itself is left with what came since.
-                let from = self.boundary(at)?;
-                let keeper = shelf::acked(name);
-                self.settle_all(name, record.retain_acked.then_some(keeper.as_str()), 0..from).await?;
-                self.settle_all(&keeper, Some(name), from..MessageId::MAX).await?;
-                let seek =
-                    move |txn: &redb::WriteTransaction| shelf::seek_to_time(txn, &stored, &kept, filter.as_ref(), at);
-                self.0.store.write(seek).await?;
+                self.move_in_time(name, &record, at).await
             }
             Target::Snapshot(snapshot) => {
                 let found = self.snapshot(&snapshot)?;
@@ -163,11 +158,26 @@ impl PubSub {
                         "the snapshot is of another topic, or of a subscription with another filter",
                     ));
                 }
+                let (stored, kept) = (name.to_owned(), (*record).clone());
                 let seek = move |txn: &redb::WriteTransaction| shelf::seek_to_snapshot(txn, &stored, &kept, &snapshot);
-                self.0.store.write(seek).await?;
+                self.0.store.write(seek).await
             }
-        }
-        Ok(self.attach(name.to_owned(), (*record).clone())?)
+        };
+        // Also after a failure, which may have moved a part: what is handed out is what the tables hold.
+        self.attach(name.to_owned(), (*record).clone())?;
+        Ok(moved?)
+    }
+
+    async fn move_in_time(&self, name: &str, record: &SubscriptionRecord, at: Micros) -> Result<(), StoreError> {
+        let filter = Filter::parse(&record.filter).ok().flatten();
+        // Most of it page by page; the seek itself is left with what came since.
+        let from = self.boundary(at)?;
+        let keeper = shelf::acked(name);
+        self.settle_all(name, record.retain_acked.then_some(keeper.as_str()), 0..from).await?;
+        self.settle_all(&keeper, Some(name), from..MessageId::MAX).await?;
+        let (stored, kept) = (name.to_owned(), record.clone());
+        let seek = move |txn: &redb::WriteTransaction| shelf::seek_to_time(txn, &stored, &kept, filter.as_ref(), at);
+        self.0.store.write(seek).await
     }
 
     /// Settles what `holder` holds of a range, page by page.

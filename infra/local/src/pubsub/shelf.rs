@@ -273,10 +273,10 @@ pub(crate) fn settle_some(
     Ok(ids.len() == most)
 }
 
-/// When the oldest message that `holder` holds was published.
-pub(crate) fn oldest(txn: &WriteTransaction, holder: &str) -> Result<Option<Micros>, StoreError> {
+/// When the oldest message that `holder` holds was published, from one id on.
+pub(crate) fn oldest(txn: &WriteTransaction, holder: &str, from: MessageId) -> Result<Option<Micros>, StoreError> {
     let (pending, messages) = (txn.open_table(PENDING)?, txn.open_table(MESSAGES)?);
-    for row in pending.range((holder, 0)..(holder, MessageId::MAX))? {
+    for row in pending.range((holder, from)..(holder, MessageId::MAX))? {
         let time = messages.get(row?.0.value().1)?.and_then(|bytes| published(bytes.value()));
         if time.is_some() {
             return Ok(time);
@@ -285,7 +285,8 @@ pub(crate) fn oldest(txn: &WriteTransaction, holder: &str) -> Result<Option<Micr
     Ok(None)
 }
 
-/// `None` if it is torn: what was appended has an id and a time, which a message cut short may have lost.
+/// `None` if it is torn: what was appended has an id and a time, which a message cut short may have lost. The ordering key
+/// comes after both: one cut right before it is not told from a message that has none.
 fn decoded(bytes: &[u8]) -> Option<PubsubMessage> {
     let message = PubsubMessage::decode(Bytes::copy_from_slice(bytes)).ok()?;
     (!message.message_id.is_empty() && message.publish_time.is_some()).then_some(message)
@@ -371,9 +372,14 @@ pub(crate) fn seek_to_snapshot(
     settle(txn, name, record.retain_acked.then_some(keeper.as_str()), &past)
 }
 
-/// The snapshot holds what the subscription holds.
-pub(crate) fn snap(txn: &WriteTransaction, subscription: &str, snapshot: &str) -> Result<(), StoreError> {
-    let ids = held(txn, subscription, 0..MessageId::MAX)?;
+/// The snapshot holds what the subscription holds, from one id on.
+pub(crate) fn snap(
+    txn: &WriteTransaction,
+    subscription: &str,
+    snapshot: &str,
+    from: MessageId,
+) -> Result<(), StoreError> {
+    let ids = held(txn, subscription, from..MessageId::MAX)?;
     hold(txn, snapshot, &ids)
 }
 

@@ -8,7 +8,7 @@ use redb::ReadableTableMetadata as _;
 
 use super::deliver::{BATCH_BYTES, Delivered};
 use super::proto::seek_request::Target;
-use super::proto::{CreateSnapshotRequest, Subscription as Wanted};
+use super::proto::{CreateSnapshotRequest, Subscription as Wanted, Topic as WantedTopic};
 use super::*;
 
 const TOPIC: &str = "projects/p/topics/ttt";
@@ -18,8 +18,17 @@ const SNAPSHOT: &str = "projects/p/snapshots/nnn";
 const MANY: usize = 9_000;
 
 async fn open(dir: &Path, store: &Store, subscriptions: &[config::Subscription]) -> Result<PubSub, OpenError> {
+    open_with(dir, store, &["ttt".to_owned()], subscriptions).await
+}
+
+async fn open_with(
+    dir: &Path,
+    store: &Store,
+    topics: &[String],
+    subscriptions: &[config::Subscription],
+) -> Result<PubSub, OpenError> {
     let iam = Iam::open(dir, &BTreeMap::new(), &[]).expect("a policy");
-    PubSub::open(store.clone(), iam, Faults::none(), "p", &["ttt".to_owned()], subscriptions).await
+    PubSub::open(store.clone(), iam, Faults::none(), "p", topics, subscriptions).await
 }
 
 /// A topic and a subscription with these settings.
@@ -54,12 +63,32 @@ fn kept(store: &Store) -> u64 {
     store.read(|txn| Ok(txn.open_table(shelf::MESSAGES)?.len()?)).expect("reads")
 }
 
-async fn tear(store: &Store, name: &'static str, bytes: &'static [u8]) {
+async fn tear(store: &Store, table: shelf::Records, name: &'static str, bytes: &'static [u8]) {
     let torn = store.write(move |txn| {
-        txn.open_table(shelf::SUBSCRIPTIONS)?.insert(name, bytes)?;
+        txn.open_table(table)?.insert(name, bytes)?;
         Ok(())
     });
     torn.await.expect("writes");
+}
+
+async fn snap(service: &PubSub) {
+    let (name, subscription) = (SNAPSHOT.to_owned(), NAME.to_owned());
+    let wanted = CreateSnapshotRequest { name, subscription, ..CreateSnapshotRequest::default() };
+    service.admin_create_snapshot(wanted).await.expect("is made");
+}
+
+/// The subscription is owed what is a day older than it keeps anything.
+async fn owe_too_old(store: &Store, count: usize) {
+    let eight_days_ago = UNIX_EPOCH + Duration::from_micros(now_us() - micros(Duration::from_secs(8 * 24 * 3600)));
+    let old = PubsubMessage { publish_time: Some(eight_days_ago.into()), ..PubsubMessage::default() };
+    let written = store.write(move |txn| {
+        let mut appender = shelf::Appender::open(txn)?;
+        for _ in 0..count {
+            appender.append(&[NAME], old.clone())?;
+        }
+        appender.finish()
+    });
+    written.await.expect("writes");
 }
 
 #[tokio::test]
@@ -109,7 +138,7 @@ async fn a_torn_subscription_is_named_and_not_dropped() {
         let (dir, store, service) = service(Wanted::default()).await;
         let ids = publish(&service, 1, 1, "").await;
         service.shutdown().await;
-        tear(&store, NAME, torn).await;
+        tear(&store, shelf::SUBSCRIPTIONS, NAME, torn).await;
         let configured = config::Subscription {
             name: "sss".to_owned(),
             topic: "ttt".to_owned(),
@@ -128,6 +157,26 @@ async fn a_torn_subscription_is_named_and_not_dropped() {
         service.shutdown().await;
         open(dir.path(), &store, &[configured]).await.expect("somebody has said how it is set");
     }
+}
+
+#[tokio::test]
+async fn a_topic_made_in_the_place_of_a_torn_one_is_published_to_its_subscriptions_and_snapshots() {
+    let (dir, store, service) = service(Wanted::default()).await;
+    snap(&service).await;
+    service.shutdown().await;
+    tear(&store, shelf::TOPICS, TOPIC, b"{\"labels").await;
+    let refused = open_with(dir.path(), &store, &[], &[]).await.expect_err("it was set");
+    assert!(matches!(&refused, OpenError::Lost(name) if name == TOPIC), "{refused:?}");
+    let service = open_with(dir.path(), &store, &[], &[]).await.expect("it is told of once");
+    assert!(!service.has_topic(TOPIC));
+    let wanted = WantedTopic { name: TOPIC.to_owned(), ..WantedTopic::default() };
+    service.admin_create_topic(&wanted).await.expect("there is none");
+    let ids = publish(&service, 1, 1, "").await;
+    let came = delivered(&service).await;
+    assert_eq!(came.iter().map(|one| one.id.message).collect::<Vec<_>>(), ids);
+    let subscription = service.subscription(NAME).expect("is there");
+    service.acknowledge(&subscription, vec![came[0].id.to_string()]).await.expect("is written");
+    assert_eq!(kept(&store), 1, "the snapshot holds it");
 }
 
 #[tokio::test]
@@ -162,16 +211,7 @@ async fn what_is_older_than_it_is_kept_is_neither_delivered_nor_left_in_the_tabl
 async fn what_has_grown_too_old_while_nothing_ran_is_not_delivered_after_the_start() {
     let (dir, store, service) = service(Wanted::default()).await;
     service.shutdown().await;
-    let eight_days_ago = UNIX_EPOCH + Duration::from_micros(now_us() - micros(Duration::from_secs(8 * 24 * 3600)));
-    let old = PubsubMessage { publish_time: Some(eight_days_ago.into()), ..PubsubMessage::default() };
-    let written = store.write(move |txn| {
-        let mut appender = shelf::Appender::open(txn)?;
-        for _ in 0..MANY {
-            appender.append(&[NAME], old.clone())?;
-        }
-        appender.finish()
-    });
-    written.await.expect("writes");
+    owe_too_old(&store, MANY).await;
     let service = open(dir.path(), &store, &[]).await.expect("opens");
     assert!(delivered(&service).await.is_empty());
     let young = publish(&service, 1, 1, "").await;
@@ -181,12 +221,22 @@ async fn what_has_grown_too_old_while_nothing_ran_is_not_delivered_after_the_sta
 }
 
 #[tokio::test]
+async fn what_is_too_old_and_not_yet_swept_neither_forbids_a_snapshot_nor_is_in_it() {
+    let (_dir, store, service) = service(Wanted::default()).await;
+    // Nothing is swept by itself any more.
+    service.shutdown().await;
+    owe_too_old(&store, 3).await;
+    publish(&service, 1, 1, "").await;
+    snap(&service).await;
+    service.sweep(now_us()).await.expect("sweeps");
+    assert_eq!(kept(&store), 1, "the snapshot holds none of the old");
+}
+
+#[tokio::test]
 async fn a_snapshot_is_over_after_a_week_and_holds_nothing_any_more() {
     let (_dir, store, service) = service(Wanted::default()).await;
     publish(&service, MANY, 1, "").await;
-    let (name, subscription) = (SNAPSHOT.to_owned(), NAME.to_owned());
-    let wanted = CreateSnapshotRequest { name, subscription, ..CreateSnapshotRequest::default() };
-    service.admin_create_snapshot(wanted).await.expect("is made");
+    snap(&service).await;
     let in_days = |days: u64| now_us() + micros(Duration::from_secs(days * 24 * 3600));
     service.sweep(in_days(6)).await.expect("sweeps");
     service.admin_get_snapshot(SNAPSHOT).expect("it is there");

@@ -215,14 +215,14 @@ impl Run {
             made.map_err(|source| OpenError::Directory { dir, source })
         };
         let logs = directory("logs")?;
-        let (jobs, stale) = store
+        let (torn, jobs, stale) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
-                shelf::set_torn_aside(txn)?;
-                Ok((shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
+                let torn = shelf::set_torn_aside(txn)?;
+                Ok((torn, shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
             })
             .await?;
-        orphans::kill(&stale);
+        orphans::kill(&stale, &torn);
         if !stale.is_empty() {
             tracing::warn!(run.executions = stale.len(), "ended executions that a former cloud left behind");
             let keys: Vec<(String, u64)> = stale.iter().map(|record| (record.job.clone(), record.seq)).collect();

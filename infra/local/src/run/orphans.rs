@@ -1,7 +1,8 @@
 //! Process groups that outlived their cloud: found, proven to be its tasks, killed.
 //!
 //! A recorded process is recognised by id and start time. A cloud that died between a start and its record is no
-//! excuse: such a task is recognised by the execution's name in its environment, which no other process bears.
+//! excuse: such a task is recognised by the execution's name in its environment, which no other process bears; and so is
+//! one whose record cannot be read any more.
 
 use std::collections::HashSet;
 use std::fs;
@@ -25,12 +26,12 @@ pub(super) fn identify(pid: i32) -> Option<Process> {
     stat(pid).map(|stat| Process { pid, start_ticks: stat.start_ticks })
 }
 
-/// Kills the groups of these executions.
-pub(super) fn kill(stale: &[ExecutionRecord]) {
-    if stale.is_empty() {
+/// Kills the groups of these executions, and of those of which there is but a name.
+pub(super) fn kill(stale: &[ExecutionRecord], torn: &[String]) {
+    if stale.is_empty() && torn.is_empty() {
         return;
     }
-    let names: HashSet<&[u8]> = stale.iter().map(|record| record.name.as_bytes()).collect();
+    let names: HashSet<&[u8]> = stale.iter().map(|record| &record.name).chain(torn).map(String::as_bytes).collect();
     let processes: Vec<Process> =
         stale.iter().flat_map(|record| record.tasks.iter().filter_map(|task| task.process)).collect();
     let own = rustix::process::getpgrp().as_raw_nonzero().get();
@@ -69,7 +70,24 @@ fn execution(pid: i32) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn what_runs_for_a_torn_execution_is_killed_by_its_name_and_nothing_else_is() {
+        let sleep = |execution: &str| {
+            let mut command = Command::new("/bin/sleep");
+            command.arg("600").env("CLOUD_RUN_EXECUTION", execution).process_group(0).spawn().expect("it starts")
+        };
+        let (mut torn, mut other) = (sleep("torn-abcdefgh"), sleep("torn-abcdefghi"));
+        kill(&[], &["torn-abcdefgh".to_owned()]);
+        assert_eq!(torn.wait().expect("it is ours").signal(), Some(9));
+        assert_eq!(other.try_wait().expect("it is ours"), None);
+        other.kill().expect("it is ours");
+        other.wait().expect("it is ours");
+    }
 
     #[test]
     fn a_command_named_to_confuse_is_read_right() {

@@ -63,13 +63,14 @@ pub(super) fn create_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Puts aside the records that cannot be read, and forgets what led to an execution that is not there any more.
-pub(super) fn set_torn_aside(txn: &WriteTransaction) -> Result<(), StoreError> {
+/// Puts aside the records that cannot be read, and forgets what led to an execution that is not there any more; the names
+/// of those that were not complete, whose processes may still run.
+pub(super) fn set_torn_aside(txn: &WriteTransaction) -> Result<Vec<String>, StoreError> {
     set_unreadable_aside(txn, ASIDE, MADE, is_json::<JobRecord>, |job| job.to_owned())?;
     let is_execution = is_json::<ExecutionRecord>;
     let torn = set_unreadable_aside(txn, ASIDE, EXECUTIONS, is_execution, |(job, seq)| format!("{job}/{seq}"))?;
     if torn.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut there = BTreeSet::new();
     for entry in txn.open_table(EXECUTIONS)?.iter()? {
@@ -78,11 +79,20 @@ pub(super) fn set_torn_aside(txn: &WriteTransaction) -> Result<(), StoreError> {
         there.insert((job.to_owned(), seq));
     }
     let is_there = |job: &str, seq: u64| there.contains(&(job.to_owned(), seq));
-    txn.open_table(UNFINISHED)?.retain(|(job, seq), ()| is_there(job, seq))?;
+    let (mut unfinished, mut names) = (txn.open_table(UNFINISHED)?, txn.open_table(NAMES)?);
+    let mut left_running = Vec::new();
+    for entry in names.iter()? {
+        let (key, seq) = entry?;
+        let ((job, name), seq) = (key.value(), seq.value());
+        if !is_there(job, seq) && unfinished.get((job, seq))?.is_some() {
+            left_running.push(name.to_owned());
+        }
+    }
+    unfinished.retain(|(job, seq), ()| is_there(job, seq))?;
+    names.retain(|(job, _), seq| is_there(job, seq))?;
     txn.open_table(FINISHED)?.retain(|(job, seq), ()| is_there(job, seq))?;
-    txn.open_table(NAMES)?.retain(|(job, _), seq| is_there(job, seq))?;
     txn.open_table(OPERATIONS)?.retain(|_, (job, seq)| seq == 0 || is_there(job, seq))?;
-    Ok(())
+    Ok(left_running)
 }
 
 /// All jobs: the configured ones as they are configured, and those that were made over the wire.
@@ -330,12 +340,12 @@ mod tests {
                 txn.open_table(EXECUTIONS)?.insert(("j", seq), &b"{\"job"[..])?;
             }
             txn.open_table(MADE)?.insert("torn", &b""[..])?;
-            set_torn_aside(txn)?;
+            let running = set_torn_aside(txn)?;
             let jobs = ensure_jobs(txn, &[], 8)?;
             let left = unfinished(txn)?.into_iter().map(|record| record.seq).collect::<Vec<_>>();
-            Ok((jobs.len(), left))
+            Ok((running, jobs.len(), left))
         });
-        assert_eq!(torn.await.expect("nothing is stopped by it"), (0, vec![4]));
+        assert_eq!(torn.await.expect("nothing is stopped by it"), (vec!["j-3".to_owned()], 0, vec![4]));
         let seen = store.read(|txn| {
             let found = |number: u64| Ok::<_, StoreError>(find(txn, "j", &format!("j-{number}"))?.is_some());
             let known = |number: u64| Ok::<_, StoreError>(operation(txn, &format!("u-{number}"))?.is_some());

@@ -8,7 +8,7 @@ use carrel_volume::Limits;
 use rustix::io::Errno;
 
 use crate::proxy::Line;
-use crate::world::{World, blocking, can_mount, pattern};
+use crate::world::{World, blocking, can_mount, pattern, stamp};
 
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_millis(400);
@@ -103,7 +103,9 @@ async fn a_server_that_is_killed_in_the_middle_of_a_read_gives_an_error_in_bound
     }
     let mut world = World::start().await;
     // More than is ever read ahead.
-    let content = Bytes::from(pattern(MIB).repeat(160));
+    let mut content = pattern(MIB).repeat(160);
+    stamp(&mut content, 0);
+    let content = Bytes::from(content);
     world.put("large", content.clone()).await;
     let limits = Limits { answer_within: Duration::from_secs(2), ..Limits::default() };
     let volume = world.mount_from(&world.endpoint(), limits).await;

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use carrel_volume::Limits;
 
 use crate::proxy::Line;
-use crate::world::{BUCKET, World, blocking, can_mount, pattern};
+use crate::world::{BUCKET, World, blocking, can_mount, pattern, stamp};
 
 const MIB: usize = 1 << 20;
 const FILES: usize = 2_000;
@@ -60,8 +60,10 @@ async fn a_long_stream_passes_through_a_process_that_stays_small() {
         return;
     }
     let world = World::start().await;
-    let part = pattern(MIB);
-    world.put("large", part.repeat(PARTS)).await;
+    let mut part = pattern(MIB).to_vec();
+    let mut content = part.repeat(PARTS);
+    stamp(&mut content, 0);
+    world.put("large", content).await;
     let (at, serving) = world.spawn();
     let path = at.path("large");
     blocking(move || {
@@ -69,6 +71,7 @@ async fn a_long_stream_passes_through_a_process_that_stays_small() {
         let mut got = vec![0; MIB];
         for number in 0..PARTS {
             file.read_exact(&mut got).expect("readable");
+            stamp(&mut part, number * MIB);
             assert!(got == part, "part {number}");
         }
         assert_eq!(file.read(&mut got).expect("readable"), 0);

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use carrel_cloud::{Connector, Endpoints, Objects};
@@ -15,6 +16,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 pub(crate) const BUCKET: &str = "library";
+/// How long the cloud may take to start as a process of its own.
+const PATIENCE: Duration = Duration::from_secs(60);
 const READER: &str = "reader@demo.iam.gserviceaccount.com";
 
 /// False, and says so, where nothing can be mounted.
@@ -38,6 +41,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// Bytes that tell where they stand.
 pub(crate) fn pattern(size: usize) -> Bytes {
     (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+/// Stamps each page of a part that begins at `at`: a pattern that is repeated does not tell its repetitions apart.
+pub(crate) fn stamp(part: &mut [u8], at: usize) {
+    const PAGE: usize = 4096;
+    for (page, at) in part.chunks_exact_mut(PAGE).zip((at..).step_by(PAGE)) {
+        page[..8].copy_from_slice(&(at as u64).to_le_bytes());
+    }
 }
 
 fn config_in(dir: &Path) -> CloudConfig {
@@ -109,9 +120,13 @@ impl World {
         command.args(["--exact", "world::a_cloud_in_a_process_of_its_own_is_no_test", "--nocapture"]);
         let (listen, dir) = (self.config.listen.to_string(), self.dir.path().display().to_string());
         command.envs(CLOUD.into_iter().zip([listen, dir])).stdin(Stdio::piped()).stdout(Stdio::null());
-        let serving = Serving(command.spawn().expect("it starts"));
+        let mut serving = Serving(command.spawn().expect("it starts"));
+        let until = Instant::now() + PATIENCE;
         while tokio::net::TcpStream::connect(self.config.listen).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            let ended = serving.0.try_wait().expect("it is ours");
+            assert!(ended.is_none(), "the cloud has ended: {ended:?}");
+            assert!(Instant::now() < until, "the cloud did not listen in time");
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         serving
     }

@@ -132,7 +132,7 @@ proptest! {
                     reference.seek_to(at, retains);
                 }
                 Step::Snap if reference.snapped.is_none() => {
-                    snap(&txn, NAME, SNAPSHOT).expect("snaps");
+                    snap(&txn, NAME, SNAPSHOT, 0).expect("snaps");
                     reference.snapped = Some(reference.unacked.clone());
                 }
                 Step::SeekBack if reference.snapped.is_some() => {
