@@ -40,7 +40,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Whether this machine can build a tier. Needs what [`run`] needs.
+/// Whether this machine can build a tier. Needs what [`crate::run`] needs.
 pub async fn probe(tier: Tier) -> Result<(), Missing> {
     stands(tier, trivial(tier)).await.map(drop)
 }
