@@ -135,8 +135,14 @@ async fn what_the_cloud_ends_for_its_memory_or_time_is_told_from_a_crash_and_not
         setup.agent = ["/bin/sh", "-c", "exec sleep 600"].map(str::to_owned).to_vec();
     });
     prepared.reconfigure(|config| {
-        // In place of acme's worker, one that reads zeros and remembers them all.
-        config["images"]["greedy"] = json!({ "argv": ["/bin/sh", "-c", "exec tail /dev/zero", "greedy"] });
+        // In place of acme's worker, one whose processes each hold less than its memory, and all of them more.
+        let script = "for at in 1 2 3 4; do
+                (head -c 40000000 /dev/zero; exec sleep 600) | tail >/dev/null &
+                pids=\"$pids $!\"
+            done
+            while kill -0 $pids 2>/dev/null; do sleep 0.1; done
+            exit 1";
+        config["images"]["greedy"] = json!({ "argv": ["/bin/sh", "-c", script, "greedy"] });
         for job in config["jobs"].as_array_mut().expect("jobs") {
             // Its larger job is no larger: what runs out of time once does so again.
             if job["name"].as_str().is_some_and(|name| name.starts_with("review-bolt")) {

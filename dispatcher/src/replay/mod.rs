@@ -450,10 +450,12 @@ impl Replayer {
     ) -> Result<Option<End>, ReplayError> {
         let key = dead_letters::replay_key(letter);
         if self.ledger.request(&tenant.id, &key).await?.is_none() {
-            let closed = self.closed_again(tenant, pack, revision).await?;
-            let closes = self.closes_again(tenant, pack, revision).await?;
-            if let Some(why) = closed.or(closes) {
+            if let Some(why) = self.closed_again(tenant, pack, revision).await? {
                 return Ok(Some(End::Over(why)));
+            }
+            // It may close as it did, which files no other letter: this one stays until that is known.
+            if self.closes_again(tenant, pack, revision).await?.is_some() {
+                return Ok(None);
             }
         }
         let traceparent = carrel_telemetry::inject();

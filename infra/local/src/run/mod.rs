@@ -215,14 +215,16 @@ impl Run {
             made.map_err(|source| OpenError::Directory { dir, source })
         };
         let logs = directory("logs")?;
-        let (torn, jobs, stale) = store
+        let (jobs, stale) = store
             .write(move |txn| {
                 shelf::create_tables(txn)?;
                 let torn = shelf::set_torn_aside(txn)?;
-                Ok((torn, shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
+                // Before their names are forgotten for good.
+                orphans::kill(&[], &torn);
+                Ok((shelf::ensure_jobs(txn, &jobs, now_us())?, shelf::unfinished(txn)?))
             })
             .await?;
-        orphans::kill(&stale, &torn);
+        orphans::kill(&stale, &[]);
         if !stale.is_empty() {
             tracing::warn!(run.executions = stale.len(), "ended executions that a former cloud left behind");
             let keys: Vec<(String, u64)> = stale.iter().map(|record| (record.job.clone(), record.seq)).collect();
