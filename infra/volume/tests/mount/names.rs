@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::world::{BUCKET, World, blocking, can_mount};
+use crate::world::{World, blocking, can_mount};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nested_prefixes_are_directories() {
@@ -81,18 +81,7 @@ async fn ten_thousand_files_are_listed_with_their_attributes() {
         return;
     }
     let world = World::start().await;
-    let objects = world.objects().await;
-    let mut writing = tokio::task::JoinSet::new();
-    for lane in 0..32 {
-        let objects = objects.clone();
-        writing.spawn(async move {
-            for number in (lane..FILES).step_by(32) {
-                let (name, body) = (format!("many/{number:05}"), number.to_string());
-                objects.put(BUCKET, &name, body.into(), "").await.expect("written");
-            }
-        });
-    }
-    writing.join_all().await;
+    world.put_many(FILES, |number| number.to_string()).await;
     let volume = world.mount().await;
     let path = volume.path("many");
     let sizes = blocking(move || {

@@ -6,16 +6,12 @@ use std::io::Read as _;
 use carrel_volume::Limits;
 
 use crate::proxy::Line;
-use crate::world::{BUCKET, World, blocking, can_mount, pattern, stamp};
+use crate::world::{World, blocking, can_mount, many, pattern, stamp};
 
 const MIB: usize = 1 << 20;
 const FILES: usize = 2_000;
 /// Entries of a page of a listing.
 const PAGE: usize = 1_000;
-
-fn name(number: usize) -> String {
-    format!("many/{number:05}")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_files_are_listed_by_the_page_and_read_by_one_request_each_or_two() {
@@ -23,17 +19,7 @@ async fn many_files_are_listed_by_the_page_and_read_by_one_request_each_or_two()
         return;
     }
     let world = World::start().await;
-    let objects = world.objects().await;
-    let mut writing = tokio::task::JoinSet::new();
-    for lane in 0..32 {
-        let objects = objects.clone();
-        writing.spawn(async move {
-            for number in (lane..FILES).step_by(32) {
-                objects.put(BUCKET, &name(number), name(number).into(), "").await.expect("written");
-            }
-        });
-    }
-    writing.join_all().await;
+    world.put_many(FILES, many).await;
     let line = Line::to(&world.endpoint()).await;
     let volume = world.mount_from(&line.endpoint(), Limits::default()).await;
     let names = volume.names("many").await;
@@ -44,7 +30,7 @@ async fn many_files_are_listed_by_the_page_and_read_by_one_request_each_or_two()
     let at = volume.path("");
     blocking(move || {
         for number in 0..FILES {
-            assert_eq!(std::fs::read(at.join(name(number))).expect("readable"), name(number).into_bytes());
+            assert_eq!(std::fs::read(at.join(many(number))).expect("readable"), many(number).into_bytes());
         }
     })
     .await;

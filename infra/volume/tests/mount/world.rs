@@ -140,6 +140,21 @@ impl World {
         self.connector(&self.endpoint()).objects().await.expect("a client")
     }
 
+    /// Writes so many files below `many/`, each with what `body` makes of its number.
+    pub(crate) async fn put_many(&self, files: usize, body: fn(usize) -> String) {
+        let objects = self.objects().await;
+        let mut writing = tokio::task::JoinSet::new();
+        for lane in 0..32 {
+            let objects = objects.clone();
+            writing.spawn(async move {
+                for number in (lane..files).step_by(32) {
+                    objects.put(BUCKET, &many(number), body(number).into(), "").await.expect("written");
+                }
+            });
+        }
+        writing.join_all().await;
+    }
+
     pub(crate) async fn put(&self, name: &str, body: impl Into<Bytes>) -> i64 {
         self.objects().await.put(BUCKET, name, body.into(), "").await.expect("written")
     }
@@ -278,4 +293,9 @@ impl Drop for Serving {
             self.0.wait().expect("it is ours");
         }
     }
+}
+
+/// The name of one of many files.
+pub(crate) fn many(number: usize) -> String {
+    format!("many/{number:05}")
 }
