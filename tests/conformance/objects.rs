@@ -315,15 +315,14 @@ async fn an_opened_object_reads_many_ranges_of_one_generation() {
             (ReadRange::offset(990), 990, size),
             (ReadRange::head(3), 0, 3),
         ];
-        let mut reads = Vec::new();
+        let (mut reads, mut expected) = (Vec::new(), Vec::new());
         for (range, from, to) in ranges {
-            reads.push((open.read_range(range).await, from, to));
+            reads.push(open.read_range(range).await);
+            expected.push((from, to));
         }
         // The first read is the longest; the others are asked for while it is under way.
-        let got = futures::future::join_all(
-            reads.into_iter().map(async |(read, from, to)| (collected(read).await, from, to)),
-        );
-        for (got, from, to) in got.await {
+        let got = futures::future::join_all(reads.into_iter().map(collected)).await;
+        for (got, (from, to)) in got.into_iter().zip(expected) {
             assert!(got == content[from..to], "{from}..{to} of {size}");
         }
         let mut beyond = open.read_range(ReadRange::offset(size as u64 + 1)).await;

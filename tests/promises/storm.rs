@@ -15,6 +15,9 @@ use crate::world::{World, eventually, tenant};
 const TENANTS: [&str; 4] = ["acme", "bolt", "corner", "dime"];
 /// Packs between two kills of the dispatcher.
 const KILL_EVERY: usize = 60;
+/// Kills while packs are uploaded, and as many while they are reviewed: each has the next dispatcher read whatever is open,
+/// so that more of them in a long storm would only have it read.
+const MOST_KILLS: usize = 50;
 
 /// Messages are duplicated, held back, reordered, taken back early and delivered after their acknowledgement; events of
 /// uploads are lost for good; requests are refused in bursts, replies lost after the work was done; streams hold still and
@@ -71,11 +74,12 @@ async fn storm(seed: u64, packs: usize) -> String {
     .await;
     let pack = |at: usize| (TENANTS[at % TENANTS.len()].to_owned(), format!("pack-{:05}", at / TENANTS.len()));
     let wanted: BTreeSet<(String, String)> = (0..packs * TENANTS.len()).map(pack).collect();
+    let kill_every = KILL_EVERY.max(wanted.len() / MOST_KILLS);
     let mut kills = 0;
     for at in 0..wanted.len() {
         let (tenant, pack) = pack(at);
         world.upload(&tenant, &pack, vec![("sales.csv", sales())]).await;
-        if at % KILL_EVERY == KILL_EVERY / 2 {
+        if at % kill_every == kill_every / 2 {
             world.kill_dispatcher();
             world.restart_dispatcher().await;
             kills += 1;
@@ -91,7 +95,7 @@ async fn storm(seed: u64, packs: usize) -> String {
         let got = world.received().into_iter().map(|got| got.completion);
         got.map(|completion| (completion.tenant.to_string(), completion.pack.to_string())).collect()
     };
-    for goal in (0..wanted.len()).step_by(KILL_EVERY) {
+    for goal in (0..wanted.len()).step_by(kill_every) {
         eventually(&format!("{goal} packs completed"), async || (arrived(&world).len() >= goal).then_some(())).await;
         if arrived(&world).len() < wanted.len() {
             world.kill_dispatcher();

@@ -85,11 +85,13 @@ async fn attempt(config: Config) -> u8 {
         run(config, &connector).await
     };
     let ended = tokio::select! {
-        ended = journey => ended,
+        // Whatever ended at the same moment may have ended because of it.
+        biased;
         _ = stop.recv() => {
             tracing::warn!("told to stop; the agent was ended and there is no outcome");
             return STOPPED;
         }
+        ended = journey => ended,
     };
     match ended {
         Ok(End::Decided(state)) => tracing::info!(state, "decided"),

@@ -2,9 +2,12 @@
 //!
 //! Version 1 (a hierarchy for each controller) and version 2 (one for all). A group is made below this process's own;
 //! where that may not be written, or the memory controller is not there, there is none, and whoever asked reports that
-//! nothing guarantees the memory limit. By the rules of version 2 a group hands controllers on only while no process is in
-//! it, but for the root of the machine; so there is one for a program in that root group, and under no service or
-//! container. Refuses to move its program, or others beside it, to change that.
+//! nothing guarantees the memory limit.
+//!
+//! By the rules of version 2 a group hands controllers on only while no process is in it, but for the root of the machine.
+//! So where program and launcher are all that lives in their group, as in a service, scope or container that delegates it,
+//! they move into a leaf of it, which programs that they start are born in and know by its name. Nobody else is ever
+//! moved: beside others there are no groups for rooms.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -19,6 +22,8 @@ use crate::room::Limits;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "carrel-";
+/// Where programs of version 2 live that have made way for their rooms.
+const LEAF: &str = "carrel.programs";
 /// A group that is older than this has long been entered.
 const OLD: Duration = Duration::from_secs(60);
 
@@ -148,6 +153,37 @@ impl Cgroup {
     }
 }
 
+/// Has a group of version 2 hand its controllers on, if need be once this launcher and its program have left it.
+fn hand_on(dir: &Path) -> io::Result<()> {
+    let memory = || set(dir, "cgroup.subtree_control", "+memory");
+    match memory() {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let both = [rustix::process::getppid(), Some(rustix::process::getpid())];
+            let both = both.map(|pid| pid.map_or_else(String::new, |pid| pid.as_raw_nonzero().to_string()));
+            let living = fs::read_to_string(dir.join("cgroup.procs"))?;
+            if living.lines().any(|pid| both.iter().all(|own| own != pid)) {
+                return Err(error);
+            }
+            let leaf = dir.join(LEAF);
+            match fs::create_dir(&leaf) {
+                // By a program that ran here before.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            let moved = both.iter().try_for_each(|pid| set(&leaf, "cgroup.procs", pid)).and_then(|()| memory());
+            if let Err(error) = moved {
+                // As it was: some other may have come in between.
+                both.iter().try_for_each(|pid| set(dir, "cgroup.procs", pid))?;
+                fs::remove_dir(&leaf)?;
+                return Err(error);
+            }
+        }
+        other => other?,
+    }
+    // Where nothing counts processes, rlimits do.
+    set(dir, "cgroup.subtree_control", "+pids").or_else(|_| Ok(()))
+}
+
 /// Makes a group of its own. One by that name was left behind by a launcher that was killed and whose number is ours now;
 /// left as it is, it would cost this room its guarantee.
 fn anew(dir: &Path) -> io::Result<()> {
@@ -200,11 +236,16 @@ struct Hierarchies {
 }
 
 impl Hierarchies {
-    /// Those of this process, with nothing in them of launchers that are gone. Version 2 counts only where it is what lies
-    /// at the root.
+    /// Those of this process, which is a launcher, with nothing in them of launchers that are gone. Version 2 counts only
+    /// where it is what lies at the root and hands its controllers on.
     fn find() -> Self {
         let mut found = Self::read(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
         found.two = found.two.filter(|dir| dir.join("cgroup.controllers").exists());
+        found.two = found.two.map(|own| match own.parent() {
+            Some(parent) if own.ends_with(LEAF) => parent.to_owned(),
+            _ => own,
+        });
+        found.two = found.two.filter(|dir| hand_on(dir).is_ok());
         [&found.memory, &found.pids, &found.two].into_iter().flatten().for_each(|dir| sweep(dir));
         found
     }
@@ -298,6 +339,15 @@ mod tests {
         fs::write(made.memory.join("memory.max_usage_in_bytes"), "8192\n").expect("written");
         let counted = made.counted();
         assert_eq!((counted.peak_bytes, counted.out_of_memory), (Some(8192), true));
+    }
+
+    #[test]
+    fn a_group_that_hands_on_what_counts_memory_is_used_whether_or_not_it_counts_processes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        hand_on(dir.path()).expect_err("that is no group");
+        fs::write(dir.path().join("cgroup.subtree_control"), "").expect("written");
+        hand_on(dir.path()).expect("handed on");
+        assert!(!dir.path().join(LEAF).exists(), "nobody had to move");
     }
 
     #[test]

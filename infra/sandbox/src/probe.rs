@@ -64,7 +64,8 @@ pub async fn probe_memory() -> Result<(), Missing> {
         Some(finished) if finished.ended.memory_guarantee => Ok(()),
         _ => Err(missing(
             "no control group can be made for a room, so nothing guarantees its memory limit",
-            "run as root; where control groups are of version 2, in the root group, as under no service or container",
+            "run as root; where control groups are of version 2, alone in a group that is delegated, as by systemd-run \
+             --scope --property=Delegate=yes (with --user for an ordinary user)",
         )),
     }
 }

@@ -24,7 +24,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, kill_process_group, set_dumpable_behavior, set_parent_process_death_signal, umask,
+    DumpableBehavior, Pid, Signal, kill_process_group, set_dumpable_behavior, set_parent_process_death_signal, setpgid,
+    umask,
 };
 use seccompiler::BpfProgram;
 
@@ -104,6 +105,8 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     let Plan { tier, room, .. } = plan;
     let signals =
         Signals::hold(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]).map_err(Fault::at("hold signals back"))?;
+    // Who asks the program's group to end means the program; it alone asks its rooms.
+    setpgid(None, None).map_err(Fault::kernel("lead a group of processes"))?;
     end_with_launcher(tier)?;
     // The launcher may have died before the line above took effect; then nobody says "go".
     let mut byte = [0];

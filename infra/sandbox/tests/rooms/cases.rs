@@ -244,12 +244,7 @@ pub(crate) const CASES: &[Case] = &[
         &["write", "/proc/sys/kernel/core_pattern"],
         all("EACCES").oci("EACCES|EROFS"),
     ),
-    attack(
-        38,
-        "sysrq_cannot_be_written",
-        &["write", "/proc/sysrq-trigger"],
-        all("EACCES|ENOENT").oci("EACCES|EROFS|ENOENT"),
-    ),
+    attack(38, "sysrq_cannot_be_written", &["write-if-there", "/proc/sysrq-trigger"], all("refused")),
     attack(
         38,
         "the_machines_devices_are_not_shown",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier, Watched};
 use libtest_mimic::{Failed, Trial};
 
-use crate::stories::{Told, begin, program_told};
+use crate::stories::{Told, begin, group_apart, group_delegated, group_of_version_two, program_told};
 use crate::world::{World, eventually, list, lives, mark};
 use crate::{skipped, wait_for};
 
@@ -38,6 +38,7 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
             trial("a_command_that_does_not_listen_is_killed", killed, "Signal(9)"),
         ]);
     }
+    trials.push(trial("who_ends_a_programs_group_does_not_end_its_rooms", group_apart, "apart"));
     if tier == Tier::Process || gvisor {
         trials.push(trial("listeners_are_refused_by_name", listeners_refused, "refused"));
         return trials;
@@ -69,6 +70,11 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("55_a_runtime_that_hangs_is_given_up", probed_hung_runtime, "named"),
         trial("55_no_room_of_kata_opens_before_its_probe", unproven, "held"),
     ]);
+    let name = "a_program_alone_in_its_group_has_one_for_each_room";
+    trials.push(match group_of_version_two() {
+        Some(_) => trial(name, group_delegated, "alone true, in company false"),
+        None => skipped(format!("{tier}::{name}"), "control groups that may be made here are not of version 2"),
+    });
     let name = format!("{tier}::a_volume_hands_out_its_channel");
     let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
     trials.push(match fuse {

@@ -1,12 +1,13 @@
 //! Cases that are more than one attack, or that are seen from outside the room.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use carrel_sandbox::{Exit, LimitHit, Running, Runtime, Tier, start};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 use tokio::io::AsyncBufReadExt as _;
 
 use crate::world::{World, eventually, lives, mark};
@@ -105,17 +106,75 @@ pub(crate) async fn begin(
 
 /// A second program with a launcher and a room in which something lives that carries the mark.
 fn host(world: &World, mark: &str) -> (Child, Pid) {
-    let mut host = Command::new(std::env::current_exe().expect("this program"))
-        .args(["host", &world.tier.to_string(), mark])
-        .env("TMPDIR", world.outside("output"))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("started");
+    let own = std::env::current_exe().expect("this program");
+    let (host, said) = said_by(Command::new(own).args(["host", &world.tier.to_string(), mark]), world);
+    let launcher =
+        said.split(' ').next().and_then(|pid| Pid::from_raw(pid.parse().ok()?)).expect("the launcher's number");
+    (host, launcher)
+}
+
+/// Starts such a program, and returns the line that it says once its room stands.
+fn said_by(program: &mut Command, world: &World) -> (Child, String) {
+    let mut host = program.env("TMPDIR", world.outside("output")).stdout(Stdio::piped()).spawn().expect("started");
     let mut line = String::new();
     let said = host.stdout.take().expect("piped");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).expect("a line");
-    let launcher = line.trim().parse().ok().and_then(Pid::from_raw).expect("the launcher's number");
-    (host, launcher)
+    (host, line.trim().to_owned())
+}
+
+/// This process's group of version 2, where that is what counts memory.
+pub(crate) fn group_of_version_two() -> Option<PathBuf> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = Path::new("/sys/fs/cgroup").join(own.lines().find_map(|line| line.strip_prefix("0::/"))?);
+    let handed_on = std::fs::read_to_string(own.join("cgroup.subtree_control")).ok()?;
+    handed_on.split_whitespace().any(|controller| controller == "memory").then_some(own)
+}
+
+pub(crate) fn group_delegated(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let own = group_of_version_two().expect("looked for before");
+        let program = std::env::current_exe().expect("this program");
+        let mut said = Vec::new();
+        for neighbour in ["", "sleep 600 >/dev/null & echo $! >$0/cgroup.procs && "] {
+            let mark = mark();
+            let group = own.join(format!("delegated-{mark}"));
+            std::fs::create_dir(&group).expect("made");
+            let enter = format!("{neighbour}echo $$ >$0/cgroup.procs && exec \"$@\"");
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", &enter]).arg(&group).arg(&program).args(["host", &world.tier.to_string(), &mark]);
+            let (mut host, line) = said_by(&mut shell, world);
+            host.kill().expect("killed");
+            host.wait().expect("reaped");
+            std::fs::write(group.join("cgroup.kill"), "1").expect("nobody stays");
+            assert!(eventually(|| is_removed(&group)).await, "{} stays", group.display());
+            said.push(line.split(' ').nth(1).expect("whether its memory is held").to_owned());
+        }
+        format!("alone {}, in company {}", said[0], said[1])
+    })
+}
+
+/// Takes a group away with those below it, as far as nobody is in them; true once it is gone.
+fn is_removed(group: &Path) -> bool {
+    let below = std::fs::read_dir(group).expect("listed").flatten().map(|entry| entry.path());
+    below.filter(|entry| entry.is_dir()).all(|group| std::fs::remove_dir(group).is_ok())
+        && std::fs::remove_dir(group).is_ok()
+}
+
+pub(crate) fn group_apart(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let (mut host, launcher) = host(world, &mark());
+        let room = children(launcher).expect("living").next().expect("the room's first process");
+        let [group_of_room, group_of_launcher] = [room, launcher].map(|pid| getpgid(Some(pid)).expect("it lives"));
+        host.kill().expect("killed");
+        host.wait().expect("reaped");
+        told(group_of_room != group_of_launcher, "apart", "of its program's group")
+    })
+}
+
+fn children(of: Pid) -> std::io::Result<impl Iterator<Item = Pid>> {
+    let all = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"))?;
+    let all: Vec<_> = all.split_whitespace().filter_map(|pid| pid.parse().ok().and_then(Pid::from_raw)).collect();
+    Ok(all.into_iter())
 }
 
 /// What such a program does.
@@ -125,9 +184,8 @@ pub(crate) fn be_host(tier: &str, mark: &str) -> ! {
     runtime.block_on(async {
         let (mut running, _handed, mut said) = begin(&world, &["orphan-and-stay", mark]).await;
         said.next_line().await.expect("ready");
-        let own = std::process::id();
-        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")).expect("children");
-        println!("{}", children.split_whitespace().next().expect("the launcher"));
+        let launcher = children(rustix::process::getpid()).expect("living").next().expect("the launcher");
+        println!("{launcher} {}", running.memory_guarantee());
         carrel_sandbox::launcher_gone().await.expect("the line is sound");
         // In tier `process` it is the room's first process that ends the rest now; to drop the room is to kill it.
         running.wait().await.expect_err("the launcher says nothing more");
