@@ -88,7 +88,7 @@ async fn attempt(config: Config) -> u8 {
         // Whatever ended at the same moment may have ended because of it.
         biased;
         _ = stop.recv() => {
-            tracing::warn!("told to stop; the agent was ended and there is no outcome");
+            tracing::warn!("told to stop; the agent was ended and no outcome is known of");
             return STOPPED;
         }
         ended = journey => ended,

@@ -2,23 +2,26 @@
 //!
 //! Version 1 (a hierarchy for each controller) and version 2 (one for all). A group is made below this process's own;
 //! where that may not be written, or the memory controller is not there, there is none, and whoever asked reports that
-//! nothing guarantees the memory limit.
+//! nothing guarantees the memory limit. Nor is there one that the room itself could lift: for a command that stays who
+//! started it and sees the machine's files, or one that could mount the groups of its user.
 //!
 //! By the rules of version 2 a group hands controllers on only while no process is in it, but for the root of the machine.
-//! So where program and launcher are all that lives in their group, as in a service, scope or container that delegates it,
-//! they move into a leaf of it, which programs that they start are born in and know by its name. Nobody else is ever
-//! moved: beside others there are no groups for rooms.
+//! So with the first room program and launcher, if they are all that lives in a group that was delegated, move into a leaf
+//! of it, which programs that they start are born in and know by its name. Nobody else is ever moved: beside others, and
+//! where somebody else manages the group, there are none for rooms. The group stays handed on: who starts a program there
+//! again makes it anew, as systemd does with its units.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::process::{Pid, geteuid, getpid, getppid};
 
 use crate::room::Limits;
+use crate::tier::Tier;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "carrel-";
@@ -26,6 +29,38 @@ const PREFIX: &str = "carrel-";
 const LEAF: &str = "carrel.programs";
 /// A group that is older than this has long been entered.
 const OLD: Duration = Duration::from_secs(60);
+
+/// Where groups may be made.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(Hierarchies);
+
+impl Groups {
+    /// Those of a launcher, which this process is, and of its program, with nothing in them of launchers that are gone.
+    pub(crate) fn of(program: Pid) -> Self {
+        let mut found = Hierarchies::read(&read("/proc/self/cgroup"));
+        // Version 2 counts only where it is what lies at the root.
+        found.two = found.two.filter(|dir| dir.join("cgroup.controllers").exists());
+        found.two = found.two.filter(|_| geteuid().is_root() || holds_limits(&read("/proc/self/mountinfo")));
+        found.two = found.two.filter(|dir| hand_on(dir, program).is_ok());
+        [&found.memory, &found.pids, &found.two].into_iter().flatten().for_each(|dir| sweep(dir));
+        Self(found)
+    }
+
+    /// A new group for a room with these limits; `None` where this machine gives none.
+    pub(crate) fn make(&self, tier: Tier, limits: &Limits) -> Option<Cgroup> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Its command would own the group, and sees it.
+        if tier == Tier::Process && !geteuid().is_root() {
+            return None;
+        }
+        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let group = self.0.two.as_ref().and_then(|dir| Cgroup::two(&dir.join(&name), limits));
+        group.or_else(|| {
+            let pids = self.0.pids.as_ref().map(|dir| dir.join(&name));
+            Cgroup::one(&self.0.memory.as_ref()?.join(&name), pids, limits)
+        })
+    }
+}
 
 /// Directories of one room's group.
 #[derive(Debug)]
@@ -51,20 +86,6 @@ pub(crate) struct Counted {
 }
 
 impl Cgroup {
-    /// A new group with these limits; `None` where this machine gives none.
-    pub(crate) fn make(limits: &Limits) -> Option<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        static OWN: OnceLock<Hierarchies> = OnceLock::new();
-        // Where this process is it stays.
-        let own = OWN.get_or_init(Hierarchies::find);
-        let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let group = own.two.as_ref().and_then(|dir| Self::two(&dir.join(&name), limits));
-        group.or_else(|| {
-            let pids = own.pids.as_ref().map(|dir| dir.join(&name));
-            Self::one(&own.memory.as_ref()?.join(&name), pids, limits)
-        })
-    }
-
     fn two(dir: &Path, limits: &Limits) -> Option<Self> {
         anew(dir).ok()?;
         Self { version: Version::Two, memory: dir.to_owned(), pids: None }.limited(limits)
@@ -154,34 +175,61 @@ impl Cgroup {
 }
 
 /// Has a group of version 2 hand its controllers on, if need be once this launcher and its program have left it.
-fn hand_on(dir: &Path) -> io::Result<()> {
+fn hand_on(dir: &Path, program: Pid) -> io::Result<()> {
+    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // Another launcher may be about the same.
+    flock(&opened, FlockOperation::LockExclusive)?;
     let memory = || set(dir, "cgroup.subtree_control", "+memory");
     match memory() {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-            let both = [rustix::process::getppid(), Some(rustix::process::getpid())];
-            let both = both.map(|pid| pid.map_or_else(String::new, |pid| pid.as_raw_nonzero().to_string()));
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_delegated(dir) => {
+            let both = [program, getpid()].map(|pid| pid.as_raw_nonzero().to_string());
             let living = fs::read_to_string(dir.join("cgroup.procs"))?;
-            if living.lines().any(|pid| both.iter().all(|own| own != pid)) {
+            // An orphan's parent is somebody else.
+            let is_alone = getppid() == Some(program) && living.lines().all(|pid| both.iter().any(|own| own == pid));
+            if !is_alone || living.lines().count() != both.len() {
                 return Err(error);
             }
             let leaf = dir.join(LEAF);
             match fs::create_dir(&leaf) {
-                // By a program that ran here before.
+                // By a program that has ended before it had moved.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
-            let moved = both.iter().try_for_each(|pid| set(&leaf, "cgroup.procs", pid)).and_then(|()| memory());
-            if let Err(error) = moved {
-                // As it was: some other may have come in between.
-                both.iter().try_for_each(|pid| set(dir, "cgroup.procs", pid))?;
-                fs::remove_dir(&leaf)?;
+            let move_to = |to: &Path| both.iter().map(|pid| set(to, "cgroup.procs", pid)).fold(Ok(()), Result::and);
+            if let Err(error) = move_to(&leaf).and_then(|()| memory()) {
+                // Somebody has come in between: all is as it was.
+                move_to(dir).and_then(|()| fs::remove_dir(&leaf))?;
                 return Err(error);
             }
         }
         other => other?,
     }
-    // Where nothing counts processes, rlimits do.
+    // Where nothing counts processes, their number is held as it is without a group.
     set(dir, "cgroup.subtree_control", "+pids").or_else(|_| Ok(()))
+}
+
+/// Whether a group is this user's to divide: systemd says so of a group, and a container's is all that it sees.
+fn is_delegated(dir: &Path) -> bool {
+    let says_so = |name: &str| {
+        let mut value = [0; 1];
+        rustix::fs::getxattr(dir, name, &mut value).is_ok_and(|length| value[..length] == *b"1")
+    };
+    dir == Path::new(ROOT) || says_so("user.delegate") || says_so("trusted.delegate")
+}
+
+/// Whether what is mounted lets nobody lift the limits of the group that his own namespace begins with.
+fn holds_limits(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let Some((mount, filesystem)) = line.split_once(" - ") else { return false };
+        let mut of_it = filesystem.split(' ');
+        mount.split(' ').nth(4) == Some(ROOT)
+            && of_it.next() == Some("cgroup2")
+            && of_it.nth(1).is_some_and(|options| options.split(',').any(|option| option == "nsdelegate"))
+    })
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_default()
 }
 
 /// Makes a group of its own. One by that name was left behind by a launcher that was killed and whose number is ours now;
@@ -236,20 +284,6 @@ struct Hierarchies {
 }
 
 impl Hierarchies {
-    /// Those of this process, which is a launcher, with nothing in them of launchers that are gone. Version 2 counts only
-    /// where it is what lies at the root and hands its controllers on.
-    fn find() -> Self {
-        let mut found = Self::read(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
-        found.two = found.two.filter(|dir| dir.join("cgroup.controllers").exists());
-        found.two = found.two.map(|own| match own.parent() {
-            Some(parent) if own.ends_with(LEAF) => parent.to_owned(),
-            _ => own,
-        });
-        found.two = found.two.filter(|dir| hand_on(dir).is_ok());
-        [&found.memory, &found.pids, &found.two].into_iter().flatten().for_each(|dir| sweep(dir));
-        found
-    }
-
     /// Reads `/proc/self/cgroup`: lines of `number:controllers:path`.
     fn read(text: &str) -> Self {
         let mut found = Self::default();
@@ -261,7 +295,11 @@ impl Hierarchies {
                 match controller {
                     "memory" => found.memory = Some(Path::new(ROOT).join("memory").join(path)),
                     "pids" => found.pids = Some(Path::new(ROOT).join("pids").join(path)),
-                    "" => found.two = Some(Path::new(ROOT).join(path)),
+                    "" => {
+                        let own = Path::new(ROOT).join(path);
+                        found.two =
+                            Some(if own.ends_with(LEAF) { own.parent().expect("below the root").into() } else { own });
+                    }
                     _ => {}
                 }
             }
@@ -342,12 +380,13 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_hands_on_what_counts_memory_is_used_whether_or_not_it_counts_processes() {
+    fn a_group_that_hands_controllers_on_by_itself_has_nobody_moved() {
         let dir = tempfile::tempdir().expect("a directory");
-        hand_on(dir.path()).expect_err("that is no group");
+        hand_on(dir.path(), getpid()).expect_err("that is no group");
         fs::write(dir.path().join("cgroup.subtree_control"), "").expect("written");
-        hand_on(dir.path()).expect("handed on");
+        hand_on(dir.path(), getpid()).expect("handed on");
         assert!(!dir.path().join(LEAF).exists(), "nobody had to move");
+        assert!(!is_delegated(dir.path()), "nobody said so");
     }
 
     #[test]
@@ -356,9 +395,18 @@ mod tests {
         assert_eq!(one.memory, Some("/sys/fs/cgroup/memory/a/b".into()));
         assert_eq!(one.pids, Some("/sys/fs/cgroup/pids".into()));
         let two = Hierarchies::read("0::/user.slice/x.scope\n");
-        assert_eq!(
-            two,
-            Hierarchies { two: Some("/sys/fs/cgroup/user.slice/x.scope".into()), ..Hierarchies::default() }
-        );
+        let scope = Some("/sys/fs/cgroup/user.slice/x.scope".into());
+        assert_eq!(two, Hierarchies { two: scope, ..Hierarchies::default() });
+        assert_eq!(Hierarchies::read("0::/user.slice/x.scope/carrel.programs\n"), two, "whose leaf that is");
+        let container = Hierarchies::read("0::/carrel.programs\n");
+        assert_eq!(container.two, Some(ROOT.into()));
+    }
+
+    #[test]
+    fn a_room_could_lift_its_limits_unless_the_groups_are_mounted_so_that_namespaces_hold_them() {
+        let line = |options| format!("30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 {options}\n");
+        assert!(holds_limits(&line("rw,nsdelegate,memory_recursiveprot")));
+        assert!(!holds_limits(&line("rw")) && !holds_limits(""));
+        assert!(!holds_limits(&line("rw,nsdelegate").replace(ROOT, "/mnt")));
     }
 }

@@ -17,7 +17,7 @@ use rustix::process::{
 };
 use seccompiler::BpfProgram;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Groups};
 use crate::ended::Exit;
 use crate::jail::{self, Birth, Plan};
 use crate::messages::{Fault, Gone, Launch, Note};
@@ -39,6 +39,7 @@ pub fn enter() -> io::Result<()> {
         return Ok(());
     }
     let (ours, theirs) = wire::pair()?;
+    let program = rustix::process::getpid();
     match sys::fork()? {
         Fork::Parent(_) => {
             // Only a second thread could have been faster, and the contract excludes one.
@@ -50,7 +51,7 @@ pub fn enter() -> io::Result<()> {
         }
         Fork::Child => {
             drop(ours);
-            sys::exit(i32::from(serve(theirs).is_err()))
+            sys::exit(i32::from(serve(theirs, program).is_err()))
         }
     }
 }
@@ -99,7 +100,7 @@ struct Living {
 #[derive(Default)]
 struct Filters(HashMap<(Profile, bool), BpfProgram>);
 
-fn serve(requests: OwnedFd) -> io::Result<()> {
+fn serve(requests: OwnedFd, program: Pid) -> io::Result<()> {
     // Whoever started the program may have ignored what this process waits for.
     sys::as_new()?;
     // They are meant for the program, which shares the terminal; its end is ours.
@@ -114,7 +115,7 @@ fn serve(requests: OwnedFd) -> io::Result<()> {
     sys::close_but(&[requests.as_fd()])?;
     strays::adopt()?;
     raise_open_files();
-    let mut launcher = Launcher { requests, living: Vec::new(), filters: Filters::default() };
+    let mut launcher = Launcher::of(program, requests);
     while launcher.attend()? {}
     // The kernel would end the rooms, but not take their cgroups away.
     while let Some(room) = launcher.living.pop() {
@@ -135,11 +136,18 @@ fn raise_open_files() {
 
 struct Launcher {
     requests: OwnedFd,
+    program: Pid,
+    /// Known from the first room on.
+    groups: Option<Groups>,
     living: Vec<Living>,
     filters: Filters,
 }
 
 impl Launcher {
+    fn of(program: Pid, requests: OwnedFd) -> Self {
+        Self { requests, program, groups: None, living: Vec::new(), filters: Filters::default() }
+    }
+
     /// Waits for something to happen and sees to it; false once the program is gone.
     fn attend(&mut self) -> io::Result<bool> {
         let watched = |room: &Living| !room.deserted;
@@ -205,7 +213,8 @@ impl Launcher {
         if matches!(tier, Tier::Oci(_)) {
             limits.processes = limits.processes.saturating_add(RUNTIME_THREADS);
         }
-        let cgroup = Cgroup::make(&limits);
+        let program = self.program;
+        let cgroup = self.groups.get_or_insert_with(|| Groups::of(program)).make(tier, &limits);
         let memory_guarantee = cgroup.is_some();
         let doors = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors);
         let made = match doors.and_then(|doors| Ok((sys::fork_into(jail::namespaces(tier))?, doors))) {
@@ -329,7 +338,7 @@ mod tests {
     #[test]
     fn a_launch_that_came_cut_ends_nobody_but_itself() {
         let (program, requests) = wire::pair().expect("a line");
-        let mut launcher = Launcher { requests, living: Vec::new(), filters: Filters::default() };
+        let mut launcher = Launcher::of(rustix::process::getpid(), requests);
         let tier = Tier::Namespaces;
         wire::send(&program, &Launch { tier }, &[]).expect("sent");
         wire::send(&program, &"no launch", &[]).expect("sent");

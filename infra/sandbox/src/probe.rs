@@ -60,12 +60,18 @@ pub async fn probe_volume() -> Result<(), Missing> {
 
 /// Whether the kernel holds a room's memory limit; elsewhere it is held by looking often.
 pub async fn probe_memory() -> Result<(), Missing> {
-    match stands(Tier::Process, trivial(Tier::Process)).await? {
+    // As an ordinary user tier `process` is given none, whatever others are.
+    let namespaces = stands(Tier::Namespaces, trivial(Tier::Namespaces)).await;
+    let ran = match namespaces {
+        Ok(ran) => ran,
+        Err(_) => stands(Tier::Process, trivial(Tier::Process)).await?,
+    };
+    match ran {
         Some(finished) if finished.ended.memory_guarantee => Ok(()),
         _ => Err(missing(
             "no control group can be made for a room, so nothing guarantees its memory limit",
-            "run as root; where control groups are of version 2, alone in a group that is delegated, as by systemd-run \
-             --scope --property=Delegate=yes (with --user for an ordinary user)",
+            "run as root, or where control groups are of version 2 in a group of its own that is delegated: systemd-run \
+             --user --scope --property=Delegate=yes and the command",
         )),
     }
 }

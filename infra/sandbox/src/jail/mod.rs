@@ -51,7 +51,6 @@ pub(crate) fn namespaces(tier: Tier) -> libc::c_int {
                 | libc::CLONE_NEWNET
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS
-                | libc::CLONE_NEWCGROUP
         }
     }
 }
@@ -103,10 +102,10 @@ pub(crate) fn live(birth: Birth<'_>) -> ! {
 fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     let Birth { plan, line, go, doors } = birth;
     let Plan { tier, room, .. } = plan;
+    // Who asks the program's group to end means the program; it alone asks its rooms. Until here it is not heard.
+    setpgid(None, None).map_err(Fault::kernel("lead a group of processes"))?;
     let signals =
         Signals::hold(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGHUP]).map_err(Fault::at("hold signals back"))?;
-    // Who asks the program's group to end means the program; it alone asks its rooms.
-    setpgid(None, None).map_err(Fault::kernel("lead a group of processes"))?;
     end_with_launcher(tier)?;
     // The launcher may have died before the line above took effect; then nobody says "go".
     let mut byte = [0];
@@ -120,6 +119,9 @@ fn lead(birth: Birth<'_>) -> Result<Note, Fault> {
     for mut door in doors {
         // Zero is whoever writes.
         io::Write::write_all(&mut door, b"0").map_err(Fault::at("enter the cgroup of a room"))?;
+    }
+    if tier != Tier::Process {
+        sys::begin_at_own_cgroups().map_err(Fault::at("see no cgroup but its own"))?;
     }
     let mut handed = Handed::default();
     let user = ids::become_whom(tier);

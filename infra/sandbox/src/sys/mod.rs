@@ -54,6 +54,12 @@ pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<(Fork, Option<Own
     Ok((side, pidfd))
 }
 
+/// Makes the control groups that this process is in the roots of all that it sees of groups.
+pub(crate) fn begin_at_own_cgroups() -> io::Result<()> {
+    // SAFETY: unshare takes a plain number; this flag touches neither memory nor descriptors.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })
+}
+
 fn side(result: libc::c_long) -> io::Result<Fork> {
     match result {
         0 => Ok(Fork::Child),

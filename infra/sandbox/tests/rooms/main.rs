@@ -84,6 +84,12 @@ fn lacks(tier: Tier, case: &Case) -> Option<String> {
     if tier == GVISOR && matches!(case.number, 27 | 28) {
         return Some(UNSEEN.to_owned());
     }
+    let by_scope = ["abstract_sockets_of_the_machine_are_not_there", "the_first_process_cannot_be_ended_from_inside"];
+    let of_user = case.name == "the_program_cannot_be_signalled" && !rustix::process::geteuid().is_root();
+    if tier == Tier::Process && (by_scope.contains(&case.name) || of_user) && !attack::domains_are_scoped() {
+        let why = "not held here: it takes Linux 6.12, with landlock among its security modules";
+        return Some(why.to_owned());
+    }
     let Proof::Attack(attack) = case.proof else { return None };
     let there = |path: &str| std::path::Path::new(path).exists();
     match attack[0] {
@@ -121,6 +127,8 @@ fn hold(tier: Tier, case: &'static Case, writes: bool) -> Result<(), Failed> {
     let Some(column) = matrix::column(tier) else { return Ok(()) };
     match matrix::kept().get(&(column, matrix::row(case))) {
         Some(kept) if writes || *kept == outcome => Ok(()),
+        // It depends on the kernel, and the table is of another.
+        Some(_) if expected.contains('|') => Ok(()),
         None if writes => Ok(()),
         kept => Err(format!("came to {outcome:?}, and matrix.txt keeps {kept:?}; run with --matrix").into()),
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use carrel_sandbox::{Entry, Network, Profile, Room, Runtime, StartError, Tier, Watched};
 use libtest_mimic::{Failed, Trial};
 
-use crate::stories::{Told, begin, group_apart, group_delegated, group_of_version_two, program_told};
+use crate::stories::{Told, begin, group_apart, group_delegated, group_shared, groups_of_version_two, program_told};
 use crate::world::{World, eventually, list, lives, mark};
 use crate::{skipped, wait_for};
 
@@ -38,7 +38,7 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
             trial("a_command_that_does_not_listen_is_killed", killed, "Signal(9)"),
         ]);
     }
-    trials.push(trial("who_ends_a_programs_group_does_not_end_its_rooms", group_apart, "apart"));
+    trials.push(trial("a_room_is_not_in_its_programs_group_of_processes", group_apart, "apart"));
     if tier == Tier::Process || gvisor {
         trials.push(trial("listeners_are_refused_by_name", listeners_refused, "refused"));
         return trials;
@@ -56,6 +56,7 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("a_link_in_the_view_leads_no_entry_out", link_in_view, "ENOENT, untouched"),
         trial("a_program_is_told_that_its_launcher_is_gone", program_told, "told"),
         trial("a_task_opens_rooms_of_its_own", inner_room, "0 1 2"),
+        trial("a_task_that_mounts_its_group_lifts_no_limit", mounted_limit, "mounted, and held"),
         trial("a_task_has_its_share_of_namespaces_and_no_more", many_namespaces, "64 ENOSPC EACCES"),
         trial("a_room_that_is_watched_is_ended_at_its_memory", watched, "Memory"),
         trial("an_inner_room_reaches_nothing_of_the_outer", inner_reach, "ENOENT ENOENT none its own"),
@@ -70,11 +71,15 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("55_a_runtime_that_hangs_is_given_up", probed_hung_runtime, "named"),
         trial("55_no_room_of_kata_opens_before_its_probe", unproven, "held"),
     ]);
-    let name = "a_program_alone_in_its_group_has_one_for_each_room";
-    trials.push(match group_of_version_two() {
-        Some(_) => trial(name, group_delegated, "alone true, in company false"),
-        None => skipped(format!("{tier}::{name}"), "control groups that may be made here are not of version 2"),
-    });
+    let kept = "[carrel.programs] [a group of its own] true, [carrel.programs] [a group of its own] true";
+    let delegated: [(_, for<'a> fn(&'a World) -> Told<'a>, _); 2] = [
+        ("a_program_alone_in_a_delegated_group_makes_way_for_its_rooms", group_delegated, kept),
+        ("a_program_in_company_moves_nobody_and_says_that_nothing_holds_memory", group_shared, "[] [] false"),
+    ];
+    trials.extend(delegated.map(|(name, story, expected)| match groups_of_version_two() {
+        Some(_) => trial(name, story, expected),
+        None => skipped(format!("{tier}::{name}"), "it takes control groups of version 2 that may be made here"),
+    }));
     let name = format!("{tier}::a_volume_hands_out_its_channel");
     let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
     trials.push(match fuse {
@@ -261,6 +266,13 @@ fn many_namespaces(world: &World) -> Told<'_> {
     Box::pin(async {
         let mut room = world.task(&["many-namespaces"]);
         room.limits.processes = 128;
+        world.open(&room).await.expect("the room opens").word()
+    })
+}
+
+fn mounted_limit(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let room = world.task(&["lift-a-mounted-limit", "{scratch}"]);
         world.open(&room).await.expect("the room opens").word()
     })
 }

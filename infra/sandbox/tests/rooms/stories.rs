@@ -122,48 +122,117 @@ fn said_by(program: &mut Command, world: &World) -> (Child, String) {
     (host, line.trim().to_owned())
 }
 
-/// This process's group of version 2, where that is what counts memory.
-pub(crate) fn group_of_version_two() -> Option<PathBuf> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = Path::new("/sys/fs/cgroup").join(own.lines().find_map(|line| line.strip_prefix("0::/"))?);
-    let handed_on = std::fs::read_to_string(own.join("cgroup.subtree_control")).ok()?;
-    handed_on.split_whitespace().any(|controller| controller == "memory").then_some(own)
+/// Where groups of version 2 may be made for rooms, if that is what counts memory here.
+pub(crate) fn groups_of_version_two() -> Option<PathBuf> {
+    let dir = group("self");
+    let dir = if dir.ends_with(LEAF) { dir.parent()?.to_owned() } else { dir };
+    let handed_on = std::fs::read_to_string(dir.join("cgroup.subtree_control")).ok()?;
+    handed_on.split_whitespace().any(|controller| controller == "memory").then_some(dir)
+}
+
+/// Where a program lives that has made way for its rooms.
+const LEAF: &str = "carrel.programs";
+
+/// A process's group of version 2.
+fn group(pid: &str) -> PathBuf {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("groups");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    Path::new("/sys/fs/cgroup").join(own)
+}
+
+/// A group that was delegated, as systemd says it of one; it goes with all that lives in it.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(below: &Path) -> Self {
+        let group = Self(below.join(format!("delegated-{}", mark())));
+        std::fs::create_dir(&group.0).expect("made");
+        let said = rustix::fs::setxattr(&group.0, "user.delegate", b"1", rustix::fs::XattrFlags::empty());
+        said.expect("said of it");
+        group
+    }
+
+    /// A program that is born in it.
+    fn born(&self, program: &str) -> Command {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "echo $$ >$0/cgroup.procs && exec \"$@\""]).arg(&self.0).arg(program);
+        shell
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let is_gone = || {
+            drop(std::fs::write(self.0.join("cgroup.kill"), "1"));
+            for below in std::fs::read_dir(&self.0).into_iter().flatten().flatten() {
+                drop(std::fs::remove_dir(below.path()));
+            }
+            std::fs::remove_dir(&self.0).is_ok()
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        while !is_gone() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Where a program and its room live, as far as they are in that group.
+fn lives_in(delegated: &Delegated, world: &World, mut program: Command) -> (Child, String) {
+    let (host, line) = said_by(program.args(["host", &world.tier.to_string(), &mark()]), world);
+    let mut words = line.split(' ');
+    let (launcher, room, is_held) = (words.next(), words.next(), words.next());
+    let below = |pid: &str| {
+        let group = group(pid);
+        let name = group.strip_prefix(&delegated.0).expect("below it").to_string_lossy().into_owned();
+        if name.starts_with("carrel-") { "a group of its own".to_owned() } else { name }
+    };
+    let [host_at, launcher_at] = [host.id().to_string().as_str(), launcher.expect("said")].map(below);
+    assert_eq!(host_at, launcher_at, "they stay together");
+    let room_at = below(room.expect("said"));
+    (host, format!("[{host_at}] [{room_at}] {}", is_held.expect("said")))
 }
 
 pub(crate) fn group_delegated(world: &World) -> Told<'_> {
     Box::pin(async {
-        let own = group_of_version_two().expect("looked for before");
-        let program = std::env::current_exe().expect("this program");
-        let mut said = Vec::new();
-        for neighbour in ["", "sleep 600 >/dev/null & echo $! >$0/cgroup.procs && "] {
-            let mark = mark();
-            let group = own.join(format!("delegated-{mark}"));
-            std::fs::create_dir(&group).expect("made");
-            let enter = format!("{neighbour}echo $$ >$0/cgroup.procs && exec \"$@\"");
-            let mut shell = Command::new("/bin/sh");
-            shell.args(["-c", &enter]).arg(&group).arg(&program).args(["host", &world.tier.to_string(), &mark]);
-            let (mut host, line) = said_by(&mut shell, world);
+        let delegated = Delegated::new(&groups_of_version_two().expect("looked for before"));
+        let own = std::env::current_exe().expect("this program");
+        let own = own.to_str().expect("UTF-8");
+        let (mut first, alone) = lives_in(&delegated, world, delegated.born(own));
+        // As whatever the first one starts is born there, and only there: nobody may enter the group itself any more.
+        let mut second = Command::new("/bin/sh");
+        let leaf = delegated.0.join(LEAF);
+        second.args(["-c", "echo $$ >$0/cgroup.procs && exec \"$@\""]).arg(&leaf).arg(own);
+        let (mut second, later) = lives_in(&delegated, world, second);
+        for host in [&mut first, &mut second] {
             host.kill().expect("killed");
             host.wait().expect("reaped");
-            std::fs::write(group.join("cgroup.kill"), "1").expect("nobody stays");
-            assert!(eventually(|| is_removed(&group)).await, "{} stays", group.display());
-            said.push(line.split(' ').nth(1).expect("whether its memory is held").to_owned());
         }
-        format!("alone {}, in company {}", said[0], said[1])
+        format!("{alone}, {later}")
     })
 }
 
-/// Takes a group away with those below it, as far as nobody is in them; true once it is gone.
-fn is_removed(group: &Path) -> bool {
-    let below = std::fs::read_dir(group).expect("listed").flatten().map(|entry| entry.path());
-    below.filter(|entry| entry.is_dir()).all(|group| std::fs::remove_dir(group).is_ok())
-        && std::fs::remove_dir(group).is_ok()
+pub(crate) fn group_shared(world: &World) -> Told<'_> {
+    Box::pin(async {
+        let delegated = Delegated::new(&groups_of_version_two().expect("looked for before"));
+        let mut neighbour = delegated.born("sleep").arg("600").spawn().expect("started");
+        let its_group = || group(&neighbour.id().to_string());
+        assert!(eventually(|| its_group() == delegated.0).await, "it is there");
+        let own = std::env::current_exe().expect("this program");
+        let (mut host, came) = lives_in(&delegated, world, delegated.born(own.to_str().expect("UTF-8")));
+        assert_eq!(its_group(), delegated.0, "it was not moved");
+        for process in [&mut host, &mut neighbour] {
+            process.kill().expect("killed");
+            process.wait().expect("reaped");
+        }
+        came
+    })
 }
 
 pub(crate) fn group_apart(world: &World) -> Told<'_> {
     Box::pin(async {
         let (mut host, launcher) = host(world, &mark());
         let room = children(launcher).expect("living").next().expect("the room's first process");
+        // What the kernel signals with a group are its members, and no others.
         let [group_of_room, group_of_launcher] = [room, launcher].map(|pid| getpgid(Some(pid)).expect("it lives"));
         host.kill().expect("killed");
         host.wait().expect("reaped");
@@ -185,7 +254,8 @@ pub(crate) fn be_host(tier: &str, mark: &str) -> ! {
         let (mut running, _handed, mut said) = begin(&world, &["orphan-and-stay", mark]).await;
         said.next_line().await.expect("ready");
         let launcher = children(rustix::process::getpid()).expect("living").next().expect("the launcher");
-        println!("{launcher} {}", running.memory_guarantee());
+        let room = children(launcher).expect("living").next().expect("the room's first process");
+        println!("{} {} {}", launcher.as_raw_nonzero(), room.as_raw_nonzero(), running.memory_guarantee());
         carrel_sandbox::launcher_gone().await.expect("the line is sound");
         // In tier `process` it is the room's first process that ends the rest now; to drop the room is to kill it.
         running.wait().await.expect_err("the launcher says nothing more");

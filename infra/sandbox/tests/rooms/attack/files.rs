@@ -18,14 +18,6 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     ("write", |args| {
         word(fs::OpenOptions::new().write(true).create(true).truncate(false).open(&args[0]).map(|_| "reached"))
     }),
-    // Where some kernels have no such file: by which of its refusals is no promise.
-    ("write-if-there", |args| match fs::OpenOptions::new().write(true).open(&args[0]) {
-        Ok(_) => "reached".to_owned(),
-        Err(error) => match name(&error).as_str() {
-            "ENOENT" | "EACCES" | "EROFS" => "refused".to_owned(),
-            other => other.to_owned(),
-        },
-    }),
     ("list", |args| super::names(&args[0]).map_or_else(|error| name(&error), |names| names.join(" "))),
     ("fill", |args| {
         let most: usize = args[1].parse().expect("a number");

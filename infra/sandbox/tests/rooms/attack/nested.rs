@@ -1,5 +1,6 @@
 //! From a room that may build rooms, or may not.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use carrel_sandbox::{Command, Entry, Hearing, Limits, Network, Profile, Room, StartError, Tier, run};
@@ -23,6 +24,7 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     }),
     ("open-a-room-without-user-namespaces", |_| without_namespaces(|| open(&["descriptors"]))),
     ("many-namespaces", |_| many_namespaces()),
+    ("lift-a-mounted-limit", |args| super::word(lift_mounted(&args[0]))),
     ("probe", |args| probe(args.first().map_or(Tier::Namespaces, |tier| tier.parse().expect("a tier")))),
     ("probe-without-user-namespaces", |_| without_namespaces(|| probe(Tier::Namespaces))),
 ];
@@ -36,6 +38,19 @@ fn without_namespaces(then: impl FnOnce() -> String) -> String {
         Ok(()) => then(),
         Err(error) => super::name(&error),
     }
+}
+
+/// With namespaces of its own, in which its group and what mounts it are its own.
+fn lift_mounted(at: &str) -> std::io::Result<&'static str> {
+    let check = |result| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    let user = unsafe { libc::getuid() };
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) })?;
+    std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    let (at, kind) = (std::ffi::CString::new(at)?, c"cgroup2".as_ptr());
+    check(unsafe { libc::mount(kind, at.as_ptr(), kind, 0, std::ptr::null()) })?;
+    let limit = std::path::Path::new(at.to_str().expect("a path")).join("memory.max");
+    let lifted = std::fs::OpenOptions::new().write(true).open(limit).and_then(|mut file| file.write_all(b"max"));
+    Ok(if lifted.is_ok() { "reached" } else { "mounted, and held" })
 }
 
 /// How many user namespaces a task may hold at once, and what it is told then; whether it may have more by saying so.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use super::{Attack, call, last};
 
@@ -16,6 +17,24 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         let count = all.filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok()).count();
         // The first one, this one, and a runtime on its way out.
         if count <= 4 { "its own".to_owned() } else { "others".to_owned() }
+    }),
+    ("lift-limits", |_| {
+        // As far as the machine's groups are seen: version 1 has a hierarchy for each controller, version 2 one for all.
+        for line in fs::read_to_string("/proc/self/cgroup").expect("groups").lines() {
+            let (controllers, group) =
+                line.split_once(':').and_then(|(_, rest)| rest.split_once(':')).expect("a group");
+            let group = Path::new("/sys/fs/cgroup").join(controllers).join(group.trim_start_matches('/'));
+            let doors =
+                ["memory.limit_in_bytes", "memory.max", "pids.max", "../carrel.programs/cgroup.procs", "../tasks"];
+            for door in doors {
+                let value = if door.ends_with(".max") { "max" } else { "0" };
+                let opened = fs::OpenOptions::new().write(true).open(group.join(door));
+                if opened.and_then(|mut file| file.write_all(value.as_bytes())).is_ok() {
+                    return format!("reached {door}");
+                }
+            }
+        }
+        "held".to_owned()
     }),
     ("fork-bomb", |args| {
         let most: usize = args[0].parse().expect("a number");
