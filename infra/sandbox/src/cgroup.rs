@@ -205,7 +205,7 @@ fn hand_on(dir: &Path, program: Pid) -> io::Result<()> {
         other => other?,
     }
     // Where nothing counts processes, their number is held as it is without a group.
-    set(dir, "cgroup.subtree_control", "+pids").or_else(|_| Ok(()))
+    set(dir, "cgroup.subtree_control", "+pids").or(Ok(()))
 }
 
 /// Whether a group is this user's to divide: systemd says so of a group, and a container's is all that it sees.
