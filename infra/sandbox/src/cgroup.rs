@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::process::{Pid, geteuid, getpid, getppid};
+use rustix::process::{Pid, getpid, getppid};
 
+use crate::jail::becomes_another;
 use crate::room::Limits;
 use crate::tier::Tier;
 
@@ -40,19 +41,20 @@ impl Groups {
         let mut found = Hierarchies::read(&read("/proc/self/cgroup"));
         // Version 2 counts only where it is what lies at the root.
         found.two = found.two.filter(|dir| dir.join("cgroup.controllers").exists());
-        found.two = found.two.filter(|_| geteuid().is_root() || holds_limits(&read("/proc/self/mountinfo")));
+        found.two = found.two.filter(|_| becomes_another() || holds_limits(&read("/proc/self/mountinfo")));
         found.two = found.two.filter(|dir| hand_on(dir, program).is_ok());
         [&found.memory, &found.pids, &found.two].into_iter().flatten().for_each(|dir| sweep(dir));
         Self(found)
     }
 
+    /// Whether a room of this tier may have one at all: not where its command owns it and sees it.
+    pub(crate) fn may_hold(tier: Tier) -> bool {
+        tier != Tier::Process || becomes_another()
+    }
+
     /// A new group for a room with these limits; `None` where this machine gives none.
-    pub(crate) fn make(&self, tier: Tier, limits: &Limits) -> Option<Cgroup> {
+    pub(crate) fn make(&self, limits: &Limits) -> Option<Cgroup> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        // Its command would own the group, and sees it.
-        if tier == Tier::Process && !geteuid().is_root() {
-            return None;
-        }
         let name = format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let group = self.0.two.as_ref().and_then(|dir| Cgroup::two(&dir.join(&name), limits));
         group.or_else(|| {
@@ -120,6 +122,9 @@ impl Cgroup {
                 write(memory, "memory.max", limits.memory_bytes)?;
                 write(memory, "memory.swap.max", 0).or_else(absent)?;
                 write(memory, "memory.oom.group", 1).or_else(absent)?;
+                // What holds this user's limits holds those that a namespace begins with, not those above them: a room
+                // that divided its group could begin one below, and lift its own.
+                write(memory, "cgroup.max.descendants", 0)?;
                 write(memory, "pids.max", limits.processes).or_else(absent)
             }
         }
@@ -176,12 +181,12 @@ impl Cgroup {
 
 /// Has a group of version 2 hand its controllers on, if need be once this launcher and its program have left it.
 fn hand_on(dir: &Path, program: Pid) -> io::Result<()> {
-    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // Another launcher may be about the same.
-    flock(&opened, FlockOperation::LockExclusive)?;
     let memory = || set(dir, "cgroup.subtree_control", "+memory");
     match memory() {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_delegated(dir) => {
+            // Another launcher that is about the same is company, too.
+            let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            flock(&opened, FlockOperation::NonBlockingLockExclusive)?;
             let both = [program, getpid()].map(|pid| pid.as_raw_nonzero().to_string());
             let living = fs::read_to_string(dir.join("cgroup.procs"))?;
             // An orphan's parent is somebody else.
@@ -345,14 +350,24 @@ mod tests {
     #[test]
     fn version_two_is_told_the_limits_and_tells_what_it_counted() {
         let events = "low 0\noom 2\noom_kill 1\n";
-        let files = [("memory.max", ""), ("pids.max", ""), ("memory.peak", "4096\n"), ("memory.events", events)];
+        let files = [
+            ("memory.max", ""),
+            ("pids.max", ""),
+            ("cgroup.max.descendants", ""),
+            ("memory.peak", "4096\n"),
+            ("memory.events", events),
+        ];
         let (_dir, made) = group(Version::Two, &files);
         made.limit(&limits(512)).expect("files for swap and for whole groups are not in every kernel");
         assert_eq!((holds(&made, "memory.max"), holds(&made, "pids.max")), ("512".to_owned(), "7".to_owned()));
         assert!(!made.memory.join("memory.swap.max").exists(), "a file that is made caps nothing");
+        assert_eq!(holds(&made, "cgroup.max.descendants"), "0", "nothing begins below it");
         let counted = made.counted();
         assert_eq!((counted.peak_bytes, counted.out_of_memory), (Some(4096), true));
-        let (_dir, whole) = group(Version::Two, &[("memory.max", ""), ("memory.swap.max", ""), ("pids.max", "")]);
+        let (_dir, whole) = group(
+            Version::Two,
+            &[("memory.max", ""), ("memory.swap.max", ""), ("pids.max", ""), ("cgroup.max.descendants", "")],
+        );
         whole.limit(&limits(Limits::UNLIMITED)).expect("set");
         assert_eq!((holds(&whole, "memory.max"), holds(&whole, "memory.swap.max")), ("max".to_owned(), "0".to_owned()));
         let counted = whole.counted();

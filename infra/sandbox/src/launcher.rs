@@ -214,7 +214,9 @@ impl Launcher {
             limits.processes = limits.processes.saturating_add(RUNTIME_THREADS);
         }
         let program = self.program;
-        let cgroup = self.groups.get_or_insert_with(|| Groups::of(program)).make(tier, &limits);
+        let cgroup = Groups::may_hold(tier)
+            .then(|| self.groups.get_or_insert_with(|| Groups::of(program)))
+            .and_then(|groups| groups.make(&limits));
         let memory_guarantee = cgroup.is_some();
         let doors = cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors);
         let made = match doors.and_then(|doors| Ok((sys::fork_into(jail::namespaces(tier))?, doors))) {

@@ -70,8 +70,9 @@ pub async fn probe_memory() -> Result<(), Missing> {
         Some(finished) if finished.ended.memory_guarantee => Ok(()),
         _ => Err(missing(
             "no control group can be made for a room, so nothing guarantees its memory limit",
-            "run as root, or where control groups are of version 2 in a group of its own that is delegated: systemd-run \
-             --user --scope --property=Delegate=yes and the command",
+            "run as root; or, where control groups are of version 2, in a group of its own that is delegated: with systemd \
+             251 or later by systemd-run --user --scope --property=Delegate=yes, in a container as its only program and \
+             with /sys/fs/cgroup writable",
         )),
     }
 }

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
     /// A process with limits, for a job that runs alone: nothing divides it from other work of the machine. Before Linux
-    /// 6.12 it also reaches abstract sockets, and signals whatever runs as its user.
+    /// 6.12 it also reaches abstract sockets, and signals whatever runs as its user. Control groups that belong to its user
+    /// are open to it.
     Process,
     /// Linux namespaces, for an ordinary user.
     Namespaces,

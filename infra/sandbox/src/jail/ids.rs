@@ -19,7 +19,7 @@ pub(crate) fn write_maps(tier: Tier, child: Pid) -> io::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     // A runtime expects to be root of where it runs.
     let inside = if matches!(tier, Tier::Oci(_)) { 0 } else { USER };
-    let (uids, gids) = if uid == 0 && maps("uid", NOBODY)? && maps("gid", NOBODY)? {
+    let (uids, gids) = if uid == 0 && knows_nobody()? {
         let both = format!("0 0 1\n{USER} {NOBODY} 1\n");
         (both.clone(), both)
     } else {
@@ -29,6 +29,15 @@ pub(crate) fn write_maps(tier: Tier, child: Pid) -> io::Result<()> {
     };
     std::fs::write(format!("{dir}/uid_map"), uids)?;
     std::fs::write(format!("{dir}/gid_map"), gids)
+}
+
+/// Whether commands become another user than this process is, to the kernel.
+pub(crate) fn becomes_another() -> bool {
+    geteuid().is_root() && knows_nobody().unwrap_or(false)
+}
+
+fn knows_nobody() -> io::Result<bool> {
+    Ok(maps("uid", NOBODY)? && maps("gid", NOBODY)?)
 }
 
 /// Whether this process's own namespace knows that number.

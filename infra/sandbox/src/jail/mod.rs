@@ -36,7 +36,7 @@ use crate::tier::Tier;
 use crate::{strays, wire};
 use confine::Become;
 
-pub(crate) use ids::write_maps;
+pub(crate) use ids::{becomes_another, write_maps};
 
 /// What each tier has of its own.
 pub(crate) fn namespaces(tier: Tier) -> libc::c_int {

@@ -26,11 +26,10 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
             let group = Path::new("/sys/fs/cgroup").join(controllers).join(group.trim_start_matches('/'));
             let doors =
                 ["memory.limit_in_bytes", "memory.max", "pids.max", "../carrel.programs/cgroup.procs", "../tasks"];
+            // Opened is enough: they may be those of whoever runs this.
             for door in doors {
-                let value = if door.ends_with(".max") { "max" } else { "0" };
-                let opened = fs::OpenOptions::new().write(true).open(group.join(door));
-                if opened.and_then(|mut file| file.write_all(value.as_bytes())).is_ok() {
-                    return format!("reached {door}");
+                if fs::OpenOptions::new().write(true).open(group.join(door)).is_ok() {
+                    return "reached".to_owned();
                 }
             }
         }
