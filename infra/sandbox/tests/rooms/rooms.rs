@@ -71,15 +71,15 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("55_a_runtime_that_hangs_is_given_up", probed_hung_runtime, "named"),
         trial("55_no_room_of_kata_opens_before_its_probe", unproven, "held"),
     ]);
-    let kept = "[carrel.programs] [a group of its own] true, [carrel.programs] [a group of its own] true";
-    let delegated: [(_, for<'a> fn(&'a World) -> Told<'a>, _); 2] = [
-        ("a_program_alone_in_a_delegated_group_makes_way_for_its_rooms", group_delegated, kept),
-        ("a_program_in_company_moves_nobody_and_says_that_nothing_holds_memory", group_shared, "[] [] false"),
-    ];
-    trials.extend(delegated.map(|(name, story, expected)| match groups_of_version_two() {
+    let version_two = |name: &str, story: for<'a> fn(&'a World) -> Told<'a>, expected| match groups_of_version_two() {
         Some(_) => trial(name, story, expected),
         None => skipped(format!("{tier}::{name}"), "it takes control groups of version 2 that may be made here"),
-    }));
+    };
+    let kept = "[carrel.programs] [a group of its own] true, [carrel.programs] [a group of its own] true";
+    trials.extend([
+        version_two("a_program_alone_in_a_delegated_group_makes_way_for_its_rooms", group_delegated, kept),
+        version_two("a_program_in_company_moves_nobody_and_claims_no_guarantee", group_shared, "[] [] false"),
+    ]);
     let name = format!("{tier}::a_volume_hands_out_its_channel");
     let fuse = std::fs::File::options().read(true).write(true).open("/dev/fuse");
     trials.push(match fuse {
