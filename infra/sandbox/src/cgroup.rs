@@ -122,8 +122,7 @@ impl Cgroup {
                 write(memory, "memory.max", limits.memory_bytes)?;
                 write(memory, "memory.swap.max", 0).or_else(absent)?;
                 write(memory, "memory.oom.group", 1).or_else(absent)?;
-                // What holds this user's limits holds those that a namespace begins with, not those above them: a room
-                // that divided its group could begin one below, and lift its own.
+                // Nor is it divided by who is in it.
                 write(memory, "cgroup.max.descendants", 0)?;
                 write(memory, "pids.max", limits.processes).or_else(absent)
             }
@@ -183,16 +182,16 @@ impl Cgroup {
 fn hand_on(dir: &Path, program: Pid) -> io::Result<()> {
     let memory = || set(dir, "cgroup.subtree_control", "+memory");
     match memory() {
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && is_delegated(dir) => {
-            // Another launcher that is about the same is company, too.
+        Err(busy) if busy.kind() == io::ErrorKind::ResourceBusy && is_delegated(dir) => {
             let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+            // One at a time; not waited for, since whoever may read the directory may hold it.
             flock(&opened, FlockOperation::NonBlockingLockExclusive)?;
             let both = [program, getpid()].map(|pid| pid.as_raw_nonzero().to_string());
             let living = fs::read_to_string(dir.join("cgroup.procs"))?;
-            // An orphan's parent is somebody else.
+            // An orphan's parent is somebody else; who lives there may have left since.
             let is_alone = getppid() == Some(program) && living.lines().all(|pid| both.iter().any(|own| own == pid));
             if !is_alone || living.lines().count() != both.len() {
-                return Err(error);
+                return memory();
             }
             let leaf = dir.join(LEAF);
             match fs::create_dir(&leaf) {

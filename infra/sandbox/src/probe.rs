@@ -70,9 +70,8 @@ pub async fn probe_memory() -> Result<(), Missing> {
         Some(finished) if finished.ended.memory_guarantee => Ok(()),
         _ => Err(missing(
             "no control group can be made for a room, so nothing guarantees its memory limit",
-            "run as root; or, where control groups are of version 2, in a group of its own that is delegated: with systemd \
-             251 or later by systemd-run --user --scope --property=Delegate=yes, in a container as its only program and \
-             with /sys/fs/cgroup writable",
+            "run as root; or, where control groups are of version 2, alone in a group that is delegated, with nsdelegate \
+             among the options of /sys/fs/cgroup, as systemd does it with Delegate=yes",
         )),
     }
 }

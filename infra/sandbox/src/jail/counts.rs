@@ -24,7 +24,10 @@ pub(super) fn limit(tier: Tier, profile: Profile) -> Result<(), Fault> {
     let builds = profile == Profile::Task || matches!(tier, Tier::Oci(_));
     // Whoever may have no user namespace may make none of the others either.
     let (kinds, amount) = if builds { (&NAMESPACES[..], OF_A_BUILDER) } else { (&["user"][..], "0") };
-    let namespaces = kinds.iter().map(|kind| (format!("{kind}_namespaces"), amount));
+    // With a namespace of groups of its own a builder could mount the group that it is in, whosever else lives there, and
+    // where both are one user's change its limits. The room's own begins with the room.
+    let amount_of = |kind: &str| if kind == "cgroup" && tier == Tier::Namespaces { "0" } else { amount };
+    let namespaces = kinds.iter().map(|kind| (format!("{kind}_namespaces"), amount_of(kind)));
     let inotify = INOTIFY.map(|(what, amount)| (what.to_owned(), amount));
     for (what, amount) in namespaces.chain(inotify) {
         let file = format!("/proc/sys/user/max_{what}");

@@ -54,10 +54,14 @@ pub(crate) fn fork_into(namespaces: libc::c_int) -> io::Result<(Fork, Option<Own
     Ok((side, pidfd))
 }
 
-/// Makes the control groups that this process is in the roots of all that it sees of groups.
+/// Makes the control groups that this process is in the roots of all that it sees of groups; where it may not, as in a room,
+/// they begin where they did before.
 pub(crate) fn begin_at_own_cgroups() -> io::Result<()> {
     // SAFETY: unshare takes a plain number; this flag touches neither memory nor descriptors.
-    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })
+    match check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => Ok(()),
+        other => other,
+    }
 }
 
 fn side(result: libc::c_long) -> io::Result<Fork> {

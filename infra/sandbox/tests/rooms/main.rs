@@ -85,12 +85,16 @@ fn lacks(tier: Tier, case: &Case) -> Option<String> {
         return Some(UNSEEN.to_owned());
     }
     let by_scope = ["abstract_sockets_of_the_machine_are_not_there", "the_first_process_cannot_be_ended_from_inside"];
-    let of_user = case.name == "the_program_cannot_be_signalled" && !rustix::process::geteuid().is_root();
+    let is_user = !rustix::process::geteuid().is_root();
+    let of_user = is_user && case.name == "the_program_cannot_be_signalled";
     if tier == Tier::Process && (by_scope.contains(&case.name) || of_user) && !attack::domains_are_scoped() {
         let why = "not held here: it takes Linux 6.12, with landlock among its security modules";
         return Some(why.to_owned());
     }
     let Proof::Attack(attack) = case.proof else { return None };
+    if tier == Tier::Process && is_user && attack[0] == "lift-limits" {
+        return Some("a command of this tier stays the user, whose control groups are its own".to_owned());
+    }
     let there = |path: &str| std::path::Path::new(path).exists();
     match attack[0] {
         "python" if !there("/usr/bin/python3") => Some("no /usr/bin/python3; install python3".to_owned()),

@@ -56,7 +56,7 @@ pub(crate) fn trials(tier: Tier) -> Vec<Trial> {
         trial("a_link_in_the_view_leads_no_entry_out", link_in_view, "ENOENT, untouched"),
         trial("a_program_is_told_that_its_launcher_is_gone", program_told, "told"),
         trial("a_task_opens_rooms_of_its_own", inner_room, "0 1 2"),
-        trial("a_task_that_mounts_its_group_lifts_no_limit", mounted_limit, "mounted, and held"),
+        trial("a_task_mounts_no_control_group", mounts_group, "ENOSPC EPERM"),
         trial("a_task_has_its_share_of_namespaces_and_no_more", many_namespaces, "64 ENOSPC EACCES"),
         trial("a_room_that_is_watched_is_ended_at_its_memory", watched, "Memory"),
         trial("an_inner_room_reaches_nothing_of_the_outer", inner_reach, "ENOENT ENOENT none its own"),
@@ -270,9 +270,9 @@ fn many_namespaces(world: &World) -> Told<'_> {
     })
 }
 
-fn mounted_limit(world: &World) -> Told<'_> {
+fn mounts_group(world: &World) -> Told<'_> {
     Box::pin(async {
-        let room = world.task(&["lift-a-mounted-limit", "{scratch}"]);
+        let room = world.task(&["mount-its-group", "{scratch}"]);
         world.open(&room).await.expect("the room opens").word()
     })
 }

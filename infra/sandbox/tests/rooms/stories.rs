@@ -27,7 +27,8 @@ pub(crate) fn fork_bomb(world: &World) -> Told<'_> {
         if world.tier == Tier::Oci(Runtime::Runsc) && came.finished.ended.exit == Exit::Code(2) {
             return "EAGAIN".to_owned();
         }
-        // Without a control group somebody looks often, and counts what forks share for each of them.
+        // Without a control group somebody looks often, and counts what forks share for each of them. Whoever looks at a
+        // room of crun or runc just then may find more than its limit, which is the kernel's with the runtime's own on top.
         if matches!(came.finished.ended.limit, Some(LimitHit::Processes | LimitHit::Memory)) {
             return "ended".to_owned();
         }

@@ -1,6 +1,5 @@
 //! From a room that may build rooms, or may not.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use carrel_sandbox::{Command, Entry, Hearing, Limits, Network, Profile, Room, StartError, Tier, run};
@@ -24,7 +23,7 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
     }),
     ("open-a-room-without-user-namespaces", |_| without_namespaces(|| open(&["descriptors"]))),
     ("many-namespaces", |_| many_namespaces()),
-    ("lift-a-mounted-limit", |args| super::word(lift_mounted(&args[0]))),
+    ("mount-its-group", |args| mount_group(&args[0]).unwrap_or_else(|error| super::name(&error))),
     ("probe", |args| probe(args.first().map_or(Tier::Namespaces, |tier| tier.parse().expect("a tier")))),
     ("probe-without-user-namespaces", |_| without_namespaces(|| probe(Tier::Namespaces))),
 ];
@@ -40,27 +39,16 @@ fn without_namespaces(then: impl FnOnce() -> String) -> String {
     }
 }
 
-/// With namespaces of its own, in which its group and what mounts it are its own.
-fn lift_mounted(at: &str) -> std::io::Result<&'static str> {
+/// In namespaces of its own, as far as it is given any: what it is told of one of groups, and of a mount of its group.
+fn mount_group(at: &str) -> std::io::Result<String> {
     let check = |result| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     let user = unsafe { libc::getuid() };
-    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP) })?;
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) })?;
     std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
-    let (at, kind) = (std::ffi::CString::new(at)?, c"cgroup2".as_ptr());
-    check(unsafe { libc::mount(kind, at.as_ptr(), kind, 0, std::ptr::null()) })?;
-    let group = std::path::Path::new(at.to_str().expect("a path"));
-    let write = |file: &str, value: &[u8]| {
-        std::fs::OpenOptions::new().write(true).open(group.join(file)).and_then(|mut file| file.write_all(value))
-    };
-    // As the root of what it sees, or from a group below, which leaves that out of what is held.
-    let below = || {
-        std::fs::create_dir(group.join("below"))?;
-        write("below/cgroup.procs", b"0")?;
-        check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })?;
-        write("memory.max", b"max")
-    };
-    let lifted = write("memory.max", b"max").or_else(|_| below());
-    Ok(if lifted.is_ok() { "reached" } else { "mounted, and held" })
+    let own = check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) });
+    let (path, kind) = (std::ffi::CString::new(at)?, c"cgroup2".as_ptr());
+    let mounted = check(unsafe { libc::mount(kind, path.as_ptr(), kind, 0, std::ptr::null()) });
+    Ok([own, mounted].map(|came| super::word(came.map(|()| "done"))).join(" "))
 }
 
 /// How many user namespaces a task may hold at once, and what it is told then; whether it may have more by saying so.

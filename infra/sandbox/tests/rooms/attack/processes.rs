@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Attack, call, last};
 
@@ -18,23 +18,7 @@ pub(super) const ATTACKS: &[(&str, Attack)] = &[
         // The first one, this one, and a runtime on its way out.
         if count <= 4 { "its own".to_owned() } else { "others".to_owned() }
     }),
-    ("lift-limits", |_| {
-        // As far as the machine's groups are seen: version 1 has a hierarchy for each controller, version 2 one for all.
-        for line in fs::read_to_string("/proc/self/cgroup").expect("groups").lines() {
-            let (controllers, group) =
-                line.split_once(':').and_then(|(_, rest)| rest.split_once(':')).expect("a group");
-            let group = Path::new("/sys/fs/cgroup").join(controllers).join(group.trim_start_matches('/'));
-            let doors =
-                ["memory.limit_in_bytes", "memory.max", "pids.max", "../carrel.programs/cgroup.procs", "../tasks"];
-            // Opened is enough: they may be those of whoever runs this.
-            for door in doors {
-                if fs::OpenOptions::new().write(true).open(group.join(door)).is_ok() {
-                    return "reached".to_owned();
-                }
-            }
-        }
-        "held".to_owned()
-    }),
+    ("lift-limits", |_| if opens_its_groups() { "reached" } else { "held" }.to_owned()),
     ("fork-bomb", |args| {
         let most: usize = args[0].parse().expect("a number");
         for _ in 0..most {
@@ -208,4 +192,17 @@ fn take_and_wait(megabytes: usize) -> String {
     }
     unsafe { libc::wait(std::ptr::null_mut()) };
     "one is gone".to_owned()
+}
+
+/// Whether a process may write what limits the groups that it is in, or enter others, as far as it sees them.
+fn opens_its_groups() -> bool {
+    let opens = |path: PathBuf| fs::OpenOptions::new().write(true).open(path).is_ok();
+    fs::read_to_string("/proc/self/cgroup").expect("groups").lines().any(|line| {
+        // Version 1 has a hierarchy for each controller, version 2 one for all.
+        let (_, rest) = line.split_once(':').expect("a hierarchy");
+        let (controllers, group) = rest.split_once(':').expect("a group");
+        let group = Path::new("/sys/fs/cgroup").join(controllers).join(group.trim_start_matches('/'));
+        let doors = ["memory.limit_in_bytes", "memory.max", "pids.max", "../carrel.programs/cgroup.procs", "../tasks"];
+        doors.iter().any(|door| opens(group.join(door)))
+    })
 }
